@@ -1,0 +1,1 @@
+"""chainweaver: typed flows compiled once and run deterministically inside a Python program."""
