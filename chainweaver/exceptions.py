@@ -1,0 +1,997 @@
+"""Every error that chainweaver raises or records.
+
+One root, five families cut by what the caller can do: fix the definition, fix the input, look at the tool, call again,
+report a bug. An error holds facts; the text is composed from them here and nowhere else. `str(error)` starts with one
+sentence, `error.render()` puts the code in front of it, and both go on with lines that say where, what is known, why
+and what to do.
+
+Imports nothing but the standard library, and cheap parts of it. Every other room may import this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+LISTED_NAMES = 20
+"""How many known names a message shows before it says how many more there are."""
+
+
+class Help(TypedDict, total=False):
+    """Facts that every error takes as keywords; each one may be missing or None."""
+
+    where: str | None
+    known: Iterable[str] | None
+    why: str | None
+    fix: str | None
+
+
+class Place(Help, total=False):
+    """Facts for the errors whose sentence does not name the flow or the step itself."""
+
+    flow_name: str | None
+    flow_version: str | None
+    step_name: str | None
+
+
+def suggest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a mistyped one most likely stands for, or None when nothing comes near.
+
+    >>> suggest("row", ["count", "rows"])
+    'rows'
+    >>> suggest("price", ["count", "rows"]) is None
+    True
+    """
+    # Only a failing call needs it, and it pulls in heapq and re.
+    import difflib
+
+    close = difflib.get_close_matches(str(name), [str(one) for one in known], n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def error_code_registry() -> dict[str, type[ChainWeaverError]]:
+    """All codes in ascending order, each with the class that carries it.
+
+    >>> error_code_registry()["E001"].__name__
+    'ToolNotFoundError'
+    """
+    found: dict[str, type[ChainWeaverError]] = {}
+    todo: list[type[ChainWeaverError]] = [ChainWeaverError]
+    while todo:
+        kind = todo.pop()
+        todo.extend(kind.__subclasses__())
+        # Classes that a user derives from ours keep the code of their parent and are not listed.
+        if kind.__module__ == __name__ and "code" in vars(kind) and kind is not ChainWeaverError:
+            found[kind.code] = kind
+    return dict(sorted(found.items()))
+
+
+def _rebuild(
+    kind: type[ChainWeaverError], args: tuple[Any, ...], facts: dict[str, Any], state: dict[str, Any]
+) -> ChainWeaverError:
+    """Call the constructor as it was called the first time, then bring back what was set later (for unpickling)."""
+    error = kind(*args, **facts)
+    vars(error).update(state)
+    return error
+
+
+def _names(names: Iterable[object]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = ", ".join(str(name) for name in list(names)[:LISTED_NAMES])
+    hidden = len(names) - LISTED_NAMES
+    return f"{shown}, ... and {hidden} more" if hidden > 0 else shown
+
+
+def _closed(text: str) -> str:
+    """The text with a final period, unless it ends like a sentence already."""
+    text = text.rstrip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+class ChainWeaverError(Exception):
+    """The root of all errors of this library.
+
+    The arguments of the constructor are attributes. Facts that help the reader (`where`, `known`, `why`, `fix` and,
+    where the sentence does not name them, `flow_name`, `flow_version`, `step_name`) are keywords, None when unknown.
+    An error can be pickled and copied with all of them.
+
+    Attributes:
+        code: Stable identifier such as "E005". It prints as "CW-E005" and never gets another meaning.
+        sentence: What happened, in one sentence. The first line of `str(error)`.
+        where: The place: flow, step, file and line.
+        known: Names that would have been right.
+        why: The reason behind the failure.
+        fix: What to do about it.
+
+    >>> error = InputMappingError("total", 2, "row", known=["count", "rows"], where="flow 'invoice', step 2")
+    >>> print(error.render())
+    CW-E005 Input mapping of step 'total' reads unknown key 'row'.
+      where   flow 'invoice', step 2
+      known   count, rows
+      fix     did you mean 'rows'?
+    """
+
+    code: ClassVar[str] = "E000"
+    _sought: ClassVar[str] = ""
+    """Attribute that holds the mistyped name, for the errors that are about a name nobody knows."""
+
+    flow_name: str | None = None
+    flow_version: str | None = None
+    step_name: str | None = None
+
+    def __new__(cls, *args: Any, **facts: Any) -> Self:
+        error = super().__new__(cls, *args)
+        error._call = (args, facts)
+        return error
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        where: str | None = None,
+        known: Iterable[str] | None = None,
+        why: str | None = None,
+        fix: str | None = None,
+        flow_name: str | None = None,
+        flow_version: str | None = None,
+        step_name: str | None = None,
+    ) -> None:
+        super().__init__(*self.args)
+        first, _, rest = sentence.strip().partition("\n")
+        self.sentence = _closed(first.rstrip(":")) if rest else _closed(first)
+        self._continued = rest
+        self.where = where
+        self.known = None if known is None else tuple(known)
+        self.why = why
+        self.fix = fix
+        self._placed = flow_name is not None
+        if flow_name is not None:
+            self.flow_name = flow_name
+        if flow_version is not None:
+            self.flow_version = flow_version
+        if step_name is not None:
+            self.step_name = step_name
+
+    _call: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def with_facts(self, **facts: Unpack[Place]) -> Self:
+        """Fill in facts that were not known where the error was made; facts that it has already stay.
+
+        Returns:
+            The same error, so that `raise error.with_facts(where=...)` reads well.
+        """
+        for name, value in facts.items():
+            if value is None or getattr(self, name) is not None:
+                continue
+            if name == "known":
+                value = tuple(value)  # type: ignore[arg-type]  # a TypedDict has no key that mypy could follow here
+            if name == "flow_name":
+                self._placed = True
+            setattr(self, name, value)
+        return self
+
+    def help_lines(self) -> list[str]:
+        """The lines below the sentence: the rest of a long detail, then where, known, why and fix."""
+        lines = [f"  {line}" for line in self._continued.splitlines()]
+        lines += self._offenders()
+        for label, text in (
+            ("where", self._where()),
+            ("known", _listed(self.known) if self.known else None),
+            ("why", self.why),
+            ("fix", self._fix()),
+        ):
+            if text:
+                # Continuation lines stand below the text, not below the label.
+                lines.append(f"  {label:<8}" + text.replace("\n", "\n" + " " * 10))
+        return lines
+
+    def render(self) -> str:
+        """The whole message with the printed code in front: "CW-E005 Input mapping of ..."."""
+        return f"CW-{self.code} {self}"
+
+    def _offenders(self) -> list[str]:
+        return []
+
+    def _where(self) -> str | None:
+        if self.where is not None or not self._placed:
+            return self.where
+        version = f" {self.flow_version}" if self.flow_version else ""
+        step_index = getattr(self, "step_index", None)
+        step = f", step {step_index}" if isinstance(step_index, int) and step_index >= 0 else ""
+        return f"flow '{self.flow_name}'{version}{step}"
+
+    def _fix(self) -> str | None:
+        if self.fix is not None or not self.known or not self._sought:
+            return self.fix
+        near = suggest(getattr(self, self._sought), self.known)
+        return None if near is None else f"did you mean '{near}'?"
+
+    def __str__(self) -> str:
+        return "\n".join([self.sentence, *self.help_lines()])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        args, facts = self._call
+        if isinstance(facts.get("known"), Iterable):
+            facts = {**facts, "known": self.known}
+        state = {name: value for name, value in vars(self).items() if name != "_call"}
+        return _rebuild, (type(self), args, facts, state)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Families: catch one of these when the reaction is the same for all of its members.
+
+
+class DefinitionError(ChainWeaverError):
+    """Fix the definition: a flow, a tool, a file or what is registered is not as it has to be."""
+
+
+class InputError(ChainWeaverError):
+    """Fix the input: the definition is fine, the values or the arguments of this call are not."""
+
+
+class ToolError(ChainWeaverError):
+    """Look at the tool (or the callback): it was called as agreed and did not do its part; see `__cause__`."""
+
+
+class StoppedError(ChainWeaverError):
+    """Call again, perhaps with other permissions: the run was stopped or refused, nothing is broken."""
+
+
+class InternalError(ChainWeaverError):
+    """Report a bug, or look at the disk: something happened that the caller cannot cause."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Fix the definition.
+
+
+class ToolNotFoundError(DefinitionError):
+    """A step, a fallback or a caller names a tool that nobody registered.
+
+    Attributes:
+        tool_name: The name that was looked up.
+    """
+
+    code = "E001"
+    _sought = "tool_name"
+
+    def __init__(self, tool_name: str, **facts: Unpack[Place]) -> None:
+        super().__init__(f"Tool '{tool_name}' is not registered.", **facts)
+        self.tool_name = tool_name
+
+
+class FlowNotFoundError(InputError):
+    """No flow is registered under this name, or none in this version.
+
+    Attributes:
+        flow_name: The name that was looked up.
+        version: The version that was asked for; None when any would have done.
+    """
+
+    code = "E002"
+    _sought = "flow_name"
+
+    def __init__(self, flow_name: str, version: str | None = None, **facts: Unpack[Help]) -> None:
+        which = f"Flow '{flow_name}'" if version is None else f"Flow '{flow_name}' version '{version}'"
+        super().__init__(f"{which} is not registered.", **facts)
+        self.flow_name = flow_name
+        self.version = version
+
+
+class FlowAlreadyExistsError(DefinitionError):
+    """A flow of this name and version is registered, and overwriting was not asked for.
+
+    Attributes:
+        flow_name: Name of the flow.
+        version: Its version, where known.
+    """
+
+    code = "E003"
+
+    def __init__(self, flow_name: str, version: str | None = None, **facts: Unpack[Help]) -> None:
+        which = f"Flow '{flow_name}'" if version is None else f"Flow '{flow_name}' version '{version}'"
+        facts = {"fix": "pass overwrite=True to replace it, or give the new flow another version", **facts}
+        super().__init__(f"{which} is already registered.", **facts)
+        self.flow_name = flow_name
+        self.version = version
+
+
+class SchemaValidationError(InputError):
+    """A value does not fit the schema that stands at its border.
+
+    Attributes:
+        tool_name: Name of the tool; for the borders of a flow, the name of the flow.
+        step_index: Position in plan order; -1 for the input of a flow, the number of steps for its output.
+        detail: What does not fit.
+        context: Which border: "input", "output", "flow input", "flow output", "input contract" and so on.
+    """
+
+    code = "E004"
+
+    def __init__(
+        self, tool_name: str, step_index: int, detail: str, *, context: str | None = None, **facts: Unpack[Place]
+    ) -> None:
+        border = f" ({context})" if context else ""
+        super().__init__(
+            f"Schema validation failed for tool '{tool_name}' at step {step_index}{border}: {detail}"
+            if not (context or "").startswith("flow")
+            else f"Schema validation failed for flow '{tool_name}'{border}: {detail}",
+            **facts,
+        )
+        self.tool_name = tool_name
+        self.step_index = step_index
+        self.detail = detail
+        self.context = context
+
+
+class InputMappingError(DefinitionError):
+    """An input mapping reads a key that the context does not have.
+
+    Attributes:
+        tool_name: Name of the tool of the step.
+        step_index: Position of the step in plan order.
+        key: The key or pointer that was read.
+    """
+
+    code = "E005"
+    _sought = "key"
+
+    def __init__(self, tool_name: str, step_index: int, key: str, **facts: Unpack[Place]) -> None:
+        step = facts.get("step_name") or tool_name
+        super().__init__(f"Input mapping of step '{step}' reads unknown key '{key}'.", **facts)
+        self.tool_name = tool_name
+        self.step_index = step_index
+        self.key = key
+
+
+class ToolDefinitionError(DefinitionError):
+    """A function cannot become a tool.
+
+    Attributes:
+        function_name: Name of the function or of the tool.
+        detail: What is missing or not supported.
+    """
+
+    code = "E007"
+
+    def __init__(self, function_name: str, detail: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"Function '{function_name}' cannot become a tool: {detail}", **facts)
+        self.function_name = function_name
+        self.detail = detail
+
+
+class DAGDefinitionError(DefinitionError):
+    """A DAG flow is not a DAG, or its steps do not fit together.
+
+    Attributes:
+        flow_name: Name of the flow.
+        reason: "duplicate_step_id", "unknown_dependency", "cycle" or "unknown_branch_target".
+        detail: Which steps, in words.
+    """
+
+    code = "E010"
+
+    def __init__(self, flow_name: str, reason: str, detail: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"DAG flow '{flow_name}' is not valid ({reason}): {detail}", **facts)
+        self.flow_name = flow_name
+        self.reason = reason
+        self.detail = detail
+
+
+class ContextKeyCollisionError(DefinitionError):
+    """A step writes context keys that exist already, and the flow says that this is an error.
+
+    Attributes:
+        flow_name: Name of the flow.
+        step_index: Position of the later step in plan order.
+        step_name: Its name.
+        keys: The keys, in the order in which the step wrote them.
+        result: The result of the run up to here; None when no run had started.
+    """
+
+    code = "E013"
+    step_name: str
+
+    def __init__(
+        self,
+        flow_name: str,
+        step_index: int,
+        step_name: str,
+        keys: Sequence[str],
+        *,
+        result: Any = None,
+        **facts: Unpack[Help],
+    ) -> None:
+        facts = {"fix": "rename with output_mapping, or set on_context_collision to 'warn' or 'overwrite'", **facts}
+        super().__init__(
+            f"Step '{step_name}' (step {step_index}) of flow '{flow_name}' overwrites context keys {_names(keys)}.",
+            **facts,
+        )
+        self.flow_name = flow_name
+        self.step_index = step_index
+        self.step_name = step_name
+        self.keys = keys
+        self.result = result
+
+
+class LaneUnsupportedError(DefinitionError):
+    """A flow uses constructs that the chosen lane cannot run; nothing was started.
+
+    Attributes:
+        flow_name: Name of the flow.
+        unsupported: Every construct that is in the way, each with its step.
+        lane: Name of the lane, where known.
+    """
+
+    code = "E100"
+
+    def __init__(
+        self, flow_name: str, unsupported: Collection[str], *, lane: str | None = None, **facts: Unpack[Help]
+    ) -> None:
+        which = f"the {lane} lane" if lane else "this lane"
+        super().__init__(
+            f"Flow '{flow_name}' cannot run on {which}: not supported are {', '.join(map(str, unsupported))}.",
+            **facts,
+        )
+        self.flow_name = flow_name
+        self.unsupported = unsupported
+        self.lane = lane
+
+
+class AsyncLaneUnsupportedError(LaneUnsupportedError):
+    """The same for the async lane.
+
+    Attributes:
+        flow_name: Name of the flow.
+        unsupported: Every construct that is in the way, each with its step.
+    """
+
+    code = "E014"
+
+    def __init__(self, flow_name: str, unsupported: Collection[str], **facts: Unpack[Help]) -> None:
+        super().__init__(flow_name, unsupported, lane="async", **facts)
+
+
+class FlowCompositionError(DefinitionError):
+    """Flows that call flows do not fit together.
+
+    Attributes:
+        flow_name: The flow that was about to run.
+        reason: "cycle", "max_depth_exceeded" or "unknown_flow".
+        detail: The path of flow names, or the missing one.
+    """
+
+    code = "E015"
+
+    def __init__(self, flow_name: str, reason: str, detail: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"Flow '{flow_name}' cannot be composed ({reason}): {detail}", **facts)
+        self.flow_name = flow_name
+        self.reason = reason
+        self.detail = detail
+
+
+class InvalidFlowVersionError(DefinitionError):
+    """A flow version is not a version as PEP 440 writes it.
+
+    Attributes:
+        flow_name: Name of the flow.
+        version: The text that is no version.
+    """
+
+    code = "E016"
+
+    def __init__(self, flow_name: str, version: str, **facts: Unpack[Help]) -> None:
+        facts = {"fix": "write it like 1.0.0, 2.1 or 1.0rc1 (PEP 440)", **facts}
+        super().__init__(f"Flow '{flow_name}' has an invalid version '{version}'.", **facts)
+        self.flow_name = flow_name
+        self.version = version
+
+
+class FlowSerializationError(DefinitionError):
+    """A flow file or text cannot be read, or a flow cannot be written.
+
+    Attributes:
+        detail: What is wrong, with line and column (syntax) or JSON Pointer (structure).
+        source: Name of the file or of the origin, where known.
+    """
+
+    code = "E017"
+
+    def __init__(self, detail: str, *, source: str | None = None, **facts: Unpack[Place]) -> None:
+        place = f" '{source}'" if source else ""
+        super().__init__(f"Flow definition{place} is not valid: {detail}", **facts)
+        self.detail = detail
+        self.source = source
+
+
+class PluginDiscoveryError(DefinitionError):
+    """An entry point of an installed package cannot be used.
+
+    Attributes:
+        entry_point: Group and name, such as "chainweaver.tools:acme".
+        detail: What went wrong.
+    """
+
+    code = "E022"
+
+    def __init__(self, entry_point: str, detail: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"Plugin '{entry_point}' cannot be loaded: {detail}", **facts)
+        self.entry_point = entry_point
+        self.detail = detail
+
+
+class PredicateSyntaxError(DefinitionError):
+    """The predicate of a conditional edge uses something that predicates do not have.
+
+    Attributes:
+        predicate: The text.
+        detail: What is not allowed, and where.
+    """
+
+    code = "E036"
+
+    def __init__(self, predicate: str, detail: str, **facts: Unpack[Place]) -> None:
+        super().__init__(f"Predicate '{predicate}' is not valid: {detail}", **facts)
+        self.predicate = predicate
+        self.detail = detail
+
+
+class FlowBuilderError(DefinitionError):
+    """A builder was asked for a flow before it knew everything.
+
+    Attributes:
+        detail: What is missing; names the argument in single quotes.
+    """
+
+    code = "E037"
+
+    def __init__(self, detail: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"Flow cannot be built: {detail}", **facts)
+        self.detail = detail
+
+
+class OutputMappingError(DefinitionError):
+    """An output mapping takes a key that the tool did not return.
+
+    Attributes:
+        tool_name: Name of the tool of the step.
+        step_index: Position of the step in plan order.
+        key: The output key that is missing.
+    """
+
+    code = "E041"
+    _sought = "key"
+
+    def __init__(self, tool_name: str, step_index: int, key: str, **facts: Unpack[Place]) -> None:
+        step = facts.get("step_name") or tool_name
+        super().__init__(f"Output mapping of step '{step}' takes unknown output key '{key}'.", **facts)
+        self.tool_name = tool_name
+        self.step_index = step_index
+        self.key = key
+
+
+class SchemaRefPolicyError(DefinitionError):
+    """A class reference points to something that the policy does not let a flow file import.
+
+    Attributes:
+        ref: The reference, "module:qualname".
+        detail: Which rule forbids it, or why it does not resolve.
+    """
+
+    code = "E051"
+
+    def __init__(self, ref: str, detail: str, **facts: Unpack[Place]) -> None:
+        super().__init__(f"Class reference '{ref}' is refused: {detail}", **facts)
+        self.ref = ref
+        self.detail = detail
+
+
+class FlowCompileError(DefinitionError):
+    """A flow has compile errors and the executor was told not to start such a flow.
+
+    Attributes:
+        flow_name: Name of the flow.
+        errors: All compile errors, in step order.
+    """
+
+    code = "E101"
+
+    def __init__(self, flow_name: str, errors: Sequence[Any], **facts: Unpack[Help]) -> None:
+        count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+        super().__init__(f"Flow '{flow_name}' does not compile: {count}.", **facts)
+        self.flow_name = flow_name
+        self.errors = errors
+
+    def _offenders(self) -> list[str]:
+        return [f"  {self._line(error)}" for error in self.errors]
+
+    @staticmethod
+    def _line(error: Any) -> str:
+        detail = getattr(error, "detail", None)
+        if detail is None:
+            return str(error)
+        return f"step {error.step_index} ({error.tool_name}), {error.issue_type}: {detail}"
+
+
+class MissingExtraError(DefinitionError, ImportError):
+    """An optional dependency is needed for this call and is not installed.
+
+    Attributes:
+        extra: Name of the extra that brings it.
+        purpose: What needs it, such as "Reading YAML".
+    """
+
+    code = "E105"
+
+    def __init__(self, extra: str, purpose: str, **facts: Unpack[Help]) -> None:
+        facts = {"fix": f"pip install 'chainweaver[{extra}]'", **facts}
+        super().__init__(f"{purpose} needs the extra '{extra}'.", **facts)
+        self.extra = extra
+        self.purpose = purpose
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Fix the input.
+
+
+class CheckpointerNotConfiguredError(InputError):
+    """A run should be resumed, but the executor has no checkpointer.
+
+    Attributes:
+        operation: What was asked for, such as "resume_flow".
+    """
+
+    code = "E019"
+
+    def __init__(self, operation: str = "resume_flow", **facts: Unpack[Help]) -> None:
+        facts = {"fix": "FlowExecutor(..., checkpointer=FileCheckpointer('checkpoints'))", **facts}
+        super().__init__(f"'{operation}' needs a checkpointer and the executor has none.", **facts)
+        self.operation = operation
+
+
+class CheckpointNotFoundError(InputError):
+    """No checkpoint is stored for this run.
+
+    Attributes:
+        trace_id: The run that was asked for.
+    """
+
+    code = "E020"
+
+    def __init__(self, trace_id: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"No checkpoint is stored for run '{trace_id}'.", **facts)
+        self.trace_id = trace_id
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Look at the tool.
+
+
+class FlowExecutionError(ToolError):
+    """A tool raised, or its outputs cannot take their place in the context.
+
+    Attributes:
+        tool_name: Name of the tool.
+        step_index: Position of the step in plan order.
+        detail: Class and text of the original exception, which is `__cause__`.
+    """
+
+    code = "E006"
+
+    def __init__(self, tool_name: str, step_index: int, detail: str, **facts: Unpack[Place]) -> None:
+        super().__init__(f"Tool '{tool_name}' failed at step {step_index}: {detail}", **facts)
+        self.tool_name = tool_name
+        self.step_index = step_index
+        self.detail = detail
+
+
+class ToolTimeoutError(ToolError):
+    """A tool did not finish in its time.
+
+    Attributes:
+        tool_name: Name of the tool.
+        timeout_seconds: The limit that was in force, in seconds.
+    """
+
+    code = "E008"
+
+    def __init__(self, tool_name: str, timeout_seconds: float, **facts: Unpack[Place]) -> None:
+        super().__init__(f"Tool '{tool_name}' did not finish within {timeout_seconds} seconds.", **facts)
+        self.tool_name = tool_name
+        self.timeout_seconds = timeout_seconds
+
+
+class ToolOutputSizeError(ToolError):
+    """A tool returned more than its `max_output_size` allows.
+
+    Attributes:
+        tool_name: Name of the tool.
+        size: Size of the JSON form of the output, in bytes.
+        limit: The limit, in bytes.
+    """
+
+    code = "E009"
+
+    def __init__(self, tool_name: str, size: int, limit: int, **facts: Unpack[Place]) -> None:
+        super().__init__(f"Tool '{tool_name}' returned {size} bytes, more than its limit of {limit} bytes.", **facts)
+        self.tool_name = tool_name
+        self.size = size
+        self.limit = limit
+
+
+class DecisionCallbackError(ToolError):
+    """A decision callback raised, or answered with something that is no candidate.
+
+    Attributes:
+        step_name: The step that asked.
+        step_index: Its position in plan order.
+        detail: What the callback did.
+    """
+
+    code = "E031"
+    step_name: str
+
+    def __init__(self, step_name: str, step_index: int, detail: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"Decision at step {step_index} ('{step_name}') failed: {detail}", **facts)
+        self.step_name = step_name
+        self.step_index = step_index
+        self.detail = detail
+
+
+class CheckpointEncodeError(ToolError):
+    """A tool returned a value that no codec can checkpoint.
+
+    Attributes:
+        tool_name: Name of the tool.
+        step_index: Position of the step in plan order.
+        key: The output key that holds the value.
+        detail: Type of the value and why it cannot be stored.
+    """
+
+    code = "E103"
+
+    def __init__(self, tool_name: str, step_index: int, key: str, detail: str, **facts: Unpack[Place]) -> None:
+        super().__init__(
+            f"Output '{key}' of tool '{tool_name}' at step {step_index} cannot be checkpointed: {detail}", **facts
+        )
+        self.tool_name = tool_name
+        self.step_index = step_index
+        self.key = key
+        self.detail = detail
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Call again.
+
+
+class FlowStatusError(StoppedError):
+    """A flow is registered, but its status does not let it run.
+
+    Attributes:
+        flow_name: Name of the flow.
+        status: The status it has, such as "disabled".
+    """
+
+    code = "E011"
+
+    def __init__(self, flow_name: str, status: str, **facts: Unpack[Help]) -> None:
+        status = str(getattr(status, "value", status))
+        facts = {"fix": "set its status to 'active', or pass force=True to run it anyway", **facts}
+        super().__init__(f"Flow '{flow_name}' has status '{status}' and does not run.", **facts)
+        self.flow_name = flow_name
+        self.status = status
+
+
+class FlowCancelledError(StoppedError):
+    """A run ended early, by its token or by its deadline.
+
+    Attributes:
+        flow_name: Name of the flow.
+        step_index: The first step in plan order that did not finish.
+        result: The result of the run up to here; None when no run had started.
+        deadline_exceeded: The deadline passed.
+        token_cancelled: The token was cancelled.
+    """
+
+    code = "E012"
+
+    def __init__(
+        self,
+        flow_name: str,
+        step_index: int,
+        *,
+        result: Any = None,
+        deadline_exceeded: bool = False,
+        token_cancelled: bool = False,
+        **facts: Unpack[Help],
+    ) -> None:
+        reason = "deadline exceeded" if deadline_exceeded else "token cancelled" if token_cancelled else "cancelled"
+        super().__init__(f"Flow '{flow_name}' was cancelled at step {step_index}: {reason}.", **facts)
+        self.flow_name = flow_name
+        self.step_index = step_index
+        self.result = result
+        self.deadline_exceeded = deadline_exceeded
+        self.token_cancelled = token_cancelled
+
+
+class CheckpointDriftError(StoppedError):
+    """What a checkpoint recorded does not match what is registered now.
+
+    Attributes:
+        trace_id: The run that should go on.
+        detail: The change, such as "flow version changed from '1.0.0' to '2.0.0'".
+    """
+
+    code = "E018"
+
+    def __init__(self, trace_id: str, detail: str, **facts: Unpack[Place]) -> None:
+        facts = {"fix": "start the run anew, or pass force=True to go on anyway", **facts}
+        super().__init__(f"Run '{trace_id}' cannot be resumed: {detail}", **facts)
+        self.trace_id = trace_id
+        self.detail = detail
+
+
+class CheckpointVersionError(StoppedError):
+    """A checkpoint was written in a format that this release does not read.
+
+    Attributes:
+        trace_id: The run that should go on.
+        found: The format version of the checkpoint.
+        supported: The format version that is read here.
+    """
+
+    code = "E021"
+
+    def __init__(self, trace_id: str, found: str | int, supported: str | int, **facts: Unpack[Help]) -> None:
+        super().__init__(
+            f"Checkpoint of run '{trace_id}' has format version '{found}', this release reads '{supported}'.", **facts
+        )
+        self.trace_id = trace_id
+        self.found = found
+        self.supported = supported
+
+
+class ApprovalDeniedError(StoppedError):
+    """Somebody was asked and said no.
+
+    Attributes:
+        tool_name: The tool that needs an approval.
+        step_index: Position of the step in plan order.
+        reason: The reason that was given, where there was one.
+    """
+
+    code = "E029"
+
+    def __init__(self, tool_name: str, step_index: int, reason: str | None = None, **facts: Unpack[Place]) -> None:
+        because = f": {reason}" if reason else ""
+        super().__init__(f"Approval of tool '{tool_name}' at step {step_index} was denied{because}", **facts)
+        self.tool_name = tool_name
+        self.step_index = step_index
+        self.reason = reason
+
+
+class SafetyCeilingError(StoppedError):
+    """A tool has stronger side effects than this executor lets through.
+
+    Attributes:
+        tool_name: Name of the tool.
+        side_effects: What the tool declares.
+        ceiling: The highest level that the executor allows.
+    """
+
+    code = "E030"
+
+    def __init__(self, tool_name: str, side_effects: str, ceiling: str, **facts: Unpack[Place]) -> None:
+        super().__init__(
+            f"Tool '{tool_name}' has side effects '{side_effects}', above the ceiling '{ceiling}'.", **facts
+        )
+        self.tool_name = tool_name
+        self.side_effects = side_effects
+        self.ceiling = ceiling
+
+
+class GuardrailViolationError(StoppedError):
+    """A guardrail looked at a value and refused it.
+
+    Attributes:
+        tool_name: Name of the tool whose inputs or outputs were looked at.
+        step_index: Position of the step in plan order.
+        detail: What the guardrail said.
+    """
+
+    code = "E052"
+
+    def __init__(self, tool_name: str, step_index: int, detail: str, **facts: Unpack[Place]) -> None:
+        super().__init__(f"Guardrail refused tool '{tool_name}' at step {step_index}: {detail}", **facts)
+        self.tool_name = tool_name
+        self.step_index = step_index
+        self.detail = detail
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Report a bug, or look at the disk.
+
+
+class ArtifactCorruptError(InternalError):
+    """Stored bytes are not the bytes that were written.
+
+    Attributes:
+        artifact: Path or key of what was read.
+        detail: How it differs.
+    """
+
+    code = "E102"
+
+    def __init__(self, artifact: str, detail: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"Stored artifact '{artifact}' is corrupt: {detail}", **facts)
+        self.artifact = artifact
+        self.detail = detail
+
+
+class RunProtocolError(InternalError):
+    """A lane told a run something that cannot be; the run is unchanged.
+
+    Attributes:
+        detail: What was said, and in which state the step run was.
+    """
+
+    code = "E104"
+
+    def __init__(self, detail: str, **facts: Unpack[Place]) -> None:
+        facts = {"fix": "this is a bug in the lane; please report it with the flow", **facts}
+        super().__init__(f"Run protocol violated: {detail}", **facts)
+        self.detail = detail
+
+
+__all__ = [
+    "ApprovalDeniedError",
+    "ArtifactCorruptError",
+    "AsyncLaneUnsupportedError",
+    "ChainWeaverError",
+    "CheckpointDriftError",
+    "CheckpointEncodeError",
+    "CheckpointNotFoundError",
+    "CheckpointVersionError",
+    "CheckpointerNotConfiguredError",
+    "ContextKeyCollisionError",
+    "DAGDefinitionError",
+    "DecisionCallbackError",
+    "DefinitionError",
+    "FlowAlreadyExistsError",
+    "FlowBuilderError",
+    "FlowCancelledError",
+    "FlowCompileError",
+    "FlowCompositionError",
+    "FlowExecutionError",
+    "FlowNotFoundError",
+    "FlowSerializationError",
+    "FlowStatusError",
+    "GuardrailViolationError",
+    "InputError",
+    "InputMappingError",
+    "InternalError",
+    "InvalidFlowVersionError",
+    "LaneUnsupportedError",
+    "MissingExtraError",
+    "OutputMappingError",
+    "PluginDiscoveryError",
+    "PredicateSyntaxError",
+    "RunProtocolError",
+    "SafetyCeilingError",
+    "SchemaRefPolicyError",
+    "SchemaValidationError",
+    "StoppedError",
+    "ToolDefinitionError",
+    "ToolError",
+    "ToolNotFoundError",
+    "ToolOutputSizeError",
+    "ToolTimeoutError",
+    "error_code_registry",
+    "suggest",
+]
