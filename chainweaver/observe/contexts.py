@@ -1,7 +1,7 @@
 """What a middleware is told: one small object per hook.
 
-The objects are plain slotted carriers. They hold the facts of one moment, convert nothing and copy nothing. All times are
-aware UTC datetimes.
+The objects are plain slotted carriers. They hold the facts of one moment, convert nothing and copy nothing.
+All times are aware UTC datetimes.
 
 Built by the executor, and only while somebody listens to the hook in question.
 """

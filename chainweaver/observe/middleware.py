@@ -1,8 +1,8 @@
 """Middleware: objects that watch runs.
 
-A middleware implements any of five hooks. `Listeners` finds out once which hooks of which middleware are real, so that a run
-without listeners pays one truth test and a run with listeners pays the calls and nothing more. Hooks watch: what they return
-is ignored, and what they raise is logged.
+A middleware implements any of five hooks. `Listeners` finds out once which hooks of which middleware are real: a run
+that nobody watches pays one truth test, a watched run pays the calls and nothing more. Hooks watch: what they return is
+ignored, and what they raise is logged.
 
 `Listeners` is built and called by the executor. Nothing here decides what happens in a run.
 """
@@ -85,8 +85,8 @@ class Listeners:
     """Who listens to what, settled once for a tuple of middleware.
 
     Immutable: adding or removing a middleware means building another one, so a run keeps the listeners it started with.
-    The attributes `on_flow_start` ... `on_flow_end` hold the bound hooks in registration order and are falsy where nobody
-    listens; look before building a context.
+    The attributes `on_flow_start` ... `on_flow_end` hold the bound hooks in registration order and are falsy where
+    nobody listens; look before building a context.
 
     Raises:
         TypeError: A hook is a coroutine function, which nobody would await.
