@@ -1,0 +1,173 @@
+"""Class references: how a definition names a class, and which classes may be looked up.
+
+A reference is the text `"module:qualname"`. Writing one down imports nothing; looking it up may import the module, and the
+policy that is passed along decides whether that is permitted. There is no ambient policy and no cache: `sys.modules`
+remembers the modules, and a reloaded module is seen at once.
+
+Called by the properties of flows and steps, by the compiler and by whoever reads flow files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, cast
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from chainweaver.exceptions import SchemaRefPolicyError, suggest
+
+__all__ = [
+    "DEFAULT_REF_POLICY",
+    "ClassRef",
+    "SchemaRefAllowlist",
+    "SchemaRefPolicy",
+    "class_ref",
+    "resolve_class",
+    "resolve_model",
+]
+
+_EXAMPLE = "write it like 'shop.models:Order' or 'shop.models:Order.Line'"
+
+
+@dataclass(frozen=True)
+class SchemaRefPolicy:
+    """Which class references may be looked up. This base permits whatever Python can import.
+
+    Derive from it and override `refusal` for a rule of your own.
+
+    Attributes:
+        allow_import: Whether a module that is not loaded yet may be imported.
+    """
+
+    allow_import: bool = True
+
+    def refusal(self, module: str, qualname: str) -> str | None:
+        """Why this reference is refused, as a clause; None when it is permitted.
+
+        >>> SchemaRefPolicy(allow_import=False).refusal("sys", "flags") is None
+        True
+        """
+        if self.allow_import or module in sys.modules:
+            return None
+        return f"module '{module}' is not loaded, and the policy does not let a definition import it"
+
+
+@dataclass(frozen=True)
+class SchemaRefAllowlist(SchemaRefPolicy):
+    """Permits the listed modules, with everything below them, and the listed single references.
+
+    Attributes:
+        modules: Dotted names; `"shop"` covers `shop.models` as well, but not `shopping`.
+        refs: Whole references such as `"shop.models:Order"`.
+
+    >>> rule = SchemaRefAllowlist(modules=("shop",))
+    >>> rule.refusal("shop.models", "Order") is None, rule.refusal("shopping", "Cart") is None
+    (True, False)
+    """
+
+    modules: tuple[str, ...] = ()
+    refs: tuple[str, ...] = ()
+
+    def refusal(self, module: str, qualname: str) -> str | None:
+        """Why this reference is refused, as a clause; None when it is permitted."""
+        listed = f"{module}:{qualname}" in self.refs
+        if not listed and not any(module == one or module.startswith(f"{one}.") for one in self.modules):
+            return f"neither module '{module}' nor the reference is on the allowlist"
+        return super().refusal(module, qualname)
+
+
+DEFAULT_REF_POLICY: Final = SchemaRefPolicy()
+"""Permits everything that Python can import; used when no policy is passed."""
+
+
+def _dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _checked(ref: str) -> str:
+    module, colon, qualname = ref.partition(":")
+    if not (colon and _dotted(module) and _dotted(qualname)):
+        raise ValueError(f"'{ref}' is no class reference: {_EXAMPLE}")
+    return ref
+
+
+ClassRef = Annotated[
+    str,
+    AfterValidator(_checked),
+    Field(json_schema_extra={"pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$"}),
+]
+"""A text of the form `"module:qualname"`; only its form is checked."""
+
+
+def class_ref(cls: type[Any]) -> str:
+    """The reference of a class.
+
+    Raises:
+        ValueError: The class lives inside a function, where no reference can reach it.
+
+    >>> class_ref(SchemaRefPolicy)
+    'chainweaver.flow.refs:SchemaRefPolicy'
+    """
+    if not isinstance(cls, type):
+        raise TypeError(f"A class reference needs a class, not {type(cls).__name__}.")
+    if "<locals>" in cls.__qualname__:
+        raise ValueError(
+            f"Class '{cls.__qualname__}' cannot be referenced because it is defined inside a function.\n"
+            f"  fix     move it to the top level of module '{cls.__module__}'"
+        )
+    return _checked(f"{cls.__module__}:{cls.__qualname__}")
+
+
+def resolve_class(ref: str, *, policy: SchemaRefPolicy = DEFAULT_REF_POLICY) -> type[Any]:
+    """The class that a reference names; imports its module where the policy permits it.
+
+    Raises:
+        SchemaRefPolicyError: The policy refuses the reference, or nothing of that name exists, or it is no class. An
+            error of the import itself is kept as `__cause__`.
+
+    >>> resolve_class("builtins:ValueError")
+    <class 'ValueError'>
+    """
+    module_name, _, qualname = ref.partition(":")
+    try:
+        _checked(ref)
+    except ValueError:
+        raise SchemaRefPolicyError(ref, "it has not the form 'module:qualname'", fix=_EXAMPLE) from None
+    refused = policy.refusal(module_name, qualname)
+    if refused is not None:
+        raise SchemaRefPolicyError(ref, refused, fix="permit the module in the policy, or name another class")
+    found: Any = _loaded(ref, module_name)
+    for part in qualname.split("."):
+        if not hasattr(found, part):
+            near = suggest(part, [name for name in dir(found) if not name.startswith("_")])
+            fix = f"did you mean '{near}'?" if near else None
+            raise SchemaRefPolicyError(ref, f"'{getattr(found, '__name__', part)}' has no attribute '{part}'", fix=fix)
+        found = getattr(found, part)
+    if not isinstance(found, type):
+        raise SchemaRefPolicyError(ref, f"it names an object of type {type(found).__name__}, not a class")
+    return found
+
+
+def resolve_model(ref: str, *, policy: SchemaRefPolicy = DEFAULT_REF_POLICY) -> type[BaseModel]:
+    """The Pydantic model that a reference names; see `resolve_class`.
+
+    Raises:
+        SchemaRefPolicyError: As for `resolve_class`, and when the class is no Pydantic model.
+    """
+    found = resolve_class(ref, policy=policy)
+    if not issubclass(found, BaseModel):
+        raise SchemaRefPolicyError(
+            ref, f"class '{found.__qualname__}' is no Pydantic model", fix="derive it from BaseModel"
+        )
+    return cast("type[BaseModel]", found)
+
+
+def _loaded(ref: str, module_name: str) -> Any:
+    try:
+        return sys.modules.get(module_name) or importlib.import_module(module_name)
+    except Exception as exc:
+        # Whatever the module does while it loads is its own; the reader needs to know which reference led there.
+        detail = f"module '{module_name}' cannot be imported ({type(exc).__name__}: {exc})"
+        raise SchemaRefPolicyError(ref, detail) from exc
