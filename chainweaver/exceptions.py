@@ -166,14 +166,13 @@ class ChainWeaverError(Exception):
         Returns:
             The same error, so that `raise error.with_facts(where=...)` reads well.
         """
+        known = facts.pop("known", None)
+        if self.known is None and known is not None:
+            self.known = tuple(known)
         for name, value in facts.items():
-            if value is None or getattr(self, name) is not None:
-                continue
-            if name == "known":
-                value = tuple(value)  # type: ignore[arg-type]  # a TypedDict has no key that mypy could follow here
-            if name == "flow_name":
-                self._placed = True
-            setattr(self, name, value)
+            if value is not None and getattr(self, name) is None:
+                setattr(self, name, value)
+                self._placed = self._placed or name == "flow_name"
         return self
 
     def help_lines(self) -> list[str]:
