@@ -8,6 +8,7 @@ Built by the executor, and only while somebody listens to the hook in question.
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,25 +19,25 @@ if TYPE_CHECKING:
 
 
 class Facts:
-    """Base of the slotted carriers: equality and `repr` over the slots, and nothing else."""
+    """Base of the slotted carriers: equality and `repr` over what the constructor takes."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{name}={getattr(self, name)!r}" for name in _slots_of(type(self)))
+        facts = ", ".join(f"{name}={getattr(self, name)!r}" for name in _names_of(type(self)))
         return f"{type(self).__name__}({facts})"
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in _slots_of(type(self)))
+        return all(getattr(self, name) == getattr(other, name) for name in _names_of(type(self)))
 
     __hash__ = None  # type: ignore[assignment]  # payloads may be unhashable, as with any mutable record
 
 
-def _slots_of(cls: type) -> list[str]:
-    """Names of the slots of a class and its bases, base first."""
-    return [name for base in reversed(cls.__mro__) for name in base.__dict__.get("__slots__", ())]
+def _names_of(cls: type[Facts]) -> list[str]:
+    """The facts of a class in the order of its signature, which is the order a reader expects."""
+    return list(signature(cls).parameters)
 
 
 class FlowStartContext(Facts):
@@ -49,7 +50,7 @@ class FlowStartContext(Facts):
         total_steps: Number of steps in the plan, including those that may be skipped.
     """
 
-    __slots__ = ("trace_id", "flow_name", "flow_version", "initial_input", "started_at", "total_steps")
+    __slots__ = ("flow_name", "flow_version", "initial_input", "started_at", "total_steps", "trace_id")
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class StepStartContext(Facts):
         step_id: Id of the step in a DAG; None in a linear flow.
     """
 
-    __slots__ = ("trace_id", "flow_name", "step_index", "tool_name", "inputs", "started_at", "step_id")
+    __slots__ = ("flow_name", "inputs", "started_at", "step_id", "step_index", "tool_name", "trace_id")
 
     def __init__(
         self,
@@ -116,15 +117,15 @@ class StepEndContext(Facts):
     """
 
     __slots__ = (
-        "trace_id",
+        "ended_at",
         "flow_name",
-        "step_index",
-        "tool_name",
         "inputs",
         "started_at",
-        "step_record",
-        "ended_at",
         "step_id",
+        "step_index",
+        "step_record",
+        "tool_name",
+        "trace_id",
     )
 
     def __init__(
@@ -161,7 +162,7 @@ class StepChunkContext(Facts):
         step_id: Id of the step in a DAG; None in a linear flow.
     """
 
-    __slots__ = ("trace_id", "flow_name", "step_index", "tool_name", "chunk", "received_at", "step_id")
+    __slots__ = ("chunk", "flow_name", "received_at", "step_id", "step_index", "tool_name", "trace_id")
 
     def __init__(
         self,
@@ -191,7 +192,7 @@ class FlowEndContext(Facts):
         ended_at: When the run was over.
     """
 
-    __slots__ = ("trace_id", "flow_name", "flow_version", "result", "ended_at")
+    __slots__ = ("ended_at", "flow_name", "flow_version", "result", "trace_id")
 
     def __init__(
         self, trace_id: str, flow_name: str, flow_version: str, result: ExecutionResult, ended_at: datetime

@@ -47,19 +47,19 @@ class FlowEvent(Facts):
     """
 
     __slots__ = (
-        "kind",
-        "flow_name",
-        "trace_id",
-        "timestamp",
-        "step_index",
-        "tool_name",
-        "step_id",
-        "flow_version",
-        "total_steps",
-        "inputs",
         "chunk",
+        "flow_name",
+        "flow_version",
+        "inputs",
+        "kind",
         "record",
         "result",
+        "step_id",
+        "step_index",
+        "timestamp",
+        "tool_name",
+        "total_steps",
+        "trace_id",
     )
 
     def __init__(

@@ -53,7 +53,7 @@ def test_the_bodies_of_the_protocol_do_not_count_as_listening() -> None:
         def on_flow_end(self, context: Any) -> None:
             pass
 
-    listeners = Listeners((Explicit(),))
+    listeners = Listeners((Explicit(),))  # type: ignore[abstract]  # it runs, and that is the case under test
     assert not listeners.on_flow_start
     assert listeners.on_flow_end
 
@@ -78,7 +78,7 @@ def test_a_hook_set_on_the_instance_is_called() -> None:
     """R38: what counts is the attribute that a caller would get."""
     seen: list[object] = []
     one = BaseMiddleware()
-    one.on_flow_start = seen.append  # type: ignore[method-assign]  # the case under test
+    vars(one)["on_flow_start"] = seen.append
     Listeners((one,)).flow_start(START)
     assert seen == [START]
 
