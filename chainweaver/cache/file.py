@@ -1,0 +1,111 @@
+"""A step cache in a directory: one JSON file per key, shared by processes and kept between runs.
+
+Files appear whole or not at all, and what cannot be read is a miss. Only plain values enter; nothing that is read can
+run code. Called by the executor from any thread, and safe beside other processes on the same directory.
+"""
+
+import hashlib
+import json
+import os
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from chainweaver.cache.key import StepCacheKey, Uncacheable
+from chainweaver.objects.files import TEMPORARY_SUFFIX, write_whole
+from chainweaver.objects.plain import PlainDecodeError, PlainEncodeError, decode_plain, encode_plain
+
+_SUFFIX = ".step.json"
+_FORMAT = 1
+# Cannot occur earlier in the file: quotes inside of JSON texts are escaped.
+_OUTPUT = b',"output":'
+
+
+class FileStepCache:
+    """Keeps the outputs of steps as files, until `clear` or until somebody deletes them.
+
+    A file that is cut short, damaged or written for another key counts as a miss and is removed. Values have to be
+    plain (see `chainweaver.objects.encode_plain`): the executor makes typed values plain before, and restores
+    their declared types after.
+
+    Args:
+        root: The directory; made when it does not exist.
+        fsync: Whether an entry is forced to the disk before `set` returns. Off by default: an entry that is lost in a
+            power failure is computed again.
+
+    >>> import tempfile
+    >>> cache = FileStepCache(tempfile.mkdtemp())
+    >>> key = StepCacheKey("add", "0f3a", "77c1")
+    >>> cache.set(key, {"total": 3, "parts": (1, 2)})
+    >>> cache.get(key)
+    {'total': 3, 'parts': (1, 2)}
+    """
+
+    wants_plain = True
+
+    def __init__(self, root: str | os.PathLike[str], *, fsync: bool = False) -> None:
+        self._root = Path(root)
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._fsync = fsync
+
+    def get(self, key: StepCacheKey) -> dict[str, Any] | None:
+        """The outputs kept under this key, or None for a miss.
+
+        Raises:
+            OSError: The directory cannot be read.
+        """
+        path = self._path(key)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        output = _read(data, key)
+        if output is None:
+            with suppress(OSError):
+                path.unlink()
+        return output
+
+    def set(self, key: StepCacheKey, output: dict[str, Any]) -> None:
+        """Keep the outputs under this key; an older entry is replaced in one move.
+
+        Raises:
+            Uncacheable: A value is not plain. Nothing is written.
+            OSError: The file cannot be written. Nothing is left behind.
+        """
+        try:
+            encoded = encode_plain(output)
+        except PlainEncodeError as exc:
+            raise Uncacheable(str(exc)) from exc
+        write_whole(self._path(key), _head(key, encoded) + _OUTPUT + encoded + b"}", fsync=self._fsync)
+
+    def clear(self) -> None:
+        """Remove every entry, and what interrupted writers left behind. Other files in the directory stay."""
+        for path in self._root.iterdir():
+            if path.name.endswith((_SUFFIX, _SUFFIX + TEMPORARY_SUFFIX)):
+                path.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        """How many entries the directory holds."""
+        return sum(path.name.endswith(_SUFFIX) for path in self._root.iterdir())
+
+    def _path(self, key: StepCacheKey) -> Path:
+        # Tool names may be long or hold anything; a hash is always a good file name.
+        name = hashlib.sha256("\0".join(key).encode("utf-8", "surrogatepass")).hexdigest()
+        return self._root / (name + _SUFFIX)
+
+
+def _head(key: StepCacheKey, encoded: bytes) -> bytes:
+    return json.dumps({"format": _FORMAT, "key": list(key), "crc32": zlib.crc32(encoded)})[:-1].encode()
+
+
+def _read(data: bytes, key: StepCacheKey) -> dict[str, Any] | None:
+    """The outputs in a file, or None where the file is not what `set` wrote for this key."""
+    head, found, rest = data.partition(_OUTPUT)
+    encoded = rest[:-1]
+    if not found or head != _head(key, encoded) or rest[-1:] != b"}":
+        return None
+    try:
+        return decode_plain(encoded)
+    except PlainDecodeError:
+        return None
