@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
     "Definition",
@@ -26,16 +26,18 @@ __all__ = [
 ]
 
 
+# The schemas of definitions are built when the first one is made: building them, and loading Pydantic's plugins for it, is
+# a third of the import time of this package.
 class Definition(BaseModel):
     """A piece of a flow definition: unknown keys are errors."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
 
 
 class FrozenDefinition(BaseModel):
     """A piece of a flow definition whose fields cannot be assigned: it may be shared between flows."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True, frozen=True)
 
 
 def _in_order(value: Any) -> Any:
@@ -45,7 +47,7 @@ def _in_order(value: Any) -> Any:
     return value
 
 
-Flag = StrictBool
+Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[list[Text], BeforeValidator(_in_order)]
 Words = Annotated[tuple[Text, ...], BeforeValidator(_in_order)]
