@@ -1,0 +1,51 @@
+"""What an import costs: whole processes, in pairs, against importing pydantic alone; and what must not come along."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = "from chainweaver import FlowExecutor, Flow, tool"
+THEIRS = "import pydantic; pydantic.BaseModel"
+HEAVY = ("asyncio", "anyio", "typer", "rich", "yaml", "sqlite3", "numpy")
+PAIRS = 7
+LIMIT = 1.5
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+
+def seconds(code: str) -> float:
+    """Wall time of one whole process."""
+    began = time.perf_counter()
+    run(code)
+    return time.perf_counter() - began
+
+
+@pytest.mark.parametrize("code", [OURS, "import chainweaver"])
+def test_nothing_heavy_comes_along(code):
+    """Import: no event loop, CLI, optional extra or database is loaded by the names that everybody needs."""
+    loaded = run(f"{code}\nimport sys\nprint(*[name for name in {HEAVY!r} if name in sys.modules])").stdout.split()
+    assert loaded == []
+
+
+def test_the_bare_root_loads_no_room_at_all():
+    """Import: `import chainweaver` names the rooms and opens none."""
+    shown = run("import sys, chainweaver\nprint(*[name for name in sys.modules if name.startswith('chainweaver.')])")
+    assert shown.stdout.split() == []
+
+
+@pytest.mark.slow
+def test_importing_the_main_names_costs_at_most_half_as_much_again_as_pydantic():
+    """Import: median of whole processes, started in pairs so that a busy machine hits both sides alike."""
+    run(OURS), run(THEIRS)  # byte code of both is written now, not while the clock runs
+    pairs = [(seconds(OURS), seconds(THEIRS)) for _ in range(PAIRS)]
+    ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+    assert ratio <= LIMIT, f"{ratio:.2f} x pydantic; pairs: {pairs}"
