@@ -88,7 +88,7 @@ def lone_context(tool: Tool) -> object:
         run_id="",
         flow_name="",
         step_id=tool.name,
-        step_path=tool.name,
+        step_path=(tool.name,),
         idempotency_key=f"/{tool.name}",
         attempt=1,
         deadline=None,

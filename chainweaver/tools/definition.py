@@ -19,9 +19,10 @@ from pydantic import BaseModel
 from chainweaver.exceptions import ToolDefinitionError, suggest
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, TypeGuard
+    from typing_extensions import Self
 
     from chainweaver.flow import ToolSafetyContract
+    from chainweaver.tools.flow_tool import RunnableFlow, RunsFlows
 
 ToolOutputs = Mapping[str, Any] | BaseModel
 ToolFunction = Callable[..., ToolOutputs | Awaitable[ToolOutputs]]
@@ -39,7 +40,10 @@ def is_coroutine_callable(fn: Callable[..., Any]) -> bool:
     """
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))
+    if inspect.iscoroutinefunction(fn):
+        return True
+    call = getattr(type(fn), "__call__", None)  # noqa: B004 - the method itself is wanted, not whether there is one
+    return inspect.iscoroutinefunction(call)
 
 
 def is_context_annotation(annotation: object) -> bool:
@@ -196,6 +200,42 @@ class Tool:
 
         return digest([self.input_schema_hash, self.output_schema_hash, self.schema_version])
 
+    @classmethod
+    def from_flow(
+        cls,
+        flow: RunnableFlow,
+        executor: RunsFlows,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        input_schema: type[BaseModel] | None = None,
+        output_schema: type[BaseModel] | None = None,
+        safety: ToolSafetyContract | None = None,
+    ) -> Tool:
+        """A tool that runs a flow: what was a recipe becomes one step of another.
+
+        Args:
+            flow: The flow, in the version that is to run; the executor has to know it when the tool is called.
+            executor: Whoever runs it.
+            name: Name of the tool. None: that of the flow.
+            description: What it does. None: what the flow says.
+            input_schema: Model of the inputs. None: that of the flow, or else any fields.
+            output_schema: Model of the outputs. None: that of the flow, or else any fields.
+            safety: Declared effects. None: those of the flow.
+        """
+        from chainweaver.tools.flow_tool import tool_from_flow
+
+        return tool_from_flow(
+            cls,
+            flow,
+            executor,
+            name=name,
+            description=description,
+            input_schema=input_schema,
+            output_schema=output_schema,
+            safety=safety,
+        )
+
     def run(self, raw_inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Validate the inputs, call the tool here and now, validate the outputs.
 
@@ -259,42 +299,42 @@ def refuse_bad_arguments(tool: Tool) -> None:
     problems = list(argument_problems(tool))
     if not problems:
         return
-    unknown = [field for field in tool.mutates if field not in getattr(tool.input_schema, "model_fields", ())]
+    fields = tool.input_schema.model_fields if is_model(tool.input_schema) else {}
     raise ToolDefinitionError(
         str(tool.name) or "<unnamed>",
         "; ".join(problem for problem, _ in problems),
-        known=tool.input_schema.model_fields if unknown and is_model(tool.input_schema) else None,
+        known=None if set(tool.mutates) <= set(fields) else fields,
         fix="; ".join(fix for _, fix in problems),
     )
 
 
 def argument_problems(tool: Tool) -> Iterator[tuple[str, str]]:
     """What is wrong with the arguments of a tool and how to put it right, one pair each."""
-    if not isinstance(tool.name, str) or not tool.name.strip():
+    name: object = tool.name
+    if not isinstance(name, str) or not name.strip():
         yield "name is empty", "give the tool a name that steps can use"
     for argument in ("input_schema", "output_schema"):
         schema = getattr(tool, argument)
         if not is_model(schema):
             yield f"{argument} is {schema!r}, not a pydantic model class", f"pass a subclass of BaseModel as {argument}"
-    if not callable(tool.fn):
-        yield f"fn is {tool.fn!r}, not callable", "pass a function that takes the validated inputs"
-    if tool.dry_run_fn is not None and not callable(tool.dry_run_fn):
-        yield f"dry_run_fn is {tool.dry_run_fn!r}, not callable", "pass a function that takes the validated inputs"
+    for argument in ("fn", "dry_run_fn"):
+        function = getattr(tool, argument)
+        if not callable(function) and (function is not None or argument == "fn"):
+            yield f"{argument} is {function!r}, not callable", "pass a function that takes the validated inputs"
     for argument in ("timeout_seconds", "max_output_size"):
         limit = getattr(tool, argument)
         if limit is not None and not limit > 0:
             yield f"{argument} is {limit!r}, not above 0", f"leave {argument} out for no limit"
     if isinstance(tool.lane, str) and not tool.lane.strip():
         yield "lane is empty", "leave lane out to let the run decide"
-    if is_model(tool.input_schema):
-        fields = tool.input_schema.model_fields
-        for name in tool.mutates:
-            if name not in fields:
-                near = suggest(name, fields)
-                fix = f"did you mean '{near}'?" if near else "name input fields in mutates"
-                yield f"mutates names '{name}', which is no input field", fix
+    fields = tool.input_schema.model_fields if is_model(tool.input_schema) else {}
+    for field in tool.mutates:
+        if field not in fields:
+            near = suggest(field, fields)
+            fix = f"did you mean '{near}'?" if near else "name input fields in mutates"
+            yield f"mutates names '{field}', which is no input field", fix
 
 
-def is_model(schema: object) -> TypeGuard[type[BaseModel]]:
+def is_model(schema: object) -> bool:
     """Whether this is a pydantic model class."""
     return isinstance(schema, type) and issubclass(schema, BaseModel)

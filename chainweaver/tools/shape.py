@@ -22,7 +22,7 @@ class ShapeGenerator(GenerateJsonSchema):
     """JSON Schema that also has words for what JSON cannot express: classes checked by isinstance, callables."""
 
     # A default without a JSON form is described by its class instead of a warning.
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - typed by the base class
 
     def handle_invalid_for_json_schema(self, schema: CoreSchema, error_info: str) -> JsonSchemaValue:
         """Describe the schema by its kind and class, where the base class would give up."""

@@ -1,0 +1,241 @@
+"""`@tool`: a function becomes a tool and stays callable as it was.
+
+Puts together what signature and returns have read. The function that a plan calls is a closure that unpacks the
+validated model into keyword arguments; it decides nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin, overload
+
+from typing_extensions import ParamSpec
+
+from chainweaver.exceptions import ToolDefinitionError
+from chainweaver.tools.definition import Tool, ToolFunction, is_coroutine_callable, takes_context
+from chainweaver.tools.returns import AWAITABLES, Returned, Shape, read_result
+from chainweaver.tools.signature import Source, caller_namespace, input_model, read_signature
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from chainweaver.flow import ToolSafetyContract
+    from chainweaver.plan import ToolContext
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class FunctionTool(Tool, Generic[P, R]):
+    """A tool made of a function by `@tool`: call it like the function, or name it in a flow."""
+
+    __wrapped__: Callable[P, R]
+    __name__: str
+    __qualname__: str
+
+    def __init__(self, function: Callable[P, R], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        # The same as functools.update_wrapper, past the guard of __setattr__.
+        for name in functools.WRAPPER_ASSIGNMENTS:
+            if hasattr(function, name):
+                vars(self)[name] = getattr(function, name)
+        vars(self)["__wrapped__"] = function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself: nothing is validated."""
+        return self.__wrapped__(*args, **kwargs)
+
+    def __reduce__(self) -> str:
+        # Like a function, a tool is pickled by its name and found again by importing its module.
+        return self.__qualname__
+
+
+@overload
+def tool(function: Callable[P, R], /) -> FunctionTool[P, R]: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    output: str | None = None,
+    output_schema: type[BaseModel] | None = None,
+    timeout_seconds: float | None = None,
+    max_output_size: int | None = None,
+    schema_version: str = "0.0.0",
+    cacheable: bool | None = None,
+    safety: ToolSafetyContract | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    dry_run_fn: Callable[..., Any] | None = None,
+    lane: object = None,
+    mutates: Collection[str] = (),
+) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    output: str | None = None,
+    output_schema: type[BaseModel] | None = None,
+    dry_run_fn: Callable[..., Any] | None = None,
+    **limits: Any,
+) -> Any:
+    """Make a tool of a function, sync or async.
+
+    The parameters become the input model `<name>_input`, with their defaults and `Field(...)` metadata; a parameter
+    `context: ToolContext` is filled by the run. The result becomes the outputs: a model as it is; a TypedDict, a
+    dataclass or a NamedTuple field by field; any other annotated result as one output with the name of the tool.
+
+    Args:
+        function: The function, when the decorator is written without parentheses.
+        name: Name of the tool. None: that of the function.
+        description: What it does. None: the first paragraph of the docstring.
+        output: Name of the one output that the result is.
+        output_schema: Model of the outputs, for functions that return a plain dict.
+        dry_run_fn: Says what would come out: a function of the same parameters, or of the input model.
+        limits: As for `Tool`: timeout_seconds, max_output_size, schema_version, cacheable, safety, metadata, lane,
+            mutates.
+
+    Raises:
+        ToolDefinitionError: The function says too little about itself; everything that is missing is named.
+
+    >>> @tool(output="total")
+    ... def add(a: int, b: int = 1) -> int:
+    ...     "Add two numbers."
+    ...     return a + b
+    >>> add(2, 3)
+    5
+    >>> add.run({"a": "2"})
+    {'total': 3}
+    """
+
+    def decorate(function: Callable[P, R]) -> FunctionTool[P, R]:
+        return make_tool(
+            function,
+            caller_namespace(1),
+            name=name,
+            description=description,
+            output=output,
+            output_schema=output_schema,
+            dry_run_fn=dry_run_fn,
+            **limits,
+        )
+
+    return decorate if function is None else make_tool(function, caller_namespace(1))
+
+
+def make_tool(
+    function: Callable[P, R],
+    namespace: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    output: str | None = None,
+    output_schema: type[BaseModel] | None = None,
+    dry_run_fn: Callable[..., Any] | None = None,
+    **limits: Any,
+) -> FunctionTool[P, R]:
+    """Read the function and put the tool together."""
+    refuse_other_things(function)
+    source = Source(function, function.__name__ if name is None else name, namespace)
+    reading = read_signature(source, return_needed=output_schema is None)
+    hint = reading.hints.get("return", Any)
+    is_async = is_coroutine_callable(function)
+    if not is_async and get_origin(hint) in AWAITABLES:
+        is_async, hint = True, get_args(hint)[-1]
+    returned = read_result(hint, source, output=output, output_schema=output_schema)
+    inputs = input_model(source, reading)
+    return FunctionTool(
+        function,
+        name=source.tool_name,
+        description=first_paragraph(function) if description is None else description,
+        input_schema=inputs,
+        output_schema=returned.model,
+        fn=model_adapter(function, returned, is_async=is_async, wants_context=reading.wants_context),
+        dry_run_fn=None if dry_run_fn is None else dry_run_adapter(dry_run_fn, inputs, returned),
+        **limits,
+    )
+
+
+def refuse_other_things(function: object) -> None:
+    """Raise ToolDefinitionError for what is no plain function."""
+    if inspect.isfunction(function) and not inspect.isasyncgenfunction(function):
+        return
+    name = str(getattr(function, "__name__", None) or type(function).__name__)
+    if inspect.isfunction(function):
+        raise ToolDefinitionError(name, "it yields its results", fix="make a StreamingTool of it, or return a list")
+    if isinstance(function, (staticmethod, classmethod)):
+        raise ToolDefinitionError(
+            name, f"it is a {type(function).__name__}", fix="put @tool below @staticmethod, or use a plain function"
+        )
+    raise ToolDefinitionError(name, f"it is a {type(function).__name__}, not a function", fix="wrap it in a def")
+
+
+def first_paragraph(function: Callable[..., Any]) -> str:
+    """The docstring up to the first empty line, on one line."""
+    paragraph, _, _ = inspect.cleandoc(function.__doc__ or "").partition("\n\n")
+    return " ".join(paragraph.split())
+
+
+def model_adapter(
+    function: Callable[..., Any], returned: Returned, *, is_async: bool, wants_context: bool
+) -> ToolFunction:
+    """A function of the input model that calls `function` with keyword arguments.
+
+    The fields are read from `__dict__` (20 ns): attribute access would find the methods of the model for parameters
+    that are called `copy` or `json`, and `model_dump` would copy.
+    """
+    if is_async:
+        return async_adapter(function, returned.shape, wants_context=wants_context)
+    output, shape = returned.output, returned.shape
+    if wants_context:
+
+        def call_with_context(inputs: BaseModel, context: ToolContext) -> Any:
+            result = function(**inputs.__dict__, context=context)
+            return result if shape is None else shape(result)
+
+        return call_with_context
+    if shape is None:
+        return lambda inputs: function(**inputs.__dict__)
+    if output is not None:
+        # Apart from the general case, because the extra call is a third of what the adapter costs.
+        return lambda inputs: {output: function(**inputs.__dict__)}
+    return lambda inputs: shape(function(**inputs.__dict__))
+
+
+def async_adapter(function: Callable[..., Any], shape: Shape | None, *, wants_context: bool) -> ToolFunction:
+    """The same for functions that have to be awaited."""
+    if wants_context:
+
+        async def await_with_context(inputs: BaseModel, context: ToolContext) -> Any:
+            result = await function(**inputs.__dict__, context=context)
+            return result if shape is None else shape(result)
+
+        return await_with_context
+
+    async def await_result(inputs: BaseModel) -> Any:
+        result = await function(**inputs.__dict__)
+        return result if shape is None else shape(result)
+
+    return await_result
+
+
+def dry_run_adapter(dry_run_fn: Callable[..., Any], inputs: type[BaseModel], returned: Returned) -> ToolFunction:
+    """The dry run as a function of the input model.
+
+    One whose parameters are all input fields is called like the tool, and its result is read like that of the tool;
+    any other one receives the model and returns outputs by name.
+    """
+    parameters = inspect.signature(dry_run_fn).parameters
+    fields = set(inputs.model_fields)
+    if not set(parameters) - {"context"} <= fields or (not parameters and not fields):
+        return dry_run_fn
+    known = tuple(parameters)
+    return model_adapter(
+        lambda **values: dry_run_fn(**{name: values[name] for name in known}),
+        returned,
+        is_async=is_coroutine_callable(dry_run_fn),
+        wants_context=takes_context(dry_run_fn),
+    )
