@@ -1,7 +1,7 @@
 """A copy of a flow that shares nothing with the original that either side could change.
 
-Containers are copied, frozen policies are shared, and so are values of foreign classes inside literals: a lock or an open
-file in a literal cannot be copied. Called by the registry.
+Containers are copied, frozen policies are shared, and so are values of foreign classes inside literals: a lock or an
+open file in a literal cannot be copied. Called by the registry and by FlowBuilder.
 """
 
 from __future__ import annotations
@@ -54,11 +54,13 @@ def _copied(value: Any, done: dict[int, Any]) -> Any:
     if id(value) in done:
         return done[id(value)]
     if kind is dict:
-        done[id(value)] = copied = {}
+        copied: dict[Any, Any] = {}
+        done[id(value)] = copied
         copied.update((key, _copied(item, done)) for key, item in value.items())
         return copied
     if kind is list:
-        done[id(value)] = items = []
+        items: list[Any] = []
+        done[id(value)] = items
         items.extend(_copied(item, done) for item in value)
         return items
     return kind(_copied(item, done) for item in value) if kind is tuple else set(value)

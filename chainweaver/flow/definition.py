@@ -1,7 +1,7 @@
 """Flows: a linear list of steps, or a DAG of them, with what both have in common.
 
-Behaviour-free data. Whether the steps of a DAG fit together is asked by `validate_dag_topology` at registration and compile
-time, not at construction: a half-written flow can be held, drawn and saved. Methods that draw or write a flow
+Behaviour-free data. Whether the steps of a DAG fit together is asked by `validate_dag_topology` at registration and
+compile time, not at construction: a half-written flow can be held, drawn and saved. Methods that draw or write a flow
 import the room that can do it when they are called.
 """
 
@@ -199,7 +199,8 @@ class Flow(_FlowDefinition):
         on_context_collision: What happens when a step writes a key that exists: `"overwrite"`, `"warn"` or `"error"`.
         dynamic_params: Names of values that a caller passes per run and that no record ever shows.
         outputs: The context keys that make up the final output; None: all of them.
-        on_failure: After a failure nothing further starts (`"stop"`), or all that does not depend on it does (`"finish"`).
+        on_failure: After a failure nothing further starts (`"stop"`), or all that does not depend on it still does
+            (`"finish"`).
         validation: Every border validates (`"boundaries"`), or a proven value is validated only `"once"`.
         groups: Name of a group -> the steps in it, for drawing only.
         requirements: Distributions that the tools need, as requirement texts.
@@ -216,9 +217,11 @@ class Flow(_FlowDefinition):
 class DAGFlow(_FlowDefinition):
     """A flow whose steps depend on each other by id; the attributes are those of `Flow`, `version` has no default.
 
-    >>> steps = [DAGFlowStep(step_id="a", tool_name="load"), DAGFlowStep(step_id="b", tool_name="sum", depends_on=["a"])]
-    >>> DAGFlow(name="invoice", version="1.0.0", description="Adds up.", steps=steps).steps[1].depends_on
-    ['a']
+    >>> load = DAGFlowStep(step_id="load", tool_name="load")
+    >>> total = DAGFlowStep(step_id="total", tool_name="total", depends_on=["load"])
+    >>> dag = DAGFlow(name="invoice", version="1.0.0", description="Adds up.", steps=[load, total])
+    >>> dag.steps[1].depends_on
+    ['load']
     """
 
     version: str

@@ -1,7 +1,7 @@
 """The field types and the base class that all definitions share.
 
-Definitions are data that may come from a file, so numbers and flags are strict (`"3"` is no integer) and unknown keys are
-errors. Nothing here knows what a flow or a step is.
+Definitions are data that may come from a file, so numbers and flags are strict (`"3"` is no integer) and unknown keys
+are errors. Nothing here knows what a flow or a step is.
 
 Used by the other files of this room only.
 """
@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 
-# The schemas of definitions are built when the first one is made: building them, and loading Pydantic's plugins for it, is
-# a third of the import time of this package.
+# The schemas of definitions are built when the first one is made (defer_build): building them, and loading Pydantic's
+# plugins for that, would add a third to the import time of this package.
 class Definition(BaseModel):
     """A piece of a flow definition: unknown keys are errors."""
 

@@ -1,7 +1,7 @@
 """Whether a flow may run, and how far its review has come.
 
-`FlowStatus` decides whether the executor starts a flow; `FlowGovernance` documents where a flow comes from and who looked at
-it, and changes nothing at run time.
+`FlowStatus` decides whether the executor starts a flow; `FlowGovernance` documents where a flow comes from and who
+looked at it, and changes nothing at run time.
 """
 
 from __future__ import annotations

@@ -35,6 +35,14 @@ __all__ = [
 ]
 
 _FORMS: Final = ("$default", "$key", "$literal", "$syntax", "$template")
+_WRITTEN: Final = ", ".join(
+    (
+        "{'$literal': value}",
+        "{'$template': text}",
+        "{'$template': text, '$syntax': 'legacy'}",
+        "{'$key': key, '$default': value}",
+    )
+)
 _NO_DEFAULT: Final[Any] = object()
 _LEGACY_REF: Final = re.compile(r"~~([^\W\d]\w*)~~|\$([^\W\d]\w*)\$")
 
@@ -197,14 +205,13 @@ def _parse_form(form: dict[Any, Any]) -> Source:
 
 
 def _unknown_form(form: Mapping[Any, Any]) -> MappingSyntaxError:
-    known = "{'$literal': value}, {'$template': text}, {'$template': text, '$syntax': 'legacy'}, {'$key': key, '$default': value}"
     strange = [key for key in form if key not in _FORMS]
     if not strange:
-        return MappingSyntaxError(_shown(form), f"these keys do not go together; known forms are {known}")
+        return MappingSyntaxError(_shown(form), f"these keys do not go together; known forms are {_WRITTEN}")
     named = ", ".join(repr(key) for key in strange)
     near = next((found for key in strange if (found := suggest(str(key), _FORMS))), None)
     fix = f"did you mean '{near}'?" if near else "write {'$literal': ...} around a dict that is meant as a value"
-    return MappingSyntaxError(_shown(form), f"{named} belongs to no form; known forms are {known}", fix=fix)
+    return MappingSyntaxError(_shown(form), f"{named} belongs to no form; known forms are {_WRITTEN}", fix=fix)
 
 
 def _parse_template_form(form: dict[str, Any]) -> TemplateSource:
@@ -266,9 +273,8 @@ def _braces_ref(text: str, dollar: int) -> tuple[TemplateRef, int]:
     """The reference that begins at `dollar`, and where the text after it begins."""
     end = text.find("}", dollar)
     if end < 0:
-        raise MappingSyntaxError(
-            text, "'${' is never closed", dollar + 1, "close it with '}', or write '$${' for the signs"
-        )
+        fix = "close it with '}', or write '$${' for '${'"
+        raise MappingSyntaxError(text, "'${' is never closed", dollar + 1, fix)
     inside = text[dollar + 2 : end]
     if "${" in inside:
         inner = dollar + 2 + inside.index("${")

@@ -1,8 +1,8 @@
 """Class references: how a definition names a class, and which classes may be looked up.
 
-A reference is the text `"module:qualname"`. Writing one down imports nothing; looking it up may import the module, and the
-policy that is passed along decides whether that is permitted. There is no ambient policy and no cache: `sys.modules`
-remembers the modules, and a reloaded module is seen at once.
+A reference is the text `"module:qualname"`. Writing one down imports nothing; looking it up may import the module, and
+the policy that is passed along decides whether that is permitted. There is no ambient policy and no cache:
+`sys.modules` remembers the modules, and a reloaded module is seen at once.
 
 Called by the properties of flows and steps, by the compiler and by whoever reads flow files.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -161,7 +161,7 @@ def resolve_model(ref: str, *, policy: SchemaRefPolicy = DEFAULT_REF_POLICY) -> 
         raise SchemaRefPolicyError(
             ref, f"class '{found.__qualname__}' is no Pydantic model", fix="derive it from BaseModel"
         )
-    return cast("type[BaseModel]", found)
+    return found
 
 
 def _loaded(ref: str, module_name: str) -> Any:

@@ -1,7 +1,7 @@
 """Whether the steps of a DAG fit together: unique ids, known dependencies and targets, no circle.
 
-Without recursion and without sets that are iterated, so that a chain of any length is checked and a message is the same in every
-process. Called at registration and by the compiler.
+Without recursion and without sets that are iterated, so that a chain of any length is checked and a message is the
+same in every process. Called at registration and by the compiler.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ def validate_dag_topology(dag: DAGFlow) -> None:
     Every offender of the first kind that is found is named; the kinds are looked for in the order below.
 
     Raises:
-        DAGDefinitionError: `reason` is `"duplicate_step_id"`, `"unknown_dependency"`, `"cycle"` (the detail shows the path
-            in the direction of the run) or `"unknown_branch_target"` (also for a target that is not a direct dependent).
+        DAGDefinitionError: `reason` is `"duplicate_step_id"`, `"unknown_dependency"`, `"cycle"` (the detail shows the
+            path in the direction of the run) or `"unknown_branch_target"` (also for a target that is no direct
+            dependent).
     """
     steps = {step.step_id: step for step in dag.steps}
     _check_ids(dag)

@@ -1,7 +1,7 @@
 """Tools wired into a DAG by the names of their fields.
 
-Only names decide. Whether the type that one tool returns fits the one that another reads is checked by the compiler, which
-sees the mappings of every flow and not only of those wired here. Called by `DAGFlow.from_tools`.
+Only names decide. Whether the type that one tool returns fits the one that another reads is checked by the compiler,
+which sees the mappings of every flow and not only of those wired here. Called by `DAGFlow.from_tools`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,19 @@
+"""The registry: which flows there are, in which versions, and where they are kept.
+
+Readers never lock; writers replace one immutable snapshot. Stores keep definitions, they decide nothing.
+"""
+
+from chainweaver.registry.directory import ReloadReport, WatchHandle
+from chainweaver.registry.flows import FlowRegistry
+from chainweaver.registry.snapshot import RegistrySnapshot
+from chainweaver.registry.stores import FileStore, InMemoryStore, RegistryStore
+
+__all__ = [
+    "FileStore",
+    "FlowRegistry",
+    "InMemoryStore",
+    "RegistrySnapshot",
+    "RegistryStore",
+    "ReloadReport",
+    "WatchHandle",
+]
