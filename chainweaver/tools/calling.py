@@ -19,7 +19,7 @@ from chainweaver.exceptions import (
     ToolOutputSizeError,
     ToolTimeoutError,
 )
-from chainweaver.tools.definition import is_coroutine_callable, takes_context
+from chainweaver.tools.definition import is_coroutine_callable
 
 if TYPE_CHECKING:
     from chainweaver.tools.definition import Tool
@@ -29,7 +29,7 @@ def run(tool: Tool, raw_inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Call a sync tool in this thread, or in a daemon thread when it has a time limit."""
     if tool.is_async:
         raise FlowExecutionError(tool.name, 0, "it is async and run() is not", fix="use `await tool.run_async(inputs)`")
-    arguments = call_arguments(tool, tool.fn, raw_inputs)
+    arguments = call_arguments(tool, raw_inputs)
     if tool.timeout_seconds is None:
         outputs = tool.fn(*arguments)
     else:
@@ -41,7 +41,7 @@ async def run_async(tool: Tool, raw_inputs: Mapping[str, Any]) -> dict[str, Any]
     """Await an async tool in the running loop, or call a sync one."""
     if not tool.is_async:
         return run(tool, raw_inputs)
-    arguments = call_arguments(tool, tool.fn, raw_inputs)
+    arguments = call_arguments(tool, raw_inputs)
     call: Any = tool.fn
     if tool.timeout_seconds is None:
         return checked_outputs(tool, await call(*arguments))
@@ -66,18 +66,23 @@ def run_dry(tool: Tool, raw_inputs: Mapping[str, Any]) -> dict[str, Any]:
         raise FlowExecutionError(
             tool.name, 0, "its dry run is async and run_dry() is not", fix="execute a flow with dry_run=True instead"
         )
-    return checked_outputs(tool, tool.dry_run_fn(*call_arguments(tool, tool.dry_run_fn, raw_inputs)))
+    return checked_outputs(tool, tool.dry_run_fn(validated_inputs(tool, raw_inputs)))
 
 
-def call_arguments(tool: Tool, fn: Callable[..., Any], raw_inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+def call_arguments(tool: Tool, raw_inputs: Mapping[str, Any]) -> tuple[Any, ...]:
     """What `fn` is called with: the validated inputs and, where it asks for one, the context of a single call."""
+    inputs = validated_inputs(tool, raw_inputs)
+    return (inputs, lone_context(tool)) if tool.wants_context else (inputs,)
+
+
+def validated_inputs(tool: Tool, raw_inputs: Mapping[str, Any]) -> BaseModel:
+    """The inputs as the model that the tool asks for."""
     try:
-        inputs = tool.input_schema.model_validate(raw_inputs)
+        return tool.input_schema.model_validate(raw_inputs)
     except ValidationError as exc:
         raise SchemaValidationError(
             tool.name, 0, describe(exc), context="input", known=tool.input_schema.model_fields
         ) from exc
-    return (inputs, lone_context(tool)) if takes_context(fn) else (inputs,)
 
 
 def lone_context(tool: Tool) -> object:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin, o
 from typing_extensions import ParamSpec
 
 from chainweaver.exceptions import ToolDefinitionError
-from chainweaver.tools.definition import Tool, ToolFunction, is_coroutine_callable, takes_context
+from chainweaver.tools.definition import Tool, ToolFunction, is_coroutine_callable
 from chainweaver.tools.returns import AWAITABLES, Returned, Shape, read_result
 from chainweaver.tools.signature import Source, caller_namespace, input_model, read_signature
 
@@ -161,10 +161,11 @@ def make_tool(
 
 def refuse_other_things(function: object) -> None:
     """Raise ToolDefinitionError for what is no plain function."""
-    if inspect.isfunction(function) and not inspect.isasyncgenfunction(function):
+    yields = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+    if inspect.isfunction(function) and not yields:
         return
     name = str(getattr(function, "__name__", None) or type(function).__name__)
-    if inspect.isfunction(function):
+    if yields:
         raise ToolDefinitionError(name, "it yields its results", fix="make a StreamingTool of it, or return a list")
     if isinstance(function, (staticmethod, classmethod)):
         raise ToolDefinitionError(
@@ -228,14 +229,16 @@ def dry_run_adapter(dry_run_fn: Callable[..., Any], inputs: type[BaseModel], ret
     One whose parameters are all input fields is called like the tool, and its result is read like that of the tool;
     any other one receives the model and returns outputs by name.
     """
-    parameters = inspect.signature(dry_run_fn).parameters
-    fields = set(inputs.model_fields)
-    if not set(parameters) - {"context"} <= fields or (not parameters and not fields):
+    fields = tuple(inputs.model_fields)
+    parameters = inspect.signature(dry_run_fn).parameters.values()
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    named = {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
+    if not named <= set(fields):
         return dry_run_fn
-    known = tuple(parameters)
+    wanted = fields if takes_all else tuple(named)
     return model_adapter(
-        lambda **values: dry_run_fn(**{name: values[name] for name in known}),
+        lambda **values: dry_run_fn(**{name: values[name] for name in wanted}),
         returned,
         is_async=is_coroutine_callable(dry_run_fn),
-        wants_context=takes_context(dry_run_fn),
+        wants_context=False,
     )

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 ToolOutputs = Mapping[str, Any] | BaseModel
 ToolFunction = Callable[..., ToolOutputs | Awaitable[ToolOutputs]]
 
+UNIONS = frozenset({Union, types.UnionType})
 CONTEXT_PARAMETER = "context"
 CONTEXT_CLASS = "ToolContext"
 
@@ -55,11 +57,12 @@ def is_context_annotation(annotation: object) -> bool:
     (True, False)
     """
     if isinstance(annotation, str):
-        alternatives = [part.strip(" '\"") for part in annotation.removeprefix("Optional[").rstrip("]").split("|")]
-        return any(part.rpartition(".")[2] == CONTEXT_CLASS for part in alternatives)
-    if getattr(annotation, "__name__", None) == CONTEXT_CLASS:
-        return True
-    return any(is_context_annotation(part) for part in getattr(annotation, "__args__", ()) if part is not annotation)
+        text = annotation.partition("Optional[")[2].removesuffix("]") or annotation
+        return any(part.strip(" '\"").rpartition(".")[2] == CONTEXT_CLASS for part in text.split("|"))
+    if get_origin(annotation) in UNIONS:
+        return any(map(is_context_annotation, get_args(annotation)))
+    # By name: text and class are then recognised alike.
+    return getattr(annotation, "__name__", None) == CONTEXT_CLASS
 
 
 def takes_context(fn: Callable[..., Any]) -> bool:
@@ -87,7 +90,7 @@ class Tool:
         cacheable: Whether results may be reused for equal inputs. None: as the safety contract says.
         safety: Declared effects. Undeclared, `tool.safety` is the default contract and `safety_declared` is False.
         metadata: Anything you want to find again on the tool; copied, never read here.
-        dry_run_fn: Called like `fn` in a dry run, to say what would come out without doing it.
+        dry_run_fn: Called with the inputs in a dry run, to say what would come out without doing it.
         lane: Where calls run: "inline", "thread", "process" or a lane object. None: the lane of the run decides.
         mutates: Input fields that the tool changes in place.
 

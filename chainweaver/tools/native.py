@@ -15,6 +15,8 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from pydantic_core import core_schema
 from typing_extensions import is_typeddict
 
+from chainweaver.tools.definition import UNIONS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,7 +34,6 @@ BARE_CONTAINERS = {
     frozenset: "frozen_set_type",
     tuple: "tuple_type",
 }
-UNIONS = frozenset({Union, types.UnionType})
 # The numeric tower of PEP 484: where a float is wanted, an int will do.
 TOWER: dict[object, tuple[type, ...]] = {float: (float, int), complex: (complex, float, int)}
 

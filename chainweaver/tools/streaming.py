@@ -6,6 +6,7 @@ does not calls `fn`, which reads the chunks to the end, so such a tool runs wher
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ToolChunk:
     """A piece of what a streaming tool has to say.
 
@@ -73,15 +74,13 @@ class StreamingTool(Tool):
     ) -> None:
         refuse_other_streams(name, stream_fn)
 
-        async def collect(inputs: BaseModel) -> Any:
-            return await final_outputs(name, stream_fn(inputs))
-
         super().__init__(
             name=name,
             description=description,
             input_schema=input_schema,
             output_schema=output_schema,
-            fn=collect,
+            # A partial of a function, not a closure: such a tool can be pickled.
+            fn=functools.partial(collect, name, stream_fn),
             **arguments,
         )
         vars(self)["stream_fn"] = stream_fn
@@ -95,6 +94,11 @@ def refuse_other_streams(tool_name: str, stream_fn: object) -> None:
         raise ToolDefinitionError(
             tool_name, "stream_fn gives no async iterator", fix="write it as `async def` with `yield ToolChunk(...)`"
         )
+
+
+async def collect(tool_name: str, stream_fn: StreamFunction, inputs: BaseModel) -> Any:
+    """What a streaming tool does where nobody listens."""
+    return await final_outputs(tool_name, stream_fn(inputs))
 
 
 async def final_outputs(tool_name: str, chunks: AsyncIterator[ToolChunk]) -> Any:
