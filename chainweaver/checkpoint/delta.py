@@ -1,0 +1,141 @@
+"""What one finished step adds to a checkpoint.
+
+A delta holds what a resumed run cannot compute again: outputs, status, errors, times. Inputs are left out on purpose;
+they follow from the outputs of earlier steps. Made by the executor once per finished step, kept by the stores.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+StepStatus: TypeAlias = Literal["ok", "skipped"]
+
+StepError: TypeAlias = tuple[str, str | None, str, str | None]
+"""error_type, error_code, error_message, error_cause: why a skipped step was skipped."""
+
+
+class StepDelta:
+    """A finished step, as a checkpoint keeps it. Not changed after it was made.
+
+    Attributes:
+        step_index: Position in plan order.
+        step_id: Name of the step within its flow.
+        tool_name: Name of the tool.
+        fingerprint: Fingerprint of the step's definition and tool; a resumed run compares it.
+        status: "ok", or "skipped" for a step that failed and was passed over.
+        outputs: The fields of the validated outputs; None for a skipped step.
+        error: Why the step was skipped; None otherwise.
+        attempts: How many attempts were made, 0 for outputs from a cache.
+        retry_errors: The message of every attempt that failed before the last.
+        cached: Whether the outputs came from a cache.
+        fallback_tool_name: The tool that stood in; None when the step's own tool answered.
+        started_at: Start of the first attempt, in seconds since the epoch.
+        duration_ns: Nanoseconds from the start to the end of the last attempt.
+
+    >>> delta = StepDelta(0, "add", "add", "5d1e", "ok", {"total": 3})
+    >>> delta.outputs, delta.attempts
+    ({'total': 3}, 1)
+    """
+
+    # Slots and a plain constructor: made once per step, and a dataclass or model costs three times as much.
+    __slots__ = (
+        "step_index",
+        "step_id",
+        "tool_name",
+        "fingerprint",
+        "status",
+        "outputs",
+        "error",
+        "attempts",
+        "retry_errors",
+        "cached",
+        "fallback_tool_name",
+        "started_at",
+        "duration_ns",
+    )
+
+    def __init__(
+        self,
+        step_index: int,
+        step_id: str,
+        tool_name: str,
+        fingerprint: str,
+        status: StepStatus,
+        outputs: dict[str, Any] | None = None,
+        error: StepError | None = None,
+        attempts: int = 1,
+        retry_errors: tuple[str, ...] = (),
+        cached: bool = False,
+        fallback_tool_name: str | None = None,
+        started_at: float = 0.0,
+        duration_ns: int = 0,
+    ) -> None:
+        self.step_index = step_index
+        self.step_id = step_id
+        self.tool_name = tool_name
+        self.fingerprint = fingerprint
+        self.status = status
+        self.outputs = outputs
+        self.error = error
+        self.attempts = attempts
+        self.retry_errors = retry_errors
+        self.cached = cached
+        self.fallback_tool_name = fallback_tool_name
+        self.started_at = started_at
+        self.duration_ns = duration_ns
+
+    def as_dict(self) -> dict[str, Any]:
+        """The attributes by name; values are not copied."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "StepDelta":
+        """The delta with these attributes; lists stand for tuples, as JSON has no others.
+
+        Raises:
+            TypeError: A name is missing or not an attribute.
+        """
+        taken = dict(values)
+        if taken.get("error") is not None:
+            error_type, error_code, error_message, error_cause = taken["error"]
+            taken["error"] = (error_type, error_code, error_message, error_cause)
+        taken["retry_errors"] = tuple(taken.get("retry_errors") or ())
+        return cls(**taken)
+
+    def with_outputs(self, outputs: dict[str, Any] | None) -> "StepDelta":
+        """The same step with other outputs.
+
+        >>> StepDelta(0, "add", "add", "5d1e", "ok", {"total": 3}).with_outputs({"total": 4}).outputs
+        {'total': 4}
+        """
+        return StepDelta(**{**self.as_dict(), "outputs": outputs})
+
+    def __repr__(self) -> str:
+        return f"StepDelta({self.step_index}, {self.step_id!r}, status={self.status!r}, outputs={self.outputs!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, StepDelta):
+            return NotImplemented
+        return self.as_dict() == other.as_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # equal by content, and the content may change
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """In models: an instance, or in JSON an object with the attributes."""
+        from_object = core_schema.chain_schema(
+            [core_schema.dict_schema(core_schema.str_schema()), core_schema.no_info_plain_validator_function(_read)]
+        )
+        return core_schema.union_schema(
+            [core_schema.is_instance_schema(cls), from_object],
+            serialization=core_schema.plain_serializer_function_ser_schema(cls.as_dict),
+        )
+
+
+def _read(values: dict[str, Any]) -> StepDelta:
+    try:
+        return StepDelta.from_dict(values)
+    except TypeError as exc:
+        raise ValueError(f"not the attributes of a step: {exc}") from exc
