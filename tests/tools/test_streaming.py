@@ -1,0 +1,136 @@
+"""Tools that stream, and flows as tools."""
+
+import pickle
+
+import pytest
+from pydantic import BaseModel
+
+from chainweaver.exceptions import ToolDefinitionError
+from chainweaver.flow import Flow, FlowStep, ToolSafetyContract
+from chainweaver.tools import StreamingTool, Tool, ToolChunk
+
+
+class Text(BaseModel):
+    text: str
+
+
+async def spell(inputs):
+    for letter in inputs.text:
+        yield ToolChunk(letter)
+    yield ToolChunk(Text(text=inputs.text.upper()), is_final=True)
+
+
+def streaming(stream_fn, **settings):
+    return StreamingTool(
+        name="spell", description="", input_schema=Text, output_schema=Text, stream_fn=stream_fn, **settings
+    )
+
+
+async def test_where_nobody_listens_the_chunks_are_read_to_the_final_one():
+    made = streaming(spell, timeout_seconds=5)
+    assert made.is_streaming
+    assert made.is_async
+    assert made.stream_fn is spell
+    assert await made.run_async({"text": "ab"}) == {"text": "AB"}
+
+
+def test_a_streaming_tool_survives_pickling():
+    assert pickle.loads(pickle.dumps(streaming(spell))).stream_fn is spell
+
+
+async def test_the_stream_is_closed_after_the_final_chunk():
+    """R23: resources are closed."""
+    closed = []
+
+    async def talks_on(inputs):
+        try:
+            yield ToolChunk({"text": "done"}, is_final=True)
+            raise AssertionError
+        finally:
+            closed.append(True)
+
+    assert await streaming(talks_on).run_async({"text": ""}) == {"text": "done"}
+    assert closed == [True]
+
+
+async def ends_early(inputs):
+    yield ToolChunk("a")
+
+
+async def no_chunk(inputs):
+    yield "a"
+
+
+@pytest.mark.parametrize(("stream_fn", "text"), [(ends_early, "without a final chunk"), (no_chunk, "gave str")])
+async def test_a_stream_that_breaks_its_promise_is_named(stream_fn, text):
+    with pytest.raises(ToolDefinitionError, match=text):
+        await streaming(stream_fn).run_async({"text": ""})
+
+
+async def coroutine(inputs):
+    return None
+
+
+def generator(inputs):
+    yield ToolChunk(1)
+
+
+@pytest.mark.parametrize("stream_fn", [None, coroutine, generator])
+def test_what_gives_no_async_iterator_is_refused(stream_fn):
+    with pytest.raises(ToolDefinitionError, match="stream_fn"):
+        streaming(stream_fn)
+
+
+class Result:
+    def __init__(self, final_output):
+        self.final_output = final_output
+
+    def raise_for_failure(self):
+        if self.final_output is None:
+            raise LookupError("the flow failed")
+
+
+class RecordingExecutor:
+    """Runs nothing: notes how it was called."""
+
+    def __init__(self, final_output):
+        self.calls = []
+        self.final_output = final_output
+
+    def execute_flow(self, name, initial_input, *, version=None):
+        self.calls.append((name, initial_input, version))
+        return Result(self.final_output)
+
+
+FLOW = Flow(name="inner", version="1.2.0", description="A recipe.", steps=[FlowStep(tool_name="a")])
+
+
+def test_a_flow_becomes_a_tool_that_runs_it_when_called():
+    executor = RecordingExecutor({"text": "x", "more": 1})
+    made = Tool.from_flow(FLOW, executor)
+    assert executor.calls == []
+
+    assert made.run({"text": "a", "n": 2}) == {"text": "x", "more": 1}
+    assert executor.calls == [("inner", {"text": "a", "n": 2}, "1.2.0")]
+    assert (made.name, made.description) == ("inner", "A recipe.")
+    assert not made.safety_declared
+
+
+def test_a_flow_tool_takes_name_schemas_and_safety_from_the_caller():
+    safety = ToolSafetyContract(cacheable=False)
+    made = Tool.from_flow(
+        FLOW,
+        RecordingExecutor({"text": "x", "more": 1}),
+        name="outer",
+        description="Mine.",
+        input_schema=Text,
+        output_schema=Text,
+        safety=safety,
+    )
+    assert (made.name, made.description, made.safety) == ("outer", "Mine.", safety)
+    assert made.run({"text": "a"}) == {"text": "x"}
+
+
+def test_a_flow_that_fails_raises_out_of_its_tool():
+    with pytest.raises(LookupError, match="the flow failed"):
+        Tool.from_flow(FLOW, RecordingExecutor(None)).run({})
