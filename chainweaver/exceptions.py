@@ -11,30 +11,31 @@ Imports nothing but the standard library, and cheap parts of it. Every other roo
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any, ClassVar, TypedDict
+
     from typing_extensions import Self, Unpack
+
+    class Help(TypedDict, total=False):
+        """Facts that every error takes as keywords; each one may be missing or None."""
+
+        where: str | None
+        known: Iterable[str] | None
+        why: str | None
+        fix: str | None
+
+    class Place(Help, total=False):
+        """Facts for the errors whose sentence does not name the flow or the step itself."""
+
+        flow_name: str | None
+        flow_version: str | None
+        step_name: str | None
+
 
 LISTED_NAMES = 20
 """How many known names a message shows before it says how many more there are."""
-
-
-class Help(TypedDict, total=False):
-    """Facts that every error takes as keywords; each one may be missing or None."""
-
-    where: str | None
-    known: Iterable[str] | None
-    why: str | None
-    fix: str | None
-
-
-class Place(Help, total=False):
-    """Facts for the errors whose sentence does not name the flow or the step itself."""
-
-    flow_name: str | None
-    flow_version: str | None
-    step_name: str | None
 
 
 def suggest(name: str, known: Iterable[str]) -> str | None:
