@@ -23,7 +23,8 @@ def digest(value: object) -> str:
     import hashlib
     import json
 
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=repr)
+    # A user's json_schema_extra may hold anything; its class is all that is the same in every process.
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=lambda odd: type(odd).__qualname__)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, create_model
 from pydantic.errors import PydanticUserError
+from pydantic_core import SchemaError
 
 from chainweaver.exceptions import ToolDefinitionError
 from chainweaver.tools.definition import CONTEXT_PARAMETER, is_context_annotation
@@ -183,7 +184,7 @@ def build_model(model_name: str, fields: dict[str, Any], source: Source) -> type
             model: type[BaseModel] = create_model(
                 model_name, __config__=MODEL_CONFIG, __module__=source.fn.__module__, **fields
             )
-    except (PydanticUserError, TypeError) as exc:
-        reason = str(exc).partition("\n")[0]
+    except (PydanticUserError, SchemaError, TypeError) as exc:
+        reason = str(exc).partition("\n\n")[0]
         raise source.refusal(reason, "annotate with Native[...] what is to pass unchecked") from exc
     return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import warnings
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -155,8 +156,6 @@ async def test_an_async_function_becomes_an_async_tool_with_context():
 
 
 async def test_a_function_that_returns_an_awaitable_is_async_too():
-    from collections.abc import Awaitable
-
     async def answer() -> int:
         return 42
 
@@ -313,10 +312,24 @@ def returns_int() -> int:
     return 1
 
 
+def returns_stream() -> AsyncIterator[int]:
+    raise AssertionError
+
+
+class Unresolved(TypedDict):
+    when: Decimal
+
+
+def returns_unresolved() -> Unresolved:
+    raise AssertionError
+
+
 @pytest.mark.parametrize(
     ("function", "settings", "text"),
     [
         (returns_dict, {}, "dict[str, int] does not say which outputs there are"),
+        (returns_stream, {}, "AsyncIterator[int], a stream"),
+        (returns_unresolved, {}, "Failed to resolve type hints of Unresolved: name 'Decimal' is not defined"),
         (returns_int, {"output_schema": Item}, "its result int cannot fill output_schema Item"),
         (returns_int, {"output_schema": Item, "output": "n"}, "exclude each other"),
         (returns_int, {"output": "not a name"}, "'not a name' is no name for an output"),
@@ -328,6 +341,16 @@ def test_a_result_that_gives_no_outputs_is_refused_with_a_way_out(function, sett
         tool(**settings)(function)
     assert text in str(caught.value)
     assert "  fix  " in str(caught.value)
+
+
+@pytest.mark.parametrize("field", [Field(discriminator="kind"), Field(pattern="(")])
+def test_a_type_that_pydantic_cannot_validate_is_refused_with_a_way_out(field):
+    def wrong(n):
+        return n
+
+    wrong.__annotations__ = {"n": Annotated[str, field], "return": int}
+    with pytest.raises(ToolDefinitionError, match=r"annotate with Native\[\.\.\.\]"):
+        tool(wrong)
 
 
 def test_a_dict_is_fine_as_the_one_output_or_with_a_schema():

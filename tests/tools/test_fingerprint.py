@@ -1,5 +1,6 @@
 """Fingerprints: equal shapes, equal digits."""
 
+import operator
 import os
 import subprocess
 import sys
@@ -100,6 +101,18 @@ def test_a_model_whose_schema_cannot_be_generated_has_one_too():
     digits = {schema_fingerprint(model(kind)) for kind in (Strange, Strange | None, list[Strange])}
     assert len(digits) == 3
     assert schema_fingerprint(model(Strange)) == schema_fingerprint(model(Strange))
+
+
+def test_sets_in_defaults_and_odd_extras_have_one_form():
+    """R1: neither the order of a set nor the address of an object shows."""
+    first = model(dict, {"k": [{"x", "y"}, frozenset({1, 2})]}, odd=(int, Field(1, json_schema_extra={"x": Table()})))
+    second = model(dict, {"k": [{"y", "x"}, frozenset({2, 1})]}, odd=(int, Field(1, json_schema_extra={"x": Table()})))
+    assert schema_fingerprint(first) == schema_fingerprint(second)
+
+
+def test_one_of_two_foreign_classes_counts():
+    with_chair, with_int = (model(operator.getitem(Native, Table | other)) for other in (Chair, int))
+    assert schema_fingerprint(with_chair) != schema_fingerprint(with_int)
 
 
 def test_nothing_is_warned_about():
