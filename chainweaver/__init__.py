@@ -90,6 +90,8 @@ if TYPE_CHECKING:
         FlowStatus as FlowStatus,
         FlowStep as FlowStep,
         RetryPolicy as RetryPolicy,
+        SchemaRefAllowlist as SchemaRefAllowlist,
+        SchemaRefPolicy as SchemaRefPolicy,
         SideEffectLevel as SideEffectLevel,
         ToolSafetyContract as ToolSafetyContract,
         literal as literal,
@@ -100,8 +102,6 @@ if TYPE_CHECKING:
     )
     from chainweaver.formats import (
         FlowParseLimits as FlowParseLimits,
-        SchemaRefAllowlist as SchemaRefAllowlist,
-        SchemaRefPolicy as SchemaRefPolicy,
         flow_from_dict as flow_from_dict,
         flow_from_json as flow_from_json,
         flow_from_yaml as flow_from_yaml,
@@ -213,6 +213,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "FlowStatus",
         "FlowStep",
         "RetryPolicy",
+        "SchemaRefAllowlist",
+        "SchemaRefPolicy",
         "SideEffectLevel",
         "ToolSafetyContract",
         "literal",
@@ -279,8 +281,6 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "chainweaver.formats": (
         "FlowParseLimits",
-        "SchemaRefAllowlist",
-        "SchemaRefPolicy",
         "flow_from_dict",
         "flow_from_json",
         "flow_from_yaml",
