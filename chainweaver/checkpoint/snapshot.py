@@ -159,9 +159,7 @@ def _record_fields(step: StepDelta) -> dict[str, Any]:
 
 def _delta_of(record: Any) -> StepDelta:
     """The finished step that a record, or a dict of its fields, tells of."""
-    fields = (
-        record if isinstance(record, Mapping) else {name: getattr(record, name) for name in type(record).model_fields}
-    )
+    fields = record if isinstance(record, Mapping) else dict(record)
     message = fields.get("error_message")
     error = None
     if fields.get("error_type") is not None or message is not None:

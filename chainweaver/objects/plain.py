@@ -4,7 +4,7 @@ Plain are None, bool, int, float, str, bytes, bytearray, list, tuple, dict, set,
 and times, Decimal, UUID, complex and paths; exact types only. JSON that means itself is written as it is; everything
 else is an object with one key that begins with "$". Reading can build nothing but these types.
 
-Called by the file stores. Objects with a declared type are made plain by `shapes` first.
+Called by the file stores. Objects with a declared type are made plain by `binding` first.
 """
 
 import json
@@ -61,7 +61,7 @@ class PlainDecodeError(ValueError):
 class Member:
     """A value of a union: the position of the member that it belongs to, and its plain content.
 
-    Only `shapes` makes them. A class of their own, so that no value of a user can be mistaken for one.
+    Only shapes make them. A class of their own, so that no value of a user can be mistaken for one.
 
     >>> Member(1, {"x": 2})
     Member(1, {'x': 2})
@@ -223,7 +223,7 @@ class _Packer:
             return not kinds
         kind = kinds.pop()
         if kind is int:
-            return min(items) >= -_JSON_INT and max(items) < _JSON_INT
+            return bool(min(items) >= -_JSON_INT and max(items) < _JSON_INT)
         if kind is float:
             return all(map(isfinite, items))
         return kind is bool or (kind is str and not self._tag_surrogates)
@@ -255,7 +255,7 @@ def _why_not_plain(value: Any) -> str:
         return "secrets are not written to a store without a cipher"
     if hasattr(type(value), "model_fields") or hasattr(type(value), "__dataclass_fields__"):
         return "its type would be lost; declare that type on the output field"
-    plain = next((base.__name__ for base in type(value).__mro__[1:] if base in _PLAIN), None)
+    plain = next((base.__name__ for base in type(value).__mro__[1:] if base in PLAIN_TYPES), None)
     if plain is not None:
         return f"it is a subclass of '{plain}' whose type would be lost; declare that type on the output field"
     return "objects of this type have no plain form"
@@ -344,7 +344,8 @@ _PACKERS: dict[type, Callable[[_Packer, Any], Any]] = {
     PureWindowsPath: _pack_path,
     Member: lambda packer, value: {"$m": [value.position, *packer.pack_list([value.content])]},
 }
-_PLAIN = frozenset(_PACKERS) | {str, int, float}
+PLAIN_TYPES: frozenset[type] = frozenset(_PACKERS) - {Member} | {type(None), bool, int, float, str}
+"""The exact types of plain values."""
 
 
 def _packed_items(packer: _Packer, value: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
