@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from chainweaver.exceptions import FlowSerializationError
 from chainweaver.formats.document import Position
 
-# A hostile file may hold 100 000 faults; nobody reads more than a screenful.
-SHOWN_COMPLAINTS = 50
-
 
 class FlowFormatWarning(UserWarning):
     """A flow document says something that lenient reading passes over, such as an unknown key."""
@@ -43,7 +40,7 @@ class Complaint:
         if self.pointer is None:
             place = f"{self.position}: " if self.position else ""
         else:
-            place = f"{self.pointer}: " if self.pointer else "at the top level: "
+            place = f"{_shortened(self.pointer)}: " if self.pointer else "at the top level: "
         return f"{place}{self.what}."
 
     def where(self, source: str | None) -> str | None:
@@ -59,17 +56,30 @@ class Complaint:
         return f"{self.sentence()[:-1]}{where}.{fix}"
 
 
-def serialization_error(complaints: Sequence[Complaint], *, source: str | None) -> FlowSerializationError:
-    """The error that carries all complaints, in the order given."""
+def _shortened(pointer: str) -> str:
+    if len(pointer) > 200:
+        pointer = f"{pointer[:200]}..."
+    return pointer if pointer.isprintable() else ascii(pointer)[1:-1]
+
+
+def serialization_error(
+    complaints: Sequence[Complaint], *, source: str | None, unworded: int = 0
+) -> FlowSerializationError:
+    """The error that carries all complaints, in the order given.
+
+    Args:
+        complaints: At least one.
+        source: What to call the document.
+        unworded: How many more there are.
+    """
     if len(complaints) == 1:
         [only] = complaints
         facts = {"where": only.where(source), "known": only.known or None, "fix": only.fix}
         return FlowSerializationError(only.sentence(), source=source, **facts)  # type: ignore[arg-type]  # plain facts
-    shown = [complaint.paragraph(source) for complaint in complaints[:SHOWN_COMPLAINTS]]
-    hidden = len(complaints) - len(shown)
-    if hidden:
-        shown.append(f"... and {hidden} more.")
-    return FlowSerializationError("\n".join([f"{len(complaints)} problems.", *shown]), source=source)
+    shown = [complaint.paragraph(source) for complaint in complaints]
+    if unworded:
+        shown.append(f"... and {unworded} more.")
+    return FlowSerializationError("\n".join([f"{len(complaints) + unworded} problems.", *shown]), source=source)
 
 
 def refusal(
@@ -91,15 +101,12 @@ def quoted(text: object, limit: int = 60) -> str:
 
     >>> quoted("a" * 100, limit=5)
     "'aaaaa...'"
-    >>> quoted([1, 2])
-    'a list'
+    >>> quoted([1, 2]), quoted(None)
+    ('a list', 'null')
     """
     if isinstance(text, str):
         cut = text[:limit] + ("..." if len(text) > limit else "")
         return repr(cut) if cut.isprintable() else ascii(cut)
     if isinstance(text, (dict, list)):
-        return f"a {KINDS[type(text)]}"
-    return KINDS.get(type(text), type(text).__name__) if text is None else repr(text)[:limit]
-
-
-KINDS = {dict: "mapping", list: "list", str: "text", bool: "a truth value", int: "number", type(None): "null"}
+        return "a mapping" if isinstance(text, dict) else "a list"
+    return "null" if text is None else repr(text)[:limit]

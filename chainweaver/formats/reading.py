@@ -43,8 +43,9 @@ def flow_from_dict(
     Raises:
         FlowSerializationError: It describes no flow. All faults are listed, each with its JSON Pointer.
 
-    >>> flow_from_dict({"type": "Flow", "name": "a", "description": "", "steps": [{"tool_name": "t"}]}).steps[0].tool_name
-    't'
+    >>> data = {"type": "Flow", "name": "sum", "description": "", "steps": [{"tool_name": "add"}]}
+    >>> flow_from_dict(data).steps[0].tool_name
+    'add'
     """
     if not isinstance(data, Mapping):
         raise refusal(f"expected a mapping, not {type(data).__name__}", source=source)
@@ -161,7 +162,7 @@ def _flow(document: Document, source: str | None, limits: FlowParseLimits, stric
     verdict = Verdict(document, limits)
     flow = verdict.read(drop_unknown=not strict)
     if flow is None:
-        raise serialization_error(verdict.complaints, source=source)
+        raise serialization_error(verdict.complaints, source=source, unworded=verdict.unworded)
     for dropped in verdict.dropped:
         _warn(dropped, source)
     return flow

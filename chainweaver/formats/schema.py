@@ -1,11 +1,11 @@
 """The JSON Schema of flow files, generated from the models.
 
-Fields, types and bounds come from the models and are never written twice. What a model checks in code, across fields, is
-said here a second time as schema rules; the tests hold the two to one verdict. `schemas/flow.schema.json` is the output of
-`flow_schema_json`, for editors and for readers in other languages.
+Fields, types and bounds come from the models and are never written twice. What a model checks in code, across fields,
+is said here a second time as schema rules; the tests hold the two to one verdict. `schemas/flow.schema.json` is the
+output of `flow_schema_json`, for editors and for readers in other languages.
 
-Not in the schema, because they are limits or meaning rather than structure: the bounds of `FlowParseLimits`, duplicate
-keys and other faults of the text, and what validation of a flow against tools finds (unknown tools, cycles).
+Not in the schema, because they are bounds or meaning rather than structure: `FlowParseLimits`, faults of the text such
+as duplicate keys, and what only the tools can show (unknown tools, types) or the whole graph (cycles).
 """
 
 from __future__ import annotations

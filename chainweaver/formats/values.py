@@ -14,7 +14,7 @@ from chainweaver.formats.document import Path, pointer
 from chainweaver.formats.limits import MAX_NUMBER_LENGTH, FlowParseLimits
 from chainweaver.formats.text import LONE_SURROGATE
 
-_FIXES = {
+_FIXES: dict[type, str] = {
     tuple: "write a list",
     set: "write a sorted list",
     frozenset: "write a sorted list",

@@ -23,7 +23,7 @@ from chainweaver.formats.writing import FORMAT_VERSION
 KINDS: dict[str, type[Flow] | type[DAGFlow]] = {"Flow": Flow, "DAGFlow": DAGFlow}
 FILE_KEYS = ("type", "format_version")
 # Nobody reads more; suggesting a name for each of 100 000 wrong keys would take minutes.
-MAX_WORDED = 200
+MAX_WORDED = 50
 _YAML_1_1_FLAGS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 _WANTED = {
     "string_type": "text",
@@ -44,13 +44,15 @@ class Verdict:
 
     Attributes:
         complaints: What is wrong, in the order of the document's models. Empty when it describes a flow.
-        dropped: Unknown keys that were dropped, where that was asked for.
+        unworded: How many further faults there are.
+        dropped: Unknown keys that were dropped, where that was asked for; not more than 50 of them.
     """
 
     def __init__(self, document: Document, limits: FlowParseLimits) -> None:
         self.document = document
         self.limits = limits
         self.complaints: list[Complaint] = []
+        self.unworded = 0
         self.dropped: list[Complaint] = []
 
     def read(self, *, drop_unknown: bool) -> Flow | DAGFlow | None:
@@ -68,8 +70,9 @@ class Verdict:
         if drop_unknown and any(fault["type"] == "extra_forbidden" for fault in faults):
             self.drop(kind, fields, faults)
             flow, faults = self.validated(kind, fields)
-        self.complaints += [self.worded(kind, fault) for fault in faults[:MAX_WORDED]]
         self.check_version(fields)
+        self.complaints += [self.worded(kind, fault) for fault in faults[:MAX_WORDED]]
+        self.unworded = max(0, len(faults) - MAX_WORDED)
         return None if self.complaints else flow
 
     def kind(self, data: Any) -> type[Flow] | type[DAGFlow] | None:
@@ -81,8 +84,8 @@ class Verdict:
             self.complain((), "the discriminator 'type' is missing", known=known, fix=fix)
         elif not isinstance(data["type"], str) or data["type"] not in KINDS:
             found = data["type"]
-            fix = _did_you_mean(found, known) if isinstance(found, str) else None
-            self.complain(("type",), f"the discriminator 'type' is {quoted(found)}", known=known, fix=fix)
+            near = _did_you_mean(found, known) if isinstance(found, str) else None
+            self.complain(("type",), f"the discriminator 'type' is {quoted(found)}", known=known, fix=near)
         else:
             return KINDS[data["type"]]
         return None
@@ -104,7 +107,7 @@ class Verdict:
     def check_version(self, fields: dict[str, Any]) -> None:
         """The models raise for a bad version by itself; here it joins the other complaints."""
         version = fields.get("version")
-        if isinstance(version, str) and not is_version(version):
+        if isinstance(version, str) and not _is_version(version):
             what = f"{quoted(version)} is no version as PEP 440 writes it"
             self.complain(("version",), what, fix="write it like 1.0.0 or 1.0rc1")
 
@@ -113,7 +116,7 @@ class Verdict:
     ) -> tuple[Flow | DAGFlow | None, list[_Fault]]:
         version = fields.get("version")
         # A stand-in, so that a bad version does not hide the other faults; check_version speaks about it.
-        bad = isinstance(version, str) and not is_version(version)
+        bad = isinstance(version, str) and not _is_version(version)
         asked = {**fields, "version": "0"} if bad else fields
         faults = _faults(kind, asked)
         if isinstance(faults, list) and _make_whole(asked, faults):
@@ -149,13 +152,21 @@ class Verdict:
             case "string_too_short":
                 what = "the text must not be empty"
             case "value_error":
-                what = str(context.get("error", fault["msg"])).rstrip(".")
+                what = _cut(str(context.get("error", fault["msg"])).rstrip("."))
             case _:
-                what = f"{fault['msg'][:1].lower()}{fault['msg'][1:]}, not {quoted(found)}"
+                what = _cut(f"{fault['msg'][:1].lower()}{fault['msg'][1:]}") + f", not {quoted(found)}"
         return Complaint(what, pointer(path), self.document.position(path), known, fix)
 
     def complain(self, path: Path, what: str, *, known: tuple[str, ...] = (), fix: str | None = None) -> None:
         self.complaints.append(Complaint(what, pointer(path), self.document.position(path), known, fix))
+
+
+def _is_version(text: str) -> bool:
+    try:
+        return is_version(text)
+    except ValueError:
+        # A number in it has more digits than the interpreter converts.
+        return False
 
 
 def _faults(kind: type[Flow] | type[DAGFlow], fields: dict[str, Any]) -> Flow | DAGFlow | list[_Fault]:
@@ -175,6 +186,12 @@ def _make_whole(fields: dict[str, Any], faults: list[_Fault]) -> bool:
             _at(fields, around)[key] = int(found)
             changed = True
     return changed
+
+
+def _cut(text: str) -> str:
+    """Messages of models may repeat the whole text that they refuse."""
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _at(data: Any, path: list[Any]) -> Any:

@@ -104,8 +104,10 @@ def _dumper() -> Any:
     """A PyYAML dumper that quotes whatever our reader would not take for the same text."""
     yaml = yaml_library()
 
+    base: Any = yaml.SafeDumper
+
     # PyYAML's own emitter, not libyaml's: the two break lines differently, and a file must not depend on the machine.
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # the base class is only known when PyYAML is installed
+    class Dumper(base):  # type: ignore[misc]  # only known once PyYAML is imported
         def ignore_aliases(self, data: Any) -> bool:
             return True
 

@@ -22,7 +22,7 @@ from chainweaver.formats.document import Document, Lines, Place, Position
 from chainweaver.formats.limits import MAX_NUMBER_LENGTH, FlowParseLimits
 from chainweaver.formats.text import LONE_SURROGATE
 
-# PyYAML without libyaml reads about 100 kB of hostile text per second: its input is kept so small that none blocks for long.
+# PyYAML without libyaml reads some 100 kB of hostile text per second; so little of it never blocks for long.
 PURE_PYTHON_MAX_LENGTH = 64 * 1024
 
 _CONSTANTS = {
@@ -106,9 +106,8 @@ class _YamlText:
             elif isinstance(event, yaml.CollectionEndEvent):
                 closed = self.open.pop()
                 self.attach(closed.value, closed.place)
-            elif isinstance(event, yaml.DocumentStartEvent):
-                if self.root is not None:
-                    self.fail("a second document begins", event, fix="keep one flow per file; remove the '---'")
+            elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
+                self.fail("a second document begins", event, fix="keep one flow per file; remove the '---'")
         if self.root is None:
             raise refusal(
                 "the text holds no document", source=self.source, position=Position(1, 1), fix="put a flow in it"
@@ -251,7 +250,7 @@ def read_yaml(text: str, *, source: str | None, limits: FlowParseLimits) -> Docu
         )
     unprintable = _UNPRINTABLE.search(text)
     if unprintable:
-        what = f"the text holds the control character {ascii(unprintable.group())}"
+        what = f"the text holds the control character {unprintable.group()!a}"
         raise refusal(what, source=source, position=lines.position(unprintable.start()), fix="write it as an escape")
     content = _FIRST_CONTENT.search(text)
     if content and content.group().startswith("%"):

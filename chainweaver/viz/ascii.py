@@ -28,9 +28,10 @@ def flow_to_ascii(flow: Flow | DAGFlow) -> str:
 
 
 def _is_chain(drawing: Drawing, steps: list[Box]) -> bool:
+    chain = [(steps[index].key, steps[index + 1].key) for index in range(len(steps) - 1)]
     plain = [(arrow.start, arrow.end) for arrow in drawing.arrows if not arrow.dashed]
     labelled = any(arrow.label is not None for arrow in drawing.arrows if not arrow.dashed)
-    return not labelled and plain == [(a.key, b.key) for a, b in zip(steps, steps[1:], strict=False)]
+    return not labelled and plain == chain
 
 
 def _levels(drawing: Drawing, steps: list[Box]) -> Iterator[str]:
