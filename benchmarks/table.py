@@ -22,8 +22,8 @@ from benchmarks.workloads import FIGURES, Bench, Figure
 STORED = Path(__file__).with_name("stored.json")
 WORSE = 1.25
 """A ratio is pointed at when it is more than this times the stored one."""
-QUICK = Effort(budget_s=0.3, slice_s=0.003)
-FULL = Effort(budget_s=2.4, slice_s=0.01)
+QUICK = Effort(budget_s=0.2, slice_s=0.002)
+FULL = Effort(budget_s=2.0, slice_s=0.01)
 
 
 @dataclass(frozen=True, slots=True)
