@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DirectoryPoll", "ReloadReport", "WatchHandle", "flow_files", "read_flows"]
 
-_JSON: Final = ".flow.json"
-_YAML: Final = (".flow.yaml", ".flow.yml")
+_SUFFIXES: Final = (".flow.json", ".flow.yaml", ".flow.yml")
 
 logger = logging.getLogger("chainweaver.registry")
 
@@ -51,7 +50,7 @@ def flow_files(directory: str | os.PathLike[str]) -> list[Path]:
         OSError: There is no such directory, or it cannot be read.
     """
     with os.scandir(directory) as entries:
-        names = sorted(entry.name for entry in entries if entry.name.endswith((_JSON, *_YAML)) and entry.is_file())
+        names = sorted(entry.name for entry in entries if entry.name.endswith(_SUFFIXES) and entry.is_file())
     return [Path(directory) / name for name in names]
 
 
@@ -60,13 +59,15 @@ def read_flows(directory: str | os.PathLike[str]) -> dict[Path, AnyFlow]:
 
     Raises:
         FlowSerializationError: Files cannot be read as flows, or two of them hold the same flow; all are named.
-        MissingExtraError: There are YAML files and the extra `yaml` is not installed.
+            Also for YAML files when the extra `yaml` is not installed.
     """
+    from chainweaver.formats import load_flow_file
+
     flows: dict[Path, AnyFlow] = {}
     faults: list[ChainWeaverError] = []
     for path in flow_files(directory):
         try:
-            flows[path] = _read(path)
+            flows[path] = load_flow_file(path)
         except ChainWeaverError as fault:
             faults.append(fault)
     if len(faults) == 1:
@@ -76,18 +77,6 @@ def read_flows(directory: str | os.PathLike[str]) -> dict[Path, AnyFlow]:
         raise FlowSerializationError(f"{len(faults)} files cannot be read\n{lines}", source=str(directory))
     _check_once(flows, str(directory))
     return flows
-
-
-def _read(path: Path) -> AnyFlow:
-    from chainweaver.formats import flow_from_json, flow_from_yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as exc:
-        raise FlowSerializationError(f"it is not UTF-8 text ({exc.reason})", source=str(path)) from exc
-    if path.name.endswith(_JSON):
-        return flow_from_json(text, source=str(path))
-    return flow_from_yaml(text, source=str(path))
 
 
 def _check_once(flows: dict[Path, AnyFlow], source: str) -> None:

@@ -24,6 +24,7 @@ _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 _SAFE_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*", re.ASCII)
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?", re.IGNORECASE)
 _LONGEST: Final = 120
+_UNBOUNDED: Final = 2**62
 
 
 @runtime_checkable
@@ -142,16 +143,16 @@ class FileStore:
         Raises:
             FlowSerializationError: The file holds no flow, or another one than its name says.
         """
-        from chainweaver.formats import flow_from_json
+        from chainweaver.formats import FlowParseLimits, flow_from_json
 
         path = self._path(name, version)
         try:
-            text = path.read_text(encoding="utf-8")
+            data = path.read_bytes()
         except FileNotFoundError:
             raise FlowNotFoundError(name, version, where=f"directory '{self.base_dir}'") from None
-        except UnicodeDecodeError as exc:
-            raise FlowSerializationError(f"it is not UTF-8 text ({exc.reason})", source=str(path)) from exc
-        flow = flow_from_json(text, source=str(path))
+        # What was registered has to come back, also a generated flow that nobody would write as a file.
+        limits = FlowParseLimits(max_bytes=_UNBOUNDED, max_nodes=_UNBOUNDED, max_steps=_UNBOUNDED)
+        flow = flow_from_json(data, source=str(path), limits=limits)
         if (flow.name, flow.version) != (name, version):
             detail = f"it holds flow '{flow.name}' version '{flow.version}', not what its file name says"
             raise FlowSerializationError(detail, source=str(path), fix="rename the file")
