@@ -4,16 +4,18 @@ Metadata is passed over: constraints and validators did their work before a valu
 `ANYTHING`, which takes plain values only. Called by `binding`.
 """
 
+import builtins
 import collections
 import collections.abc
 import dataclasses
 import enum
+import sys
 import typing
 from collections import OrderedDict, deque
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -65,7 +67,7 @@ _DICTS = (dict, OrderedDict, collections.abc.Mapping, collections.abc.MutableMap
 
 def field_shapes(model: type[BaseModel]) -> dict[str, Shape]:
     """The shape of every field and computed field of a model, by name."""
-    reader = _Reader()
+    reader = _Reader(model)
     shapes = {name: reader.shape(field.annotation) for name, field in model.model_fields.items()}
     for name, computed in model.model_computed_fields.items():
         shapes[name] = reader.shape(computed.return_type)
@@ -75,10 +77,14 @@ def field_shapes(model: type[BaseModel]) -> dict[str, Shape]:
 class _Reader:
     """Reads annotations; remembers the classes it has seen, since a class may contain itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: type) -> None:
         self._known: dict[Any, Shape] = {}
+        self._owner = owner  # whose annotations are read: its module knows the names in them
 
     def shape(self, annotation: Any) -> Shape:
+        """The shape of one annotation, resolved or, deep inside of a `list["Tree"]` on Python 3.10, a name."""
+        if isinstance(annotation, str):
+            annotation = _resolve(annotation, self._owner)
         annotation = _bare(annotation)
         kinds = _SCALARS.get(annotation) if isinstance(annotation, type) else None
         if kinds is not None:
@@ -136,7 +142,9 @@ class _Reader:
         return PlainShape(_name(annotation), (collections.abc.Mapping,))
 
     def _class(self, kind: Any) -> Shape:
-        if not isinstance(kind, type) or kind is object:
+        if kind is Any or kind is object:
+            return ANYTHING
+        if not isinstance(kind, type):
             # Generic dataclasses and typed dicts keep their arguments in an alias; the fields are those of the class.
             origin = typing.get_origin(kind)
             return self._class(origin) if isinstance(origin, type) else ANYTHING
@@ -152,9 +160,12 @@ class _Reader:
         fields = _fields_of(kind)
         if fields is None:
             return _foreign(kind)
-        make, annotations = fields
-        shape = self._known[kind] = make(kind)
-        shape.shapes.update({name: self.shape(annotation) for name, annotation in annotations.items()})
+        if fields.make is DataclassShape and _holds_more_than_fields(kind):
+            return ANYTHING
+        shape = self._known[kind] = fields.make(kind)
+        outer, self._owner = self._owner, kind
+        shape.shapes.update({name: self.shape(annotation) for name, annotation in fields.annotations.items()})
+        self._owner = outer
         return shape
 
 
@@ -167,7 +178,7 @@ def _fields_of(kind: type) -> _ClassFields | None:
     """How objects of a class are put together, and what its fields are declared as; None: it is not made of fields."""
     if issubclass(kind, BaseModel):
         return _ClassFields(ModelShape, {name: field.annotation for name, field in kind.model_fields.items()})
-    if dataclasses.is_dataclass(kind) and not _holds_more_than_fields(kind):
+    if dataclasses.is_dataclass(kind):
         hints = _hints(kind)
         return _ClassFields(DataclassShape, {f.name: hints.get(f.name, Any) for f in dataclasses.fields(kind)})
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
@@ -184,6 +195,7 @@ def _holds_more_than_fields(kind: type) -> bool:
 
 
 def _foreign(kind: type) -> Shape:
+    """The shape of a class that is not made of fields: what pydantic makes of it, if anything."""
     if issubclass(kind, collections.defaultdict):
         return ANYTHING  # equal to a dict whatever its factory is, so that a changed one would go unnoticed
     try:
@@ -197,6 +209,15 @@ def _hints(kind: type) -> dict[str, Any]:
         return typing_extensions.get_type_hints(kind)
     except Exception:  # whatever a forward reference of the user raises: the fields then hold plain values only
         return {}
+
+
+def _resolve(name: str, owner: type) -> Any:
+    """What a name in the annotations of a class means; Any where its module does not tell."""
+    known = {**vars(sys.modules.get(owner.__module__, builtins)), owner.__name__: owner}
+    try:
+        return typing.get_type_hints(SimpleNamespace(__annotations__={"it": name}), known)["it"]
+    except Exception:  # whatever a forward reference of the user raises
+        return Any
 
 
 _WRAPPERS = (typing_extensions.Required, typing_extensions.NotRequired, typing_extensions.ReadOnly)
