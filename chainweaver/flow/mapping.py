@@ -293,10 +293,9 @@ def _path_tokens(path: str, whole: str, column: int) -> tuple[str, ...]:
     offset = 0
     for part in path.split("."):
         name, bracket, rest = part.partition("[")
-        if name != name.strip() or (not name and not (bracket and tokens)):
+        if not name or name != name.strip():
             raise MappingSyntaxError(whole, "a name is missing between the dots", column + offset)
-        if name:
-            tokens.append(name)
+        tokens.append(name)
         if bracket:
             tokens += _indices(rest, whole, column + offset + len(name))
         offset += len(part) + 1

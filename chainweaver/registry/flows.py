@@ -73,7 +73,12 @@ class FlowRegistry:
         Raises:
             FlowNotFoundError: There is no such flow.
         """
-        return self.snapshot.resolve(name, version)
+        snapshot = self.snapshot
+        try:
+            # The same as snapshot.resolve, a call cheaper: this is the one look-up of every run.
+            return snapshot.highest[name] if version is None else snapshot.flows[name, version]
+        except KeyError:
+            return snapshot.resolve(name, version)
 
     def get_flow(self, name: str, *, version: str | None = None) -> AnyFlow:
         """A copy of a definition.
@@ -207,12 +212,19 @@ class FlowRegistry:
                 self.snapshot = self.snapshot.changed(without=[(name, one)])
 
     def refresh(self) -> None:
-        """Load everything from the store again, because another process may have written to it; no store: no effect."""
+        """Load everything from the store again, because another process may have written to it.
+
+        Without a store, and when the store says what the registry knows already, nothing changes.
+        """
         if self.store is None:
             return
         with self._writing:
-            flows = [self.store.load_flow(name, version) for name, version in self.store.list_keys()]
-            self.snapshot = EMPTY_SNAPSHOT.changed(_own(flow) for flow in flows)
+            known = self.snapshot
+            loaded = [_own(self.store.load_flow(name, version)) for name, version in self.store.list_keys()]
+            # A definition that did not change stays the same object, so that what was compiled from it stays valid.
+            kept = [old if (old := known.get((flow.name, flow.version))) == flow else flow for flow in loaded]
+            if len(kept) != len(known) or any(known.get((flow.name, flow.version)) is not flow for flow in kept):
+                self.snapshot = EMPTY_SNAPSHOT.changed(kept)
 
     # -------------------------------------------------------------------------------------------------- directories
 

@@ -24,11 +24,15 @@ class RegistrySnapshot(Mapping[FlowKey, AnyFlow]):
 
     The definitions are the registry's own: read them, never change them.
 
+    Attributes:
+        flows: (name, version) -> definition.
+        highest: Name -> definition of the highest version.
+
     >>> len(EMPTY_SNAPSHOT)
     0
     """
 
-    __slots__ = ("_flows", "_highest", "_versions")
+    __slots__ = ("_versions", "flows", "highest")
 
     def __init__(
         self,
@@ -36,13 +40,13 @@ class RegistrySnapshot(Mapping[FlowKey, AnyFlow]):
         versions: dict[str, list[str]] | None = None,
         highest: dict[str, AnyFlow] | None = None,
     ) -> None:
-        self._flows = flows or {}
+        self.flows = flows or {}
         self._versions = versions or {}
-        self._highest = highest or {}
+        self.highest = highest or {}
 
     def changed(self, flows: Iterable[AnyFlow] = (), *, without: Iterable[FlowKey] = ()) -> RegistrySnapshot:
         """Another snapshot with these flows put in and those keys taken out; this one stays as it is."""
-        own, versions, highest = dict(self._flows), dict(self._versions), dict(self._highest)
+        own, versions, highest = dict(self.flows), dict(self._versions), dict(self.highest)
         touched: dict[str, set[str]] = {}
         for name, version in without:
             del own[name, version]
@@ -69,7 +73,7 @@ class RegistrySnapshot(Mapping[FlowKey, AnyFlow]):
             FlowNotFoundError: There is no such flow.
         """
         try:
-            return self._highest[name] if version is None else self._flows[name, version]
+            return self.highest[name] if version is None else self.flows[name, version]
         except KeyError:
             self._refuse(name, version)
 
@@ -82,16 +86,16 @@ class RegistrySnapshot(Mapping[FlowKey, AnyFlow]):
         return sorted(self._versions)
 
     def __getitem__(self, key: FlowKey) -> AnyFlow:
-        return self._flows[key]
+        return self.flows[key]
 
     def __iter__(self) -> Iterator[FlowKey]:
         return ((name, version) for name in self.names() for version in self._versions[name])
 
     def __len__(self) -> int:
-        return len(self._flows)
+        return len(self.flows)
 
     def _refuse(self, name: str, version: str | None) -> NoReturn:
-        if name not in self._highest:
+        if name not in self.highest:
             raise FlowNotFoundError(name, version, known=self.names()) from None
         fix = "register this version, or ask for one of the known ones"
         raise FlowNotFoundError(name, version, known=self.versions(name), fix=fix) from None

@@ -37,7 +37,8 @@ def dependencies(flow):
 def test_a_builder_writes_the_flow_that_one_would_write_by_hand():
     """api.md: FlowBuilder."""
     built = (
-        FlowBuilder("invoice")
+        FlowBuilder()
+        .name("invoice")
         .description("Adds up.")
         .version("1.2")
         .with_trigger("an order came in")

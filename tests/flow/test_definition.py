@@ -226,6 +226,7 @@ def test_side_effects_are_ordered_by_harm_and_not_by_alphabet():
     assert max(SideEffectLevel.EXTERNAL, SideEffectLevel.READ) is SideEffectLevel.EXTERNAL
     assert [level.value for level in levels] == ["none", "read", "write", "external", "destructive"]
     assert SideEffectLevel.WRITE >= SideEffectLevel.WRITE
+    assert SideEffectLevel.READ <= SideEffectLevel.EXTERNAL
     assert not SideEffectLevel.WRITE > SideEffectLevel.EXTERNAL
     with pytest.raises(TypeError):
         _ = SideEffectLevel.WRITE < StabilityLevel.STABLE
@@ -267,7 +268,8 @@ def test_a_copy_shares_no_container_and_keeps_what_cannot_be_copied():
     lock = threading.Lock()
     circle: list = [1]
     circle.append(circle)
-    flow = a_flow(steps=[FlowStep(tool_name="t", input_mapping={"rows": [{"n": [1]}], "lock": lock, "circle": circle})])
+    mapping = {"rows": [{"n": [1]}], "lock": lock, "circle": circle, "pair": ({"a"}, [2])}
+    flow = a_flow(steps=[FlowStep(tool_name="t", input_mapping=mapping)])
 
     copied = copy_flow(flow, status=FlowStatus.DISABLED)
 
@@ -277,10 +279,23 @@ def test_a_copy_shares_no_container_and_keeps_what_cannot_be_copied():
     assert mapping["lock"] is lock
     assert mapping["circle"][1] is mapping["circle"]
     assert mapping["circle"] is not circle
+    mapping["pair"][0].add("b")
+    assert flow.steps[0].input_mapping["pair"] == ({"a"}, [2])
     mapping["rows"][0]["n"].append(2)
     copied.steps.append(FlowStep(tool_name="u"))
     assert flow.steps[0].input_mapping["rows"] == [{"n": [1]}]
     assert len(flow.steps) == 1
+
+
+def test_a_flow_draws_and_writes_itself():
+    """api.md: convenience methods; what they write reads back equal."""
+    flow = a_flow(steps=[FlowStep(tool_name="load"), FlowStep(tool_name="total")])
+    assert flow.to_ascii().strip() == "[load] → [total]"
+    assert flow.to_mermaid().startswith("graph LR")
+    assert flow.to_mermaid(direction="TD", show_schemas=True).startswith("graph TD")
+    assert flow.to_dot().startswith("digraph")
+    assert Flow.from_json(flow.to_json()) == Flow.from_json(flow.to_json(indent=None)) == flow
+    assert Flow.from_yaml(flow.to_yaml()) == flow
 
 
 def test_reading_the_other_kind_of_flow_is_a_clear_error():

@@ -109,6 +109,8 @@ def test_legacy_templates_fold_the_case_of_their_names():
         (template("${a[0}"), 4, "one index"),
         (template("${a[0]b}"), 4, "one index"),
         (template("${[0]}"), 3, "name is missing"),
+        (template("${a.[0]}"), 5, "name is missing"),
+        (template("${a. b}"), 5, "name is missing"),
         (template("${/a~x}"), 5, "'~0'"),
         ({"$template": 5}, None, "has to be text"),
         ({"$template": "a", "$syntax": "jinja"}, None, "'braces' or 'legacy'"),

@@ -53,6 +53,13 @@ def test_every_unknown_dependency_is_named_with_a_suggestion():
     assert error.fix == "did you mean 'load' for 'laod'?"
 
 
+def test_many_unknown_dependencies_get_a_suggestion_each():
+    """style: all offenders at once."""
+    error = fault(step("load"), step("rank"), step("mail", "laod", "rnak"))
+    assert error.fix == "did you mean 'load' for 'laod', 'rank' for 'rnak'?"
+    assert fault(step("load"), step("mail", "xyz")).fix is None
+
+
 def test_one_unknown_dependency_reads_like_a_sentence():
     """style: did-you-mean."""
     assert fault(step("load"), step("sum", "laod")).fix == "did you mean 'load'?"

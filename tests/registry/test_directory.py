@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -21,11 +22,11 @@ def a_flow(name, version="1.0", description="Adds up."):
 def write(path, flow):
     path.write_text(flow.to_yaml() if path.suffix != ".json" else flow.to_json(), encoding="utf-8")
     # Two writes within one tick of the clock of the file system still are two states.
-    write.tick += 1_000_000_000
-    os.utime(path, ns=(write.tick, write.tick))
+    tick = next(TICKS)
+    os.utime(path, ns=(tick, tick))
 
 
-write.tick = 0
+TICKS = itertools.count(0, 1_000_000_000)
 
 
 def test_the_flow_files_of_a_directory_are_registered(tmp_path):
@@ -122,7 +123,7 @@ def test_without_overwrite_equal_flows_pass_and_others_do_not(tmp_path):
     assert registry.load_from_directory(tmp_path, overwrite=False).unchanged == (("a", "1.0"),)
     write(tmp_path / "a.flow.json", a_flow("a", description="New."))
     write(tmp_path / "b.flow.json", a_flow("b"))
-    with pytest.raises(FlowAlreadyExistsError, match="'a' version '1.0'"):
+    with pytest.raises(FlowAlreadyExistsError, match=r"'a' version '1\.0'"):
         registry.load_from_directory(tmp_path, overwrite=False)
     assert len(registry) == 1
 
@@ -158,11 +159,12 @@ def test_a_watch_tells_about_changes_and_outlives_bad_ones(tmp_path, caplog):
         failed.set()
         raise RuntimeError("the callback is bad as well")
 
+    def tell(report):
+        reloaded.set()
+
     with (
         caplog.at_level(logging.WARNING, "chainweaver.registry"),
-        registry.watch(
-            tmp_path, interval_s=0.005, on_reload=lambda report: reloaded.set(), on_error=on_error
-        ) as handle,
+        registry.watch(tmp_path, interval_s=0.005, on_reload=tell, on_error=on_error) as handle,
     ):
         assert len(registry) == 1
         (tmp_path / "b.flow.json").write_text("{")

@@ -208,6 +208,17 @@ def test_what_another_process_wrote_is_seen_after_a_refresh(tmp_path):
     here.refresh()
     assert len(here) == 1
 
+    unchanged, definition = here.snapshot, here.resolve("invoice")
+    here.refresh()
+    assert here.snapshot is unchanged
+    there.register_flow(a_flow("report"))
+    here.refresh()
+    assert len(here) == 2
+    assert here.resolve("invoice") is definition
+    there.unregister_flow("invoice")
+    here.refresh()
+    assert list(here.snapshot) == [("report", "1.0")]
+
 
 @pytest.mark.parametrize(
     ("text", "name"),

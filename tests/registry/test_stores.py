@@ -127,7 +127,7 @@ def test_a_file_with_another_flow_than_its_name_says_is_an_error(tmp_path):
     store = FileStore(tmp_path)
     store.save_flow(a_flow())
     (tmp_path / "invoice@1.0.flow.json").rename(tmp_path / "other@1.0.flow.json")
-    with pytest.raises(FlowSerializationError, match="flow 'invoice' version '1.0'"):
+    with pytest.raises(FlowSerializationError, match=r"flow 'invoice' version '1\.0'"):
         store.load_flow("other", "1.0")
 
 
