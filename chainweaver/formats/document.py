@@ -25,13 +25,21 @@ class Position(NamedTuple):
 
 
 class Place:
-    """Where a value begins, and where its parts begin. A scalar has no parts."""
+    """Where a list or mapping begins, and where its parts begin.
+
+    The place of a scalar is its bare offset: objects for up to 100 000 of them would double the time of a document.
+    """
 
     __slots__ = ("offset", "parts")
 
     def __init__(self, offset: int) -> None:
         self.offset = offset
-        self.parts: dict[str | int, Place] | None = None
+        self.parts: dict[str | int, Place | int] = {}
+
+
+def offset_of(place: Place | int) -> int:
+    """Where a value with this place begins."""
+    return place if isinstance(place, int) else place.offset
 
 
 class Lines:
@@ -54,7 +62,7 @@ class Document:
     """A plain value (dict, list, str, int, float, bool, None) and the places of its parts."""
 
     value: Any
-    root: Place | None = None
+    root: Place | int | None = None
     lines: Lines | None = field(default=None, repr=False)
 
     def position(self, path: Sequence[str | int]) -> Position | None:
@@ -63,11 +71,10 @@ class Document:
             return None
         place = self.root
         for part in path:
-            inner = (place.parts or {}).get(part)
-            if inner is None:
+            if isinstance(place, int) or part not in place.parts:
                 break
-            place = inner
-        return self.lines.position(place.offset)
+            place = place.parts[part]
+        return self.lines.position(offset_of(place))
 
 
 def pointer(path: Sequence[str | int]) -> str:

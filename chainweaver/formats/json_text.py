@@ -15,7 +15,7 @@ import re
 from typing import Any, NoReturn
 
 from chainweaver.formats.complaints import quoted, refusal
-from chainweaver.formats.document import Document, Lines, Place
+from chainweaver.formats.document import Document, Lines, Place, offset_of
 from chainweaver.formats.limits import MAX_NUMBER_LENGTH, FlowParseLimits
 from chainweaver.formats.text import LONE_SURROGATE
 
@@ -40,11 +40,9 @@ class _Open:
         self.value = value
         self.closer = "}" if isinstance(value, dict) else "]"
         self.place = place
-        self.place.parts = {}
         self.key = ""
 
-    def add(self, value: Any, place: Place) -> None:
-        assert self.place.parts is not None
+    def add(self, value: Any, place: Place | int) -> None:
         if isinstance(self.value, dict):
             self.value[self.key] = value
             self.place.parts[self.key] = place
@@ -69,8 +67,8 @@ class _JsonText:
         """The whole document. Alternates between a value and the commas and closers after it."""
         self.skip_space()
         while True:
-            value, place = self.begin_value()
-            if place.parts is not None:
+            value, place, opened = self.begin_value()
+            if opened:
                 continue
             while self.open:
                 self.open[-1].add(value, place)
@@ -81,29 +79,26 @@ class _JsonText:
             else:
                 return self.end(value, place)
 
-    def end(self, value: Any, place: Place) -> Document:
+    def end(self, value: Any, place: Place | int) -> Document:
         self.skip_space()
         if self.at < len(self.text):
             self.fail("text follows after the end of the document", fix="keep one JSON value per file")
         return Document(value, place, self.lines)
 
-    def begin_value(self) -> tuple[Any, Place]:
-        """Read a scalar or an empty container; of any other container only the opening.
-
-        A place with parts means that the container was opened and its first value comes next.
-        """
+    def begin_value(self) -> tuple[Any, Place | int, bool]:
+        """Read a scalar or an empty container; of any other container only the opening: then the last item is True."""
         self.nodes += 1
         if self.nodes > self.limits.max_nodes:
             self.fail(f"the document holds more than {self.limits.max_nodes} values")
         char = self.text[self.at : self.at + 1]
-        place = Place(self.at)
+        start = self.at
         if char == "{" or char == "[":
-            return self.begin_container({} if char == "{" else [], place)
+            return self.begin_container({} if char == "{" else [], Place(start))
         if char == '"':
-            return self.string(), place
-        return (self.number() if char in "-0123456789" and char else self.word()), place
+            return self.string(), start, False
+        return (self.number() if char in "-0123456789" and char else self.word()), start, False
 
-    def begin_container(self, value: dict[str, Any] | list[Any], place: Place) -> tuple[Any, Place]:
+    def begin_container(self, value: dict[str, Any] | list[Any], place: Place) -> tuple[Any, Place, bool]:
         if len(self.open) >= self.limits.max_depth:
             self.fail(f"the document is nested more than {self.limits.max_depth} levels deep")
         self.at += 1
@@ -111,12 +106,12 @@ class _JsonText:
         closer = "}" if isinstance(value, dict) else "]"
         if self.text.startswith(closer, self.at):
             self.at += 1
-            return value, place
+            return value, place, False
         opened = _Open(value, place)
         self.open.append(opened)
         if closer == "}":
             self.key(opened)
-        return value, place
+        return value, place, True
 
     def next_item(self) -> bool:
         """Step over a comma (and the key after it): True. Step over the closer: False."""
@@ -149,9 +144,9 @@ class _JsonText:
         if not self.text.startswith('"', start):
             self.unexpected("a key in double quotes")
         opened.key = self.string()
-        first = (opened.place.parts or {}).get(opened.key)
+        first = opened.place.parts.get(opened.key)
         if first is not None:
-            where = self.lines.position(first.offset)
+            where = self.lines.position(offset_of(first))
             self.at = start
             self.fail(
                 f"key {quoted(opened.key)} stands twice in one object",
@@ -198,7 +193,7 @@ class _JsonText:
     def number(self) -> int | float:
         found = _NUMBER.match(self.text, self.at)
         if found is None:
-            self.unexpected("a digit after '-'")
+            self.unknown_word(self.spelled())
         raw = found.group()
         if len(raw) > MAX_NUMBER_LENGTH:
             self.fail(f"a number has more than {MAX_NUMBER_LENGTH} digits", fix="write it as a string")

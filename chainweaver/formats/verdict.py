@@ -202,7 +202,10 @@ def _at(data: Any, path: list[Any]) -> Any:
 
 def _did_you_mean(found: str, known: tuple[str, ...]) -> str | None:
     # Comparing takes time that grows with the length; nobody mistyped 100 000 characters.
-    near = suggest(found, known) if len(found) <= 100 else None
+    if len(found) > 100:
+        return None
+    folded = {name.casefold(): name for name in known}
+    near = folded.get(found.casefold()) or suggest(found, known)
     return f"did you mean '{near}'?" if near else None
 
 

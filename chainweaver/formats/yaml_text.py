@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from chainweaver.exceptions import FlowSerializationError
 from chainweaver.formats.complaints import quoted, refusal
-from chainweaver.formats.document import Document, Lines, Place, Position
+from chainweaver.formats.document import Document, Lines, Place, Position, offset_of
 from chainweaver.formats.limits import MAX_NUMBER_LENGTH, FlowParseLimits
 from chainweaver.formats.text import LONE_SURROGATE
 
@@ -67,15 +67,14 @@ class _Open:
     def __init__(self, value: dict[str, Any] | list[Any], place: Place) -> None:
         self.value = value
         self.place = place
-        self.parts: dict[str | int, Place] = {}
+        self.parts = place.parts
         self.key: str | None = None
-        place.parts = self.parts
 
     @property
     def wants_key(self) -> bool:
         return self.key is None and isinstance(self.value, dict)
 
-    def add(self, value: Any, place: Place) -> None:
+    def add(self, value: Any, place: Place | int) -> None:
         if isinstance(self.value, list):
             self.parts[len(self.value)] = place
             self.value.append(value)
@@ -96,7 +95,7 @@ class _YamlText:
         self.lines = Lines(text)
         self.nodes = 0
         self.open: list[_Open] = []
-        self.root: tuple[Any, Place] | None = None
+        self.root: tuple[Any, Place | int] | None = None
 
     def read(self, yaml: Any) -> Document:
         for event in self.events(yaml):
@@ -151,21 +150,21 @@ class _YamlText:
             )
 
     def node(self, yaml: Any, event: Any) -> None:
-        place = Place(event.start_mark.index)
+        start: int = event.start_mark.index
         if isinstance(event, yaml.ScalarEvent):
             value = self.scalar(event)
             if self.open and self.open[-1].wants_key:
                 self.open[-1].key = self.checked_key(value, event)
             else:
-                self.attach(value, place)
+                self.attach(value, start)
             return
         if self.open and self.open[-1].wants_key:
             self.fail("a list or mapping stands where a key should stand", event, fix="write keys as text")
         if len(self.open) >= self.limits.max_depth:
             self.fail(f"the document is nested more than {self.limits.max_depth} levels deep", event)
-        self.open.append(_Open({} if isinstance(event, yaml.MappingStartEvent) else [], place))
+        self.open.append(_Open({} if isinstance(event, yaml.MappingStartEvent) else [], Place(start)))
 
-    def attach(self, value: Any, place: Place) -> None:
+    def attach(self, value: Any, place: Place | int) -> None:
         if self.open:
             self.open[-1].add(value, place)
         else:
@@ -181,7 +180,7 @@ class _YamlText:
             self.fail(
                 f"key {quoted(key)} stands twice in one mapping",
                 event,
-                fix=f"its first value is at {self.lines.position(first.offset)}; remove one of the two",
+                fix=f"its first value is at {self.lines.position(offset_of(first))}; remove one of the two",
             )
         return key
 
