@@ -19,12 +19,13 @@ def flow_to_ascii(flow: Flow | DAGFlow) -> str:
     '[a] → [b]'
     """
     drawing = draw(flow)
-    if not flow.steps:
+    steps = [box for box in drawing.boxes if box.key in drawing.step_keys]
+    if not steps:
         return "(no steps)"
-    steps = [box for box in drawing.boxes if box.key.startswith("s")]
+    ways = _Ways(drawing)
     if _is_chain(drawing, steps):
-        return " → ".join(_label(box) + _fallback(drawing, box) for box in steps)
-    return "\n".join(_levels(drawing, steps))
+        return " → ".join(ways.label(box) for box in steps)
+    return "\n".join(_levels(ways, steps))
 
 
 def _is_chain(drawing: Drawing, steps: list[Box]) -> bool:
@@ -34,44 +35,50 @@ def _is_chain(drawing: Drawing, steps: list[Box]) -> bool:
     return not labelled and plain == chain
 
 
-def _levels(drawing: Drawing, steps: list[Box]) -> Iterator[str]:
-    names = {box.key: _name(box) for box in drawing.boxes}
-    numbers = sorted({box.level for box in steps}, key=lambda level: (level < 0, level))
-    titles = {level: f"level {level}" if level >= 0 else "circle" for level in numbers}
+class _Ways:
+    """The arrows of a drawing, by where they start and where they end."""
+
+    def __init__(self, drawing: Drawing) -> None:
+        self.names = {box.key: _name(box) for box in drawing.boxes}
+        self.into: dict[str, list[Arrow]] = {}
+        self.out_of: dict[str, list[Arrow]] = {}
+        for arrow in drawing.arrows:
+            self.into.setdefault(arrow.end, []).append(arrow)
+            self.out_of.setdefault(arrow.start, []).append(arrow)
+
+    def label(self, box: Box) -> str:
+        """The box, and what stands in for it."""
+        name, *more = (printable(line) for line in box.lines)
+        stand_ins = [f" (on error {self.names[arrow.end]})" for arrow in self.out_of.get(box.key, ()) if arrow.dashed]
+        return f"[{name}: {', '.join(more)}]{''.join(stand_ins)}" if more else f"[{name}]{''.join(stand_ins)}"
+
+    def waits(self, box: Box) -> str:
+        """What the box waits for."""
+        before = [self.names[arrow.start] for arrow in self.into.get(box.key, ())]
+        return f" ← {', '.join(before)}" if before else ""
+
+    def conditions(self, box: Box) -> Iterator[str]:
+        """The labelled ways out of the box."""
+        for arrow in self.out_of.get(box.key, ()):
+            if arrow.label is not None and not arrow.dashed:
+                condition = "else" if arrow.label == "else" else f"if {printable(arrow.label)}"
+                yield f"{condition} → {self.names[arrow.end]}"
+
+
+def _levels(ways: _Ways, steps: list[Box]) -> Iterator[str]:
+    by_level: dict[int, list[Box]] = {}
+    for box in sorted(steps, key=lambda box: (box.level < 0, box.level)):
+        by_level.setdefault(box.level, []).append(box)
+    titles = {level: f"level {level}" if level >= 0 else "circle" for level in by_level}
     width = max(len(title) for title in titles.values())
-    for level in numbers:
+    for level, boxes in by_level.items():
         title = titles[level]
-        for box in steps:
-            if box.level == level:
-                waits = [names[arrow.start] for arrow in drawing.arrows if arrow.end == box.key]
-                after = f" ← {', '.join(waits)}" if waits else ""
-                yield f"{title:<{width}}  {_label(box)}{_fallback(drawing, box)}{after}"
-                yield from (f"{'':<{width}}      {line}" for line in _ways_out(drawing, box, names))
-                title = ""
-
-
-def _ways_out(drawing: Drawing, box: Box, names: dict[str, str]) -> Iterator[str]:
-    for arrow in drawing.arrows:
-        if arrow.start == box.key and not arrow.dashed and arrow.label is not None:
-            yield f"{_condition(arrow)} → {names[arrow.end]}"
-
-
-def _condition(arrow: Arrow) -> str:
-    return "else" if arrow.label == "else" else f"if {printable(arrow.label or '')}"
-
-
-def _fallback(drawing: Drawing, box: Box) -> str:
-    stand_ins = {other.key: _name(other) for other in drawing.boxes if other.shape == "fallback"}
-    return "".join(
-        f" (on error {stand_ins[arrow.end]})" for arrow in drawing.arrows if arrow.dashed and arrow.start == box.key
-    )
+        for box in boxes:
+            yield f"{title:<{width}}  {ways.label(box)}{ways.waits(box)}"
+            yield from (f"{'':<{width}}      {condition}" for condition in ways.conditions(box))
+            title = ""
 
 
 def _name(box: Box) -> str:
     name = f"[{printable(box.lines[0])}]"
     return f"{name} (missing)" if box.shape == "missing" else name
-
-
-def _label(box: Box) -> str:
-    name, *more = (printable(line) for line in box.lines)
-    return f"[{name}: {', '.join(more)}]" if more else f"[{name}]"

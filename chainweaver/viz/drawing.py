@@ -59,6 +59,7 @@ class Drawing:
     boxes: list[Box] = field(default_factory=list)
     arrows: list[Arrow] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
+    step_keys: frozenset[str] = frozenset()
 
 
 def draw(flow: Flow | DAGFlow, *, show_schemas: bool = False, tools: Mapping[str, Any] | None = None) -> Drawing:
@@ -69,7 +70,7 @@ def draw(flow: Flow | DAGFlow, *, show_schemas: bool = False, tools: Mapping[str
         show_schemas: Draw the schemas of the flow's ends, and the fields of the tools that `tools` knows.
         tools: Tool name -> tool with `input_schema` and `output_schema`.
     """
-    drawing = Drawing(flow.name)
+    drawing = Drawing(flow.name, step_keys=frozenset(step_key(index) for index in range(len(flow.steps))))
     known = tools or {}
 
     def fields(step: FlowStep) -> tuple[str, ...]:
@@ -118,7 +119,6 @@ def _draw_dag(flow: DAGFlow, drawing: Drawing, fields: _Fields) -> None:
 
 
 def _dag_arrows(flow: DAGFlow, keys: Mapping[str, str]) -> Iterator[Arrow]:
-    labelled: set[tuple[str, str]] = set()
     branching: list[Arrow] = []
     for index, step in enumerate(flow.steps):
         for edge in step.branches:
@@ -144,10 +144,9 @@ def _draw_fallbacks(flow: Flow | DAGFlow, drawing: Drawing) -> None:
 
 
 def _draw_ends(flow: Flow | DAGFlow, drawing: Drawing) -> None:
-    steps = {step_key(index) for index in range(len(flow.steps))}
     plain = [arrow for arrow in drawing.arrows if not arrow.dashed]
     entered, left = {arrow.end for arrow in plain}, {arrow.start for arrow in plain}
-    boxes = [box.key for box in drawing.boxes if box.key in steps]
+    boxes = [box.key for box in drawing.boxes if box.key in drawing.step_keys]
     if flow.input_schema_ref:
         drawing.boxes.append(Box("input", (_class_name(flow.input_schema_ref), "input"), "schema"))
         drawing.arrows += [Arrow("input", key) for key in boxes if key not in entered]
