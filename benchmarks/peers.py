@@ -13,7 +13,10 @@ import inspect
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
+
+from typing_extensions import TypedDict
 
 from benchmarks import shapes
 from benchmarks.measure import Effort, interleaved, median_of, sync_contender
@@ -43,13 +46,25 @@ def _on_values(step: TypedStep) -> Callable[..., Any]:
     return call
 
 
+def _on_mapping(step: TypedStep) -> Callable[[Mapping[str, Any]], Any]:
+    """The step as a function of a mapping that has the keys it reads."""
+    validate_input = step.input_model.__pydantic_validator__.validate_python
+    validate_output = step.output_model.__pydantic_validator__.validate_python
+    fn, key, reads = step.fn, _key_of(step), step.reads
+
+    def call(given: Mapping[str, Any]) -> Any:
+        return validate_output(fn(validate_input({field: given[name] for field, name in reads}))).__dict__[key]
+
+    return call
+
+
 def _on_names(step: TypedStep) -> Callable[..., Any]:
     """The step as a function whose signature names the context keys it reads, for libraries that wire by name."""
-    on_values = _on_values(step)
     keys = [key for _, key in step.reads]
+    on_mapping = _on_mapping(step)
 
     def call(**given: Any) -> Any:
-        return on_values(*[given[key] for key in keys])
+        return on_mapping(given)
 
     call.__name__ = call.__qualname__ = _key_of(step)
     parameter = inspect.Parameter
@@ -61,43 +76,38 @@ def _on_names(step: TypedStep) -> Callable[..., Any]:
 
 def hamilton(shape: Shape) -> Run:
     """Hamilton: functions wired by parameter names, run by the default driver."""
-    from hamilton import ad_hoc_utils, base, driver
-
-    module = ad_hoc_utils.create_temporary_module(*[_on_names(step) for step in shape.steps])
+    driver, base = import_module("hamilton.driver"), import_module("hamilton.base")
+    module = import_module("hamilton.ad_hoc_utils").create_temporary_module(*[_on_names(step) for step in shape.steps])
     built = driver.Builder().with_modules(module).with_adapters(base.DictResult()).build()
-    return lambda: built.execute([shape.answer_key], inputs=shape.initial)
+    return lambda: built.execute(list(shape.expected), inputs=shape.initial)
 
 
 def pipefunc(shape: Shape) -> Run:
     """pipefunc: functions wired by output names, run in this thread."""
-    from pipefunc import PipeFunc, Pipeline
-
-    pipeline = Pipeline([PipeFunc(_on_names(step), output_name=_key_of(step)) for step in shape.steps])
-    answer = shape.answer_key
-    return lambda: {answer: pipeline.run(answer, kwargs=shape.initial)}
+    package = import_module("pipefunc")
+    pipeline = package.Pipeline([package.PipeFunc(_on_names(step), output_name=_key_of(step)) for step in shape.steps])
+    answer = list(shape.expected)
+    return lambda: dict(zip(answer, pipeline.run(answer, kwargs=shape.initial), strict=True))
 
 
 def dask(shape: Shape) -> Run:
     """dask: a graph of tuples on the synchronous scheduler."""
-    from dask.local import get_sync
-
+    get_sync = import_module("dask.local").get_sync
     graph: dict[str, Any] = dict(shape.initial)
     for step in shape.steps:
         graph[_key_of(step)] = (_on_values(step), *[key for _, key in step.reads])
-    answer = shape.answer_key
-    return lambda: {answer: get_sync(graph, answer)}
+    answer = list(shape.expected)
+    return lambda: dict(zip(answer, get_sync(graph, answer), strict=True))
 
 
 def langgraph(shape: Shape) -> Run:
     """LangGraph: a state graph with one channel per key, compiled, without a checkpointer."""
-    from langgraph.graph import START, StateGraph
-    from typing_extensions import TypedDict
-
+    package = import_module("langgraph.graph")
     keys = [*shape.initial, *[_key_of(step) for step in shape.steps]]
-    builder = StateGraph(TypedDict("State", dict.fromkeys(keys, int)))  # type: ignore[operator]  # the keys are data
+    builder = package.StateGraph(TypedDict("State", dict.fromkeys(keys, int)))  # type: ignore[operator]  # the keys are data
     for step in shape.steps:
         builder.add_node(step.name, _on_state(step))
-        for before in [list(step.after)] if step.after else [START]:
+        for before in [list(step.after)] if step.after else [package.START]:
             builder.add_edge(before, step.name)
     graph = builder.compile()
     config: Any = {"recursion_limit": len(shape.steps) + 5}
@@ -105,9 +115,8 @@ def langgraph(shape: Shape) -> Run:
 
 
 def _on_state(step: TypedStep) -> Callable[[Any], Any]:
-    on_values, key = _on_values(step), _key_of(step)
-    keys = [read for _, read in step.reads]
-    return lambda state: {key: on_values(*[state[read] for read in keys])}
+    on_mapping, key = _on_mapping(step), _key_of(step)
+    return lambda state: {key: on_mapping(state)}
 
 
 PEERS: dict[str, Callable[[Shape], Run]] = {
