@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from chainweaver.checkpoint.delta import StepDelta
 from chainweaver.checkpoint.snapshot import ExecutionSnapshot, in_plan_order
 from chainweaver.exceptions import CheckpointEncodeError, CheckpointNotFoundError
-from chainweaver.objects.copies import UncopyableError, independent_copy
+from chainweaver.objects.copies import ATOMS, UncopyableError, independent_copy
 
 
 class _Kept(NamedTuple):
@@ -56,8 +56,17 @@ class InMemoryCheckpointer:
         kept = self._runs.get(trace_id)
         if kept is None:
             raise self._not_found(trace_id)
+        outputs = delta.outputs
+        if outputs is not None:
+            # Written out for the common case: a call and a set cost as much as the rest of this method.
+            for value in outputs.values():
+                if type(value) not in ATOMS:
+                    outputs = _copy_outputs(delta)
+                    break
+            else:
+                outputs = outputs.copy()
         # Appending to a list is atomic: no lock on the path of every step.
-        kept[1].append((delta, _copy_outputs(delta)))
+        kept[1].append((delta, outputs))
 
     def load(self, trace_id: str) -> ExecutionSnapshot:
         """A copy of the run as it was kept last, its steps in plan order.

@@ -13,11 +13,10 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-# Exact types whose values cannot change and hold nothing that can. A datetime carries a tzinfo, which is immutable by
-# contract of the standard library.
-_ATOMS = frozenset(
+ATOMS = frozenset(
     {type(None), bool, int, float, str, bytes, complex, Decimal, UUID, date, datetime, time, timedelta, timezone, type}
 )
+"""Exact types whose values cannot change and hold nothing that can; a tzinfo is immutable by contract."""
 
 
 class UncopyableError(Exception):
@@ -48,7 +47,7 @@ def holds_atoms_only(values: Mapping[str, Any]) -> bool:
     >>> holds_atoms_only({"count": 1}), holds_atoms_only({"rows": []})
     (True, False)
     """
-    return _ATOMS.issuperset(map(type, values.values()))
+    return ATOMS.issuperset(map(type, values.values()))
 
 
 def independent_copy(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,13 +63,13 @@ def independent_copy(values: Mapping[str, Any]) -> dict[str, Any]:
     >>> independent_copy({"rows": rows})["rows"] is rows
     False
     """
-    if _ATOMS.issuperset(map(type, values.values())):
+    if ATOMS.issuperset(map(type, values.values())):
         return dict(values)
     memo: dict[int, Any] = {}
     copied = {}
     for key, value in values.items():
         try:
-            copied[key] = value if type(value) in _ATOMS else _copy(value, memo)
+            copied[key] = value if type(value) in ATOMS else _copy(value, memo)
         except RecursionError:
             raise UncopyableError(key, type(value).__qualname__, "it is nested too deeply") from None
         except Exception as exc:
@@ -90,10 +89,10 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
     if kind is list:
         twin = memo[id(value)] = []
         for item in value:
-            twin.append(item if type(item) in _ATOMS else _copy(item, memo))
+            twin.append(item if type(item) in ATOMS else _copy(item, memo))
     else:
         twin = memo[id(value)] = {}
         for key, item in value.items():
-            new_key = key if type(key) in _ATOMS else _copy(key, memo)
-            twin[new_key] = item if type(item) in _ATOMS else _copy(item, memo)
+            new_key = key if type(key) in ATOMS else _copy(key, memo)
+            twin[new_key] = item if type(item) in ATOMS else _copy(item, memo)
     return twin
