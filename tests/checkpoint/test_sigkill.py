@@ -58,7 +58,7 @@ def test_no_committed_step_is_lost_when_the_writer_is_killed(tmp_path):
         # The last line may itself be cut off.
         reported = max([reported, *(int(line) for line in lines if line.endswith("\n"))])
 
-        steps = FileCheckpointer(tmp_path).load("run").steps
+        steps = FileCheckpointer(tmp_path).load(run).steps
         assert [step.outputs and step.outputs["n"] for step in steps] == list(range(len(steps)))
         assert reported < len(steps) <= reported + 2
 
