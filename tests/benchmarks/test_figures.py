@@ -6,6 +6,7 @@ No time is asserted here; bounds are for `python -m benchmarks.table`.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import limits, shapes, table
+from benchmarks import limits, peers, shapes, table
 from benchmarks.baseline import InterpretiveEngine
 from benchmarks.measure import Effort, interleaved, median_of, sync_contender
 from benchmarks.workloads import FIGURES, Bench, Figure
@@ -161,3 +162,19 @@ def test_the_contenders_of_a_figure_agree(figure: Figure) -> None:
     with Bench() as bench:
         for contender in figure.setup(bench):
             contender.check(contender.repeat(2))
+
+
+def test_a_step_for_libraries_that_wire_by_name_shows_what_it_reads() -> None:
+    """Bench: neighbours get the very models and functions of the limit, under the names of the context."""
+    second = peers._on_names(shapes.chain(2).steps[1])
+    assert str(inspect.signature(second)) == "(v1: int, k: int) -> int"
+    assert (second.__name__, second(v1=4, k=3)) == ("v2", 12)
+
+
+def test_a_missing_neighbour_is_named_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bench: no neighbour is a dependency."""
+    monkeypatch.setattr(peers, "PEERS", {"no-such-distribution": peers.dask})
+    assert peers.installed() == {}
+    assert capsys.readouterr().out == "no-such-distribution is not installed and left out.\n"
