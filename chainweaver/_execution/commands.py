@@ -1,0 +1,149 @@
+"""What a run asks of a lane, and what a lane may answer.
+
+Commands are data. A lane performs one and sends the reply back, or throws the exception that came out of it. The set is
+closed: lanes end their dispatch with `assert_never`, so that the type checker names the command a lane forgot.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from chainweaver.plan import PlannedStep, PlannedTool, ToolContext
+
+PlainCall: TypeAlias = "tuple[PlannedTool, Any]"
+"""The common invocation: a tool and its validated input, without limit or context. Reply: what the tool returned.
+
+A bare pair, because building one costs 20 ns and building an `Invoke` 130, a twelfth of a whole step.
+"""
+
+
+class Invoke:
+    """Call a tool under a limit or with a context. Reply: what it returned; throw what it raised, or `TimedOut`."""
+
+    __slots__ = ("tool", "value", "context", "timeout_s")
+
+    def __init__(self, tool: PlannedTool, value: Any, context: ToolContext | None, timeout_s: float | None) -> None:
+        self.tool = tool
+        self.value = value
+        self.context = context
+        self.timeout_s = timeout_s
+
+
+class Sleep:
+    """Wait before the next attempt. Reply: None. With `jitter` the lane scales the wait by its random source."""
+
+    __slots__ = ("seconds", "jitter")
+
+    def __init__(self, seconds: float, jitter: bool = False) -> None:
+        self.seconds = seconds
+        self.jitter = jitter
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sleep) and (self.seconds, self.jitter) == (other.seconds, other.jitter)
+
+    __hash__ = None  # type: ignore[assignment]  # compared in tests, never a key
+
+    def __repr__(self) -> str:
+        return f"Sleep({self.seconds!r}, jitter={self.jitter!r})"
+
+
+class Lookup:
+    """Ask the step cache. Reply: the stored output fields, or a `Lead` when this run has to compute them.
+
+    While another run computes the same key the lane waits for it, at most `timeout_s`, and throws `TimedOut` after that.
+    """
+
+    __slots__ = ("tool", "digest", "timeout_s")
+
+    def __init__(self, tool: PlannedTool, digest: str, timeout_s: float | None) -> None:
+        self.tool = tool
+        self.digest = digest
+        self.timeout_s = timeout_s
+
+
+class Lead:
+    """The right and the duty to compute one cache entry; whoever holds it sends exactly one `Settle`.
+
+    Attributes:
+        flight: What the lane needs to settle it; opaque to the core.
+        note: Why the cache could not answer, None for an ordinary miss.
+    """
+
+    __slots__ = ("flight", "note")
+
+    def __init__(self, flight: Any, note: str | None = None) -> None:
+        self.flight = flight
+        self.note = note
+
+
+class Settle:
+    """Store what the leader computed, or hand the lead over when `outputs` is None. Reply: a note, or None."""
+
+    __slots__ = ("lead", "outputs")
+
+    def __init__(self, lead: Lead, outputs: dict[str, Any] | None) -> None:
+        self.lead = lead
+        self.outputs = outputs
+
+
+class Save:
+    """Append the finished step to the run's checkpoint, in one atomic write. Reply: None; throw a store error."""
+
+    __slots__ = ("step", "outputs")
+
+    def __init__(self, step: PlannedStep, outputs: dict[str, Any] | None) -> None:
+        self.step = step
+        self.outputs = outputs
+
+
+class Tell:
+    """Tell the listeners that a step starts or has ended. Reply: None."""
+
+    __slots__ = ("moment", "step")
+
+    def __init__(self, moment: Literal["step_start", "step_end"], step: PlannedStep) -> None:
+        self.moment = moment
+        self.step = step
+
+
+Command: TypeAlias = "PlainCall | Invoke | Sleep | Lookup | Settle | Save | Tell"
+
+
+StepLife: TypeAlias = "Generator[Command, Any, dict[str, Any] | None]"
+"""One step; returns what it merges into the context, None when it failed or was skipped."""
+
+RunWalk: TypeAlias = "Generator[Command, Any, None]"
+"""A whole run at limit 1."""
+
+
+class TimedOut(Exception):
+    """Thrown by a lane: the command was not done in its time, and its effect will be ignored if it comes late.
+
+    Attributes:
+        abandoned: The tool could not be stopped and may still be running in its thread.
+    """
+
+    def __init__(self, abandoned: bool = False) -> None:
+        super().__init__(abandoned)
+        self.abandoned = abandoned
+
+
+CancelReason: TypeAlias = Literal["token", "deadline", "interrupt", "surplus"]
+
+
+class RunCancelled(BaseException):
+    """Thrown by a lane, or raised by the core at a passed deadline: the run ends here.
+
+    A BaseException, as `asyncio.CancelledError` is: no `except Exception` on the way may take it for a tool failure.
+
+    Attributes:
+        reason: "token", "deadline", "interrupt" (the caller was cancelled or interrupted) or "surplus" (a step that a
+            failure with a lower index made superfluous).
+    """
+
+    def __init__(self, reason: CancelReason) -> None:
+        super().__init__(reason)
+        self.reason = reason

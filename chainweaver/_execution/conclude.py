@@ -1,0 +1,104 @@
+"""The two ends of a run: its input taken in, and its slots folded into an output and a status.
+
+Called once per run each, before the first command and when none is in flight any more. Pure but for the run itself: collisions are left in the run
+for the executor to log or raise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from chainweaver.exceptions import ChainWeaverError, SchemaValidationError
+from chainweaver._execution.life import violations
+from chainweaver._execution.merge import merge_step_outputs
+from chainweaver._execution.trace import SCALARS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chainweaver.plan import Gate
+    from chainweaver._execution.run import Run
+
+
+def take_input(run: Run) -> None:
+    """Make the given input the initial context: keep it as the trace shows it, validate it, lay the values over it (R8)."""
+    given = run.slots[0]
+    assert given is not None, "slot 0 is filled before a run begins"
+    if not SCALARS.issuperset(map(type, given.values())):
+        run.given = run.capture(given)[0]
+    gate = run.plan.input_gate
+    if gate is None:
+        return
+    try:
+        values = gate.open(gate.validate(given))
+    except Exception as exc:
+        error = SchemaValidationError(run.plan.flow_name, -1, violations(exc), context="flow input")
+        error.__cause__ = exc
+        run.input_error = error
+        return
+    # The result shows what was given, the context what it means.
+    run.given = dict(run.given)
+    run.slots[0] = {**given, **values}
+
+
+def conclude(run: Run) -> None:
+    """Give the run its status and, when all is well, its final output."""
+    if run.failures:
+        _set_surplus_aside(run)
+    if run.input_error is not None or run.failures:
+        run.status = "failed"
+    elif run.cancelled is not None:
+        run.status = "cancelled"
+    else:
+        _finish(run)
+
+
+def merged_context(run: Run) -> dict[str, Any]:
+    """The initial context and the outputs of all steps that count, folded in plan order."""
+    initial = run.slots[0]
+    context = dict(initial) if initial is not None else {}
+    run.collisions = merge_step_outputs(context, _outputs(run), policy="overwrite")
+    return context
+
+
+def _outputs(run: Run) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    slots = run.slots
+    for step in run.plan.steps:
+        values = slots[step.index + 1]
+        if values is not None:
+            yield step.index, step.label, values
+
+
+def _set_surplus_aside(run: Run) -> None:
+    bar = run.bar()
+    if bar is None:
+        return
+    for step in run.plan.steps[bar + 1 :]:
+        merged = run.slots[step.index + 1]
+        if merged is not None:
+            run.set_aside(step, merged)
+
+
+def _finish(run: Run) -> None:
+    """Hold the context and the output of a run in which every step did its part against the flow's schemas."""
+    plan = run.plan
+    context = merged_context(run)
+    try:
+        if plan.context_gate is not None:
+            _pass(run, plan.context_gate, context, "flow context")
+        final = context if plan.project is None else plan.project(context)
+        if plan.output_gate is not None:
+            _pass(run, plan.output_gate, final, "flow output")
+    except ChainWeaverError as error:
+        run.output_error = error
+        run.status = "failed"
+    else:
+        run.status = "ok"
+        run.final_output = final
+
+
+def _pass(run: Run, gate: Gate, values: dict[str, Any], border: str) -> None:
+    try:
+        gate.validate(values)
+    except Exception as exc:
+        raise SchemaValidationError(run.plan.flow_name, len(run.plan.steps), violations(exc), context=border) from exc

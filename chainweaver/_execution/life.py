@@ -1,0 +1,387 @@
+"""The life of one step, read from top to bottom: inputs, cache, attempts, fallback, checks, checkpoint.
+
+One generator for every lane and every kind of flow. It yields commands, receives replies, and leaves the outcome in the
+run. `walk` delegates to it for steps with a policy, `schedule` for all steps; a plain step at limit 1 takes the short
+path in `walk` instead, and a differential test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from chainweaver.exceptions import (
+    ChainWeaverError,
+    CheckpointEncodeError,
+    ContextKeyCollisionError,
+    FlowExecutionError,
+    InputMappingError,
+    OutputMappingError,
+    SchemaValidationError,
+    ToolOutputSizeError,
+    ToolTimeoutError,
+)
+from chainweaver.plan import KeyMissing, NoFingerprint
+from chainweaver._execution.commands import Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from chainweaver.plan import PlannedRetry, PlannedStep, PlannedTool
+    from chainweaver._execution.commands import Command, StepLife
+    from chainweaver._execution.run import Run
+
+    Fields = Generator[Command, Any, dict[str, Any]]
+
+
+def live(run: Run, step: PlannedStep) -> StepLife:
+    """Take a step from its inputs to its outcome and commit it."""
+    merged = yield from obtain(run, step)
+    return (yield from commit(run, step, merged))
+
+
+def obtain(run: Run, step: PlannedStep) -> StepLife:
+    """Get the outputs of a step, as they will be merged; None when it failed or was skipped.
+
+    Raises:
+        RunCancelled: The lane threw it, or the deadline has passed. The step is recorded as cancelled.
+    """
+    run.started[step.index] = run.now_ns
+    try:
+        run.check_deadline()
+        if run.saving:
+            refuse_secrets(step)
+        given = yield from take_inputs(run, step)
+        try:
+            return (yield from primary_outputs(run, step, given))
+        except ChainWeaverError as error:
+            if step.on_error != "fallback":
+                raise
+            return (yield from fallback_outputs(run, step, given, error))
+    except RunCancelled:
+        run.cancel(step)
+        raise
+    except Exception as exc:
+        error = domain_error(step, exc)
+        if step.on_error == "skip":
+            run.skip(step, error)
+        else:
+            run.fail(step, error)
+        return None
+
+
+def commit(run: Run, step: PlannedStep, merged: dict[str, Any] | None) -> StepLife:
+    """Make the outcome of a step count: check it against its rivals, save it, tell about it.
+
+    Rivals have finished by now. A collision or a store error fails the step whatever its `on_error` says: the first is
+    a fault of the flow, the second means that going on could not be resumed.
+    """
+    try:
+        if merged is not None and run.is_surplus(step):
+            run.set_aside(step, merged)
+        elif merged is not None:
+            check_rivals(run, step, merged)
+            run.slots[step.index + 1] = merged
+        if run.saving and run.status_of(step.index) in ("ok", "skipped") and not run.is_surplus(step):
+            yield Save(step, merged)
+    except RunCancelled:
+        run.cancel(step)
+        raise
+    except Exception as exc:
+        run.fail(step, domain_error(step, exc))
+        merged = None
+    run.ended[step.index] = run.now_ns
+    if run.listening:
+        yield Tell("step_end", step)
+    return merged
+
+
+def refuse_secrets(step: PlannedStep) -> None:
+    """A checkpoint needs real values, and no store of ours keeps secrets (R39): say so before the tool does anything."""
+    secrets = () if step.tool is None else step.tool.secret_outputs
+    if secrets:
+        detail = "it is a secret, and the checkpointer has no cipher"
+        raise CheckpointEncodeError(step.name, step.index, secrets[0], detail, step_name=step.label)
+
+
+# ---- inputs
+
+
+def take_inputs(run: Run, step: PlannedStep) -> Fields:
+    """Resolve the inputs of the step from the slots it is bound to, and tell that it starts."""
+    problem: ChainWeaverError | None = None
+    given: dict[str, Any] = {}
+    if step.fault is not None:
+        problem = step.fault()
+    else:
+        try:
+            given = step.read(run.slots)
+        except Exception as exc:
+            problem = mapping_error(run, step, exc)
+    run.show_inputs(step, given)
+    if run.listening:
+        yield Tell("step_start", step)
+    if problem is not None:
+        raise problem
+    return given
+
+
+def mapping_error(run: Run, step: PlannedStep, exc: Exception) -> ChainWeaverError:
+    """Why the inputs of a step could not be read, as a domain error."""
+    if isinstance(exc, KeyMissing):
+        key, known = exc.key, exc.known
+    elif isinstance(exc, KeyError):
+        key, known = str(exc.args[0]), tuple(dict.fromkeys(key for values in run.slots for key in values or ()))
+    else:
+        return domain_error(step, exc)
+    error: ChainWeaverError = _caused(
+        InputMappingError(step.name, step.index, key, known=known, step_name=step.label), exc
+    )
+    return error
+
+
+def check_input(step: PlannedStep, tool: PlannedTool, given: dict[str, Any]) -> Any:
+    """The validated input model of a tool."""
+    try:
+        if step.check_inputs is not None:
+            step.check_inputs(given)
+    except Exception as exc:
+        raise schema_error(tool, step, exc, "input contract") from exc
+    try:
+        return tool.validate_input(given)
+    except Exception as exc:
+        raise schema_error(tool, step, exc, "input") from exc
+
+
+def schema_error(tool: PlannedTool, step: PlannedStep, exc: Exception, border: str) -> SchemaValidationError:
+    """What a schema refused, without the refused values: they may be secret, and the record shows them anyway."""
+    return SchemaValidationError(tool.name, step.index, violations(exc), context=border, step_name=step.label)
+
+
+def violations(exc: Exception) -> str:
+    """The findings of a validator in one line: `a.b: Field required; n: Input should be a valid integer`."""
+    errors = getattr(exc, "errors", None)
+    if not callable(errors):
+        return f"{type(exc).__name__}: {exc}"
+    found = errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'value'}: {one['msg']}" for one in found)
+
+
+# ---- outputs
+
+
+def primary_outputs(run: Run, step: PlannedStep, given: dict[str, Any]) -> Fields:
+    """Outputs of the primary tool, from the cache or by calling it."""
+    tool = step.tool
+    assert tool is not None, "a step without a tool has a fault"
+    value = check_input(step, tool, given)
+    if run.caching and tool.cacheable:
+        fields = yield from cached_outputs(run, step, tool, given, value)
+    else:
+        fields = yield from attempts(run, step, tool, given, value)
+    return mapped(run, step, tool, fields)
+
+
+def fallback_outputs(run: Run, step: PlannedStep, given: dict[str, Any], error: ChainWeaverError) -> Fields:
+    """Outputs of the fallback tool: same inputs, same gates, attempts of its own."""
+    tool = step.fallback
+    detail = run.detail(step.index)
+    detail.retry_errors += (told(error),)
+    if tool is None:  # its absence is the fault that brought us here
+        raise error
+    detail.fallback = tool.name
+    value = check_input(step, tool, given)
+    fields = yield from attempts(run, step, tool, given, value)
+    return mapped(run, step, tool, fields)
+
+
+def cached_outputs(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any], value: Any) -> Fields:
+    """Outputs from the step cache; on a miss this run computes them for everybody who waits."""
+    try:
+        digest = tool.fingerprint(value)
+    except NoFingerprint as reason:
+        run.detail(step.index).cache_note = str(reason)
+        return (yield from attempts(run, step, tool, given, value))
+    try:
+        reply = yield Lookup(tool, digest, run.remaining_s())
+    except TimedOut:
+        run.check_deadline()
+        raise
+    if not isinstance(reply, Lead):
+        run.detail(step.index).cached = True
+        if step.check_outputs is not None:
+            check_contract(step, tool, reply)
+        return reply  # type: ignore[no-any-return]  # the reply to a Lookup is a Lead or a dict
+    if reply.note is not None:
+        run.detail(step.index).cache_note = reply.note
+    try:
+        fields = yield from attempts(run, step, tool, given, value)
+    except (Exception, RunCancelled):
+        yield Settle(reply, None)
+        raise
+    note = yield Settle(reply, fields)
+    if note is not None:
+        run.detail(step.index).cache_note = note
+    return fields
+
+
+def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any], value: Any) -> Fields:
+    """Call the tool, and call it again as the retry policy says; the validated output fields."""
+    retry = step.retry
+    number = 1
+    while True:
+        try:
+            raw = yield run.invocation(step, tool, value, number)
+        except Exception as exc:
+            run.check_deadline()
+            error, cause = call_error(step, tool, exc)
+        else:
+            run.check_deadline()
+            try:
+                return check_output(step, tool, raw)
+            except ChainWeaverError as exc:
+                error = cause = exc
+        if retry is None or number > retry.max_retries or not is_retryable(retry, cause):
+            raise error
+        detail = run.detail(step.index)
+        detail.retries += 1
+        detail.retry_errors += (told(error),)
+        yield from pause(run, retry, number)
+        number += 1
+        # The tool may have changed its model; the next attempt gets a fresh one from the same inputs.
+        value = check_input(step, tool, given)
+
+
+def pause(run: Run, retry: PlannedRetry, number: int) -> Generator[Command, Any, None]:
+    """Wait before retry `number`, but never beyond the deadline."""
+    delay_s = retry.delay_s(number)
+    remaining_s = run.remaining_s()
+    if remaining_s is not None:
+        delay_s = min(delay_s, remaining_s)
+    if delay_s > 0:
+        yield Sleep(delay_s, retry.jitter)
+        run.check_deadline()
+
+
+def call_error(step: PlannedStep, tool: PlannedTool, exc: Exception) -> tuple[ChainWeaverError, Exception]:
+    """What an attempt failed with: the domain error, and the exception that retry policies are asked about."""
+    if isinstance(exc, TimedOut):
+        limits = [limit for limit in (tool.timeout_s, step.timeout_s) if limit is not None]
+        why = "it was abandoned in its thread and may still be running" if exc.abandoned else None
+        timeout = ToolTimeoutError(tool.name, min(limits, default=0.0), why=why)
+        return timeout, timeout
+    return domain_error(step, exc), exc
+
+
+def is_retryable(retry: PlannedRetry, cause: Exception) -> bool:
+    """Whether the policy retries this exception; what will not change by trying again has to be named."""
+    if isinstance(cause, (SchemaValidationError, ToolOutputSizeError)):
+        return isinstance(cause, retry.named_refusals)
+    return isinstance(cause, retry.retryable)
+
+
+def check_output(step: PlannedStep, tool: PlannedTool, raw: Any) -> dict[str, Any]:
+    """The validated output fields of a tool, by identity."""
+    try:
+        model = tool.validate_output(raw)
+        # A model that the tool made itself may be kept by the tool: its dict is not ours to share.
+        fields: dict[str, Any] = model.__dict__ if tool.direct_output and model is not raw else tool.open_output(model)
+    except Exception as exc:
+        raise schema_error(tool, step, exc, "output") from exc
+    if tool.max_output_size is not None:
+        size = tool.output_size(model)
+        if size > tool.max_output_size:
+            raise ToolOutputSizeError(tool.name, size, tool.max_output_size)
+    if step.check_outputs is not None:
+        check_contract(step, tool, fields)
+    return fields
+
+
+def check_contract(step: PlannedStep, tool: PlannedTool, fields: dict[str, Any]) -> None:
+    """Hold the outputs against the contract of the step; the values stay as they are."""
+    assert step.check_outputs is not None
+    try:
+        step.check_outputs(fields)
+    except Exception as exc:
+        raise schema_error(tool, step, exc, "output contract") from exc
+
+
+def mapped(run: Run, step: PlannedStep, tool: PlannedTool, fields: dict[str, Any]) -> dict[str, Any]:
+    """The outputs under their context keys; the record keeps them under the tool's own names."""
+    if not tool.scalar_outputs:
+        run.show_outputs(step, fields)
+    if step.rename is None:
+        return fields
+    if tool.scalar_outputs:
+        run.detail(step.index).shown = fields
+    try:
+        return {context_key: fields[output_key] for context_key, output_key in step.rename}
+    except KeyError as exc:
+        missing = str(exc.args[0])
+        raise OutputMappingError(step.name, step.index, missing, known=tuple(fields), step_name=step.label) from None
+
+
+# ---- collisions
+
+
+def check_rivals(run: Run, step: PlannedStep, merged: dict[str, Any]) -> None:
+    """Compare what a step writes with what its rivals wrote.
+
+    Raises:
+        FlowExecutionError: A sibling of the same level wrote one of the keys.
+        ContextKeyCollisionError: Under the policy "error", an earlier step or the initial context holds one.
+    """
+    taken: list[str] = []
+    for index in step.rivals:
+        written = run.slots[index + 1]
+        common = [] if written is None else [key for key in merged if key in written]
+        if not common:
+            continue
+        rival = run.plan.steps[index]
+        if rival.level == step.level:
+            raise sibling_error(step, rival.step_id, common[0])
+        taken += common
+    initial = run.slots[0]
+    if step.guards_input and initial is not None:
+        taken += [key for key in merged if key in initial]
+    if taken:
+        run.collided = step.index if run.collided is None else min(run.collided, step.index)
+        raise collision_error(run, step, tuple(dict.fromkeys(taken)))
+
+
+def sibling_error(step: PlannedStep, rival_id: str, key: str) -> FlowExecutionError:
+    """Two steps of one level write one key: which value should win is nobody's to guess."""
+    return FlowExecutionError(
+        step.name,
+        step.index,
+        f"Key '{key}' produced by both '{rival_id}' and its sibling '{step.step_id}'",
+        fix="rename one of them with output_mapping, or let one step depend on the other",
+    )
+
+
+def collision_error(run: Run, step: PlannedStep, keys: tuple[str, ...]) -> ChainWeaverError:
+    """The collision policy "error" at work."""
+    return ContextKeyCollisionError(run.plan.flow_name, step.index, step.label, keys)
+
+
+# ---- words
+
+
+def domain_error(step: PlannedStep, exc: Exception) -> ChainWeaverError:
+    """The error itself when it is ours, else one that names the step and keeps the original as its cause."""
+    if isinstance(exc, ChainWeaverError):
+        return exc
+    error: ChainWeaverError = _caused(FlowExecutionError(step.name, step.index, told(exc)), exc)
+    return error
+
+
+def told(exc: BaseException) -> str:
+    """An exception in one line for records and messages."""
+    if isinstance(exc, ChainWeaverError):
+        return exc.sentence
+    return f"{type(exc).__name__}: {exc}"
+
+
+def _caused(error: Any, cause: BaseException) -> Any:
+    """The error with its cause set, as `raise ... from` would do."""
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,298 @@
+"""The state of one run: values in slots, times, and details of the steps that did more than succeed.
+
+A Run performs nothing and decides little: `walk` and `schedule` drive it through the life of its steps (`life`), and
+`conclude` folds it into a result. Lanes set `now_ns` before every reply; nothing here asks a clock.
+
+Records are not built here. A plain step leaves its inputs, its output slot and two times behind, about 90 bytes; the
+record that a user sees is made from these when somebody opens the execution log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from chainweaver.plan import ToolContext
+from chainweaver._execution.commands import Invoke, PlainCall, RunCancelled
+
+if TYPE_CHECKING:
+    from chainweaver.exceptions import ChainWeaverError
+    from chainweaver.plan import Plan, PlannedStep, PlannedTool
+    from chainweaver._execution.merge import Collision
+    from chainweaver._execution.trace import Capture
+
+StepStatus: TypeAlias = Literal["ok", "failed", "skipped", "cancelled"]
+RunStatus: TypeAlias = Literal["running", "ok", "failed", "cancelled", "waiting"]
+
+NO_VALUES: dict[str, Any] = {}
+
+
+class Detail:
+    """What is not obvious about a step; made only for steps with something to tell.
+
+    Attributes:
+        status: None while the step runs.
+        error: The domain error with which it failed, was skipped or cancelled; its `__cause__` is the original.
+        shown: Outputs as the record shows them, when they differ from the values in the slot.
+        surplus: Finished, although a failure with a lower index had made it superfluous.
+    """
+
+    __slots__ = (
+        "status",
+        "error",
+        "retries",
+        "retry_errors",
+        "cached",
+        "cache_note",
+        "fallback",
+        "shown",
+        "by_reference",
+        "surplus",
+    )
+
+    def __init__(self) -> None:
+        self.status: StepStatus | None = None
+        self.error: ChainWeaverError | None = None
+        self.retries = 0
+        self.retry_errors: tuple[str, ...] = ()
+        self.cached = False
+        self.cache_note: str | None = None
+        self.fallback: str | None = None
+        self.shown: dict[str, Any] | None = None
+        self.by_reference: tuple[str, ...] = ()
+        self.surplus = False
+
+
+class Run:
+    """One run of a plan.
+
+    Attributes:
+        slots: Slot 0 the initial context, slot `i + 1` what step i merges (None until it is done), last the dynamic
+            parameters.
+        inputs: Per step the resolved inputs as the record shows them.
+        started, ended: Per step monotonic nanoseconds.
+        details: Step index -> Detail, sparse.
+        now_ns: Monotonic time of the latest reply; set by the lane.
+        failures: Indexes of failed steps in the order in which they failed.
+        input_error, output_error: What a flow-level schema refused.
+        status: "running" until `conclude`.
+        listening, caching, saving: Somebody wants step events, there is a step cache, there is a checkpointer.
+        deadline_ns: Monotonic time at which the run has to have ended, or None.
+        collided: Lowest step that collided under the policy "error", which ends the run whatever `on_failure` says.
+        new_id: Makes the trace id, when somebody asks for it.
+        given: The input as it was given, as the result shows it.
+        began_ns, began_wall: The beginning on the monotonic clock, and in seconds since the epoch.
+        lane: Name of the lane, for records.
+        resumed: Some steps had their outcome before this run began.
+    """
+
+    __slots__ = (
+        "plan",
+        "slots",
+        "inputs",
+        "started",
+        "ended",
+        "details",
+        "now_ns",
+        "failures",
+        "input_error",
+        "output_error",
+        "collisions",
+        "collided",
+        "cancelled",
+        "status",
+        "final_output",
+        "listening",
+        "caching",
+        "saving",
+        "deadline_ns",
+        "capture",
+        "new_id",
+        "resumed",
+        "given",
+        "lane",
+        "began_ns",
+        "began_wall",
+        "_trace_id",
+    )
+
+    def __init__(
+        self,
+        plan: Plan,
+        initial: dict[str, Any],
+        now_ns: int,
+        capture: Capture,
+        new_id: Callable[[], str],
+        dynamic: Mapping[str, Any] = NO_VALUES,
+    ) -> None:
+        size = len(plan.steps)
+        self.plan = plan
+        slots: list[dict[str, Any] | None] = [None] * (size + 2)
+        slots[0] = initial
+        slots[-1] = dict(dynamic) if dynamic else NO_VALUES
+        self.slots = slots
+        self.inputs: list[dict[str, Any] | None] = [None] * size
+        self.started = [0] * size
+        self.ended = [0] * size
+        self.details: dict[int, Detail] = {}
+        self.now_ns = self.began_ns = now_ns
+        self.failures: list[int] = []
+        self.input_error: ChainWeaverError | None = None
+        self.output_error: ChainWeaverError | None = None
+        self.collisions: list[Collision] = []
+        self.collided: int | None = None
+        self.cancelled: RunCancelled | None = None
+        self.status: RunStatus = "running"
+        self.final_output: dict[str, Any] | None = None
+        self.listening = self.caching = self.saving = self.resumed = False
+        self.deadline_ns: int | None = None
+        self.capture = capture
+        self.new_id = new_id
+        self.given = initial
+        self.lane = "sync"
+        self.began_wall = 0.0
+        self._trace_id: str | None = None
+
+    def trace_id(self, known: str | None = None) -> str:
+        """The id of the run, made when somebody first asks; `known` sets it for a run that goes on."""
+        if self._trace_id is None:
+            self._trace_id = known or self.new_id()
+        return self._trace_id
+
+    def is_attended(self) -> bool:
+        """Whether every step has somebody to tell, to ask or to obey, so that none may take the short path."""
+        return self.listening or self.saving or self.caching or self.resumed or self.deadline_ns is not None
+
+    # ---- what is known about a step
+
+    def detail(self, index: int) -> Detail:
+        """The details of a step, made on first use."""
+        found = self.details.get(index)
+        if found is None:
+            found = self.details[index] = Detail()
+        return found
+
+    def finished(self, index: int) -> bool:
+        """Whether the step has its outcome, whatever it is."""
+        if self.slots[index + 1] is not None:
+            return True
+        detail = self.details.get(index)
+        return detail is not None and detail.status is not None
+
+    def status_of(self, index: int) -> StepStatus | None:
+        """The outcome of a step, None while it has none."""
+        detail = self.details.get(index)
+        if detail is not None and detail.status is not None:
+            return detail.status
+        return "ok" if self.slots[index + 1] is not None else None
+
+    # ---- what happened to a step
+
+    def show_inputs(self, step: PlannedStep, given: dict[str, Any]) -> None:
+        """Keep the resolved inputs for the record, before the tool can change them."""
+        if step.dynamic_fields:
+            given = {**given, **dict.fromkeys(step.dynamic_fields, "<dynamic parameter>")}
+        if step.tool is not None and step.tool.scalar_inputs:
+            self.inputs[step.index] = given
+            return
+        shown, by_reference = self.capture(given)
+        self.inputs[step.index] = shown
+        if by_reference:
+            self.detail(step.index).by_reference = by_reference
+
+    def show_outputs(self, step: PlannedStep, fields: dict[str, Any]) -> None:
+        """Keep container outputs for the record, before a later step can change them."""
+        shown, by_reference = self.capture(fields)
+        detail = self.detail(step.index)
+        detail.shown = shown
+        if by_reference:
+            detail.by_reference += tuple(name for name in by_reference if name not in detail.by_reference)
+
+    def fail(self, step: PlannedStep, error: ChainWeaverError) -> None:
+        """Record that the step failed; its values, if it has any, do not count."""
+        detail = self.detail(step.index)
+        detail.status = "failed"
+        detail.error = error
+        self.slots[step.index + 1] = None
+        self.ended[step.index] = self.now_ns
+        self.failures.append(step.index)
+
+    def skip(self, step: PlannedStep, error: ChainWeaverError) -> None:
+        """Record that the step failed and that its policy is to go on without it."""
+        detail = self.detail(step.index)
+        detail.status = "skipped"
+        detail.error = error
+
+    def set_aside(self, step: PlannedStep, merged: dict[str, Any]) -> None:
+        """Keep the record of a step that finished although it had become superfluous; its values do not count."""
+        detail = self.detail(step.index)
+        detail.status = "ok"
+        detail.surplus = True
+        if detail.shown is None:
+            detail.shown = merged
+        self.slots[step.index + 1] = None
+
+    def cancel(self, step: PlannedStep) -> None:
+        """Record that the step was on its way when the run was told to end."""
+        detail = self.detail(step.index)
+        detail.status = "cancelled"
+        self.slots[step.index + 1] = None
+        self.ended[step.index] = self.now_ns
+
+    # ---- what the failure policy says
+
+    def bar(self) -> int | None:
+        """The lowest plan index whose failure keeps everything after it from running; None when nothing is barred."""
+        if self.failures and self.plan.stop_on_failure:
+            return min(self.failures)
+        return self.collided
+
+    def is_surplus(self, step: PlannedStep) -> bool:
+        """Whether a failure with a lower index has made the step superfluous."""
+        bar = self.bar()
+        return bar is not None and step.index > bar
+
+    def barred(self, step: PlannedStep) -> bool:
+        """Whether the step, all of whose needs are closed, must not start: a failure is before it, or one of them."""
+        if not self.failures:
+            return False
+        # Needs that were barred themselves have no outcome at all, and bar as well.
+        return self.is_surplus(step) or any(self.status_of(need) not in ("ok", "skipped") for need in step.needs)
+
+    # ---- time
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline, not below 0; None without one."""
+        if self.deadline_ns is None:
+            return None
+        return max(0.0, (self.deadline_ns - self.now_ns) / 1e9)
+
+    def check_deadline(self) -> None:
+        """End the run once its deadline has passed.
+
+        Raises:
+            RunCancelled: The latest reply came at or after the deadline.
+        """
+        if self.deadline_ns is not None and self.now_ns >= self.deadline_ns:
+            raise RunCancelled("deadline")
+
+    def invocation(self, step: PlannedStep, tool: PlannedTool, value: Any, attempt: int) -> PlainCall | Invoke:
+        """The command that calls the tool: a plain pair where there is nothing more to say."""
+        limits = [limit for limit in (tool.timeout_s, step.timeout_s, self.remaining_s()) if limit is not None]
+        if not limits and not tool.wants_context:
+            return tool, value
+        context = self.context_of(step, attempt) if tool.wants_context else None
+        return Invoke(tool, value, context, min(limits) if limits else None)
+
+    def context_of(self, step: PlannedStep, attempt: int) -> ToolContext:
+        """What the tool may know about this attempt."""
+        run_id = self.trace_id()
+        return ToolContext(
+            run_id=run_id,
+            flow_name=self.plan.flow_name,
+            step_id=step.step_id,
+            step_path=(step.step_id,),
+            idempotency_key=f"{run_id}/{step.step_id}",
+            attempt=attempt,
+            deadline=self.deadline_ns,
+        )

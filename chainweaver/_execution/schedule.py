@@ -1,0 +1,235 @@
+"""A run above limit 1: which steps may go on, and which have to wait.
+
+A Schedule is told what happened (`ok`, `err`) and answers with the step runs that can go on now, each with the command
+to perform. It starts a step when its needs have finished, lets at most `limit` tool calls run at a time, lowest plan
+index first, and names the step runs that a failure has made superfluous. It performs nothing.
+
+Called by the lanes, from one thread at a time.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from chainweaver.exceptions import RunProtocolError
+from chainweaver._execution.commands import Invoke, RunCancelled, Save, Settle, Tell
+from chainweaver._execution.life import commit, obtain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chainweaver.plan import PlannedStep
+    from chainweaver._execution.commands import Command, StepLife
+    from chainweaver._execution.run import Run
+
+
+Resume: TypeAlias = "Callable[[], Command]"
+"""Lets a step go on to its next command: `next`, `send` or `throw` of its generator, bound."""
+
+
+class StepRun:
+    """One step on its way.
+
+    Attributes:
+        command: What the lane has to perform now; None while the step waits and once it has finished.
+        task: Whatever the lane needs to cancel it; the core never looks at it.
+    """
+
+    __slots__ = ("step", "life", "command", "holds_slot", "merged", "committing", "task")
+
+    def __init__(self, step: PlannedStep, life: StepLife) -> None:
+        self.step = step
+        self.life = life
+        self.command: Command | None = None
+        self.holds_slot = False
+        self.merged: dict[str, Any] | None = None
+        self.committing = False
+        self.task: Any = None
+
+
+class Schedule:
+    """The steps of one run and the order in which they may go on.
+
+    Attributes:
+        doomed: Step runs in flight that no longer matter. A lane takes them from the list, cancels those it can, and
+            still replies for each of them.
+    """
+
+    __slots__ = ("run", "limit", "doomed", "_unmet", "_closed", "_ready", "_queued", "_parked", "_flying", "_held")
+
+    def __init__(self, run: Run, limit: int) -> None:
+        self.run = run
+        self.limit = limit
+        self.doomed: list[StepRun] = []
+        steps = run.plan.steps
+        self._closed = [run.finished(step.index) for step in steps]  # finished, or never to start
+        self._unmet = [sum(not self._closed[need] for need in step.needs) for step in steps]
+        self._ready = [step.index for step in steps if not self._unmet[step.index] and not self._closed[step.index]]
+        self._queued: list[tuple[int, StepRun]] = []
+        self._parked: list[StepRun] = []
+        self._flying: dict[int, StepRun] = {}
+        self._held = 0
+
+    @property
+    def over(self) -> bool:
+        """Nothing is in flight, and so nothing more will start."""
+        return not self._flying
+
+    def start(self) -> list[StepRun]:
+        """The first step runs, in plan order."""
+        going: list[StepRun] = []
+        self._fill(going)
+        return going
+
+    def ok(self, step_run: StepRun, value: Any) -> list[StepRun]:
+        """Tell that the command of a step run succeeded; the step runs that can go on now.
+
+        Raises:
+            RunProtocolError: The step run has no command in flight. Nothing has changed; this is a bug in the lane.
+        """
+        return self._reply(step_run, lambda: step_run.life.send(value))
+
+    def err(self, step_run: StepRun, exc: BaseException) -> list[StepRun]:
+        """Tell that the command of a step run failed with an exception; the step runs that can go on now.
+
+        Raises:
+            RunProtocolError: As for `ok`.
+        """
+        return self._reply(step_run, lambda: step_run.life.throw(exc))
+
+    def cancel(self, cancelled: RunCancelled) -> list[StepRun]:
+        """End the run: nothing more starts, what waits is closed, and what is in flight is doomed."""
+        going: list[StepRun] = []
+        if self.run.cancelled is None:
+            self.run.cancelled = cancelled
+            self._drop(lambda index: True, cancelled, going)
+        return going
+
+    def give_up(self, cancelled: RunCancelled) -> list[StepRun]:
+        """End the run without waiting for replies; the step runs that still have something to settle or to tell."""
+        going = self.cancel(cancelled)
+        for step_run in list(self._flying.values()):
+            if step_run.command is not None and step_run not in going:
+                going += self._reply(step_run, lambda one=step_run: one.life.throw(cancelled))  # type: ignore[misc]
+        self.doomed = []
+        return going
+
+    def _reply(self, step_run: StepRun, resume: Resume) -> list[StepRun]:
+        if step_run.command is None:
+            raise RunProtocolError(f"step '{step_run.step.step_id}' got a reply without a command in flight")
+        step_run.command = None
+        if step_run.holds_slot:
+            step_run.holds_slot = False
+            self._held -= 1
+        going: list[StepRun] = []
+        self._advance(step_run, resume, going)
+        self._fill(going)
+        return going
+
+    def _fill(self, going: list[StepRun]) -> None:
+        """Commit what waited for its rivals, hand out free slots and start what is ready, in plan order."""
+        ready, queued = self._ready, self._queued
+        while True:
+            if self._parked and (free := self._free_of_rivals()) is not None:
+                self._commit(free, going)
+            elif queued and self._held < self.limit and not (ready and ready[0] < queued[0][0]):
+                step_run = heappop(queued)[1]
+                self._hold(step_run)
+                going.append(step_run)
+            elif ready and self._held < self.limit:
+                self._begin(self.run.plan.steps[heappop(ready)], going)
+            else:
+                return
+
+    def _begin(self, step: PlannedStep, going: list[StepRun]) -> None:
+        if self.run.barred(step):
+            self._close(step)
+            return
+        step_run = StepRun(step, obtain(self.run, step))
+        self._flying[step.index] = step_run
+        self._advance(step_run, step_run.life.__next__, going)
+
+    def _advance(self, step_run: StepRun, resume: Resume, going: list[StepRun]) -> None:
+        """Let a step go on to its next command, to its commit or to its end."""
+        try:
+            command = resume()
+            stopped = self._stopped(step_run)
+            if stopped is not None and not isinstance(command, (Settle, Save, Tell)):
+                command = step_run.life.throw(stopped)
+        except StopIteration as end:
+            if step_run.committing:
+                self._finish(step_run, going)
+            else:
+                step_run.merged = end.value
+                self._parked.append(step_run)
+                if self._rivals_closed(step_run):
+                    self._commit(step_run, going)
+        except RunCancelled as cancelled:
+            if cancelled.reason != "surplus" and self.run.cancelled is None:
+                going += self.cancel(cancelled)
+            self.run.detail(step_run.step.index).surplus = cancelled.reason == "surplus"
+            self._finish(step_run, going)
+        else:
+            self._command(step_run, command, going)
+
+    def _command(self, step_run: StepRun, command: Command, going: list[StepRun]) -> None:
+        """Hand a command to the lane; the call of a tool needs a free slot."""
+        step_run.command = command
+        if isinstance(command, (tuple, Invoke)):
+            if self._held >= self.limit:
+                heappush(self._queued, (step_run.step.index, step_run))
+                return
+            self._hold(step_run)
+        going.append(step_run)
+
+    def _hold(self, step_run: StepRun) -> None:
+        self._held += 1
+        step_run.holds_slot = True
+
+    def _rivals_closed(self, step_run: StepRun) -> bool:
+        return all(self._closed[rival] for rival in step_run.step.rivals)
+
+    def _free_of_rivals(self) -> StepRun | None:
+        return next((one for one in self._parked if self._rivals_closed(one)), None)
+
+    def _commit(self, step_run: StepRun, going: list[StepRun]) -> None:
+        self._parked.remove(step_run)
+        step_run.committing = True
+        step_run.life = commit(self.run, step_run.step, step_run.merged)
+        self._advance(step_run, step_run.life.__next__, going)
+
+    def _finish(self, step_run: StepRun, going: list[StepRun]) -> None:
+        """The step has its outcome: let its dependents know, and drop what a failure has made superfluous."""
+        step = step_run.step
+        del self._flying[step.index]
+        self._close(step)
+        bar = self.run.bar()
+        if bar == step.index:
+            self._drop(lambda index: index > bar, RunCancelled("surplus"), going)
+
+    def _close(self, step: PlannedStep) -> None:
+        self._closed[step.index] = True
+        for index in step.feeds:
+            self._unmet[index] -= 1
+            if not self._unmet[index]:
+                heappush(self._ready, index)
+
+    def _stopped(self, step_run: StepRun) -> RunCancelled | None:
+        """Why a step must not go on with another command, None when it may."""
+        if self.run.cancelled is not None:
+            return self.run.cancelled
+        return RunCancelled("surplus") if self.run.is_surplus(step_run.step) else None
+
+    def _drop(self, concerned: Callable[[int], bool], cancelled: RunCancelled, going: list[StepRun]) -> None:
+        """Doom the step runs in flight that are concerned; those that only wait for a slot are cancelled at once."""
+        waiting = [one for _, one in sorted(self._queued) if concerned(one.step.index)]
+        self._queued = [(index, one) for index, one in self._queued if not concerned(index)]
+        for step_run in waiting:
+            step_run.command = None
+            self._advance(step_run, lambda one=step_run: one.life.throw(cancelled), going)  # type: ignore[misc]
+        self.doomed += [
+            one
+            for index, one in self._flying.items()
+            if concerned(index) and one.command is not None and one not in self.doomed
+        ]

@@ -1,0 +1,142 @@
+"""What can be said about the values of a model before any exist: are they plain, are they rebuilt by validation?
+
+Asked once per model at compile time. Every answer leans to the slow and safe side: a wrong "no" costs time, a wrong
+"yes" would hand out values that change under their reader.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from pydantic import BaseModel
+
+from chainweaver.compiler.core_schemas import (
+    WRAPPERS,
+    FieldOf,
+    View,
+    choices,
+    parts,
+    produced,
+    resolved,
+    source_view,
+    target_view,
+)
+from chainweaver.tools.native import is_native
+
+PLAIN_KINDS = frozenset({"none", "bool", "int", "float", "complex", "str", "bytes"})
+IMMUTABLE_KINDS = PLAIN_KINDS | {
+    "decimal", "fraction", "date", "time", "datetime", "timedelta", "uuid", "url", "multi-host-url",
+}  # fmt: skip
+PLAIN_CLASSES = (type(None), bool, int, float, complex, str, bytes)
+REBUILT_KINDS = frozenset(
+    {"list", "tuple", "set", "frozenset", "deque", "dict", "ordered-dict", "counter", "typed-dict", "generator"}
+)
+
+
+def scalars_only(model: type[BaseModel]) -> bool:
+    """Whether `instance.__dict__` equals `instance.model_dump()` and holds plain scalars, for every instance.
+
+    Scalars are None, bool, int, float, complex, str and bytes, their literals, unions and constrained forms. Said of
+    instances of this very class that validation built; an instance of a subclass may hold more.
+
+    >>> class Sum(BaseModel):
+    ...     total: int
+    >>> scalars_only(Sum)
+    True
+    """
+    return _dumps_itself(model) and all(_all_of(model, name, PLAIN_KINDS) for name in model.model_fields)
+
+
+def immutables_only(model: type[BaseModel]) -> bool:
+    """As `scalars_only`, with other values that nobody can change: dates, decimals, UUIDs, URLs and enum members."""
+    kinds = IMMUTABLE_KINDS | {"enum"}
+    return _dumps_itself(model) and all(_all_of(model, name, kinds) for name in model.model_fields)
+
+
+def _dumps_itself(model: type[BaseModel]) -> bool:
+    """Whether the model's own machinery adds nothing to its fields and changes nothing on the way out."""
+    config = model.model_config
+    return (
+        not model.model_computed_fields
+        and config.get("extra") != "allow"
+        and not (config.get("serialize_by_alias") and any(info.alias for info in model.model_fields.values()))
+        and not any(info.exclude or getattr(info, "exclude_if", None) for info in model.model_fields.values())
+        and _is_plainly_built(model)
+        and not _has_custom_dump(model)
+    )
+
+
+def _is_plainly_built(model: type[BaseModel]) -> bool:
+    view = resolved(target_view(model))
+    schema = view.schema
+    if view.kind != "model" or schema.get("custom_init") or schema.get("root_model"):
+        return False
+    if any(isinstance(fact, functools.cached_property) for cls in model.__mro__ for fact in vars(cls).values()):
+        # Their values land in `__dict__` once they have been asked for.
+        return False
+    after = getattr(model, "model_post_init")  # noqa: B009 - the attribute may be replaced by pydantic's own function
+    stock = after is BaseModel.model_post_init or getattr(after, "__name__", "") == "init_private_attributes"
+    return stock or not schema.get("post_init")
+
+
+def _has_custom_dump(model: type[BaseModel]) -> bool:
+    if model.model_dump is not BaseModel.model_dump:
+        return True
+    view = resolved(target_view(model))
+    return any("serialization" in part for schema in (view.schema, *view.refs.values()) for part in parts(schema))
+
+
+def _all_of(model: type[BaseModel], name: str, kinds: frozenset[str]) -> bool:
+    view = source_view(FieldOf(model, name))
+    if any(part.get("default_factory") and not part.get("validate_default") for part in parts(view.schema)):
+        return False
+    return all(_is_one_of(leaf, kinds) for leaf in produced(view))
+
+
+def _is_one_of(leaf: View, kinds: frozenset[str]) -> bool:
+    if leaf.kind == "constant":
+        return all(type(value) in PLAIN_CLASSES for value in leaf.schema["values"])
+    if leaf.kind == "literal":
+        return all(type(value) in PLAIN_CLASSES for value in leaf.schema["expected"])
+    return leaf.kind in kinds
+
+
+def rebuilds(annotation: Any) -> bool:
+    """Whether validating a field of this type makes a new container, so that the object that comes out is a copy.
+
+    True for containers, typed or not, and for models that are configured to be revalidated; False for `Native[...]`
+    and for everything that passes as it is. Takes an annotation or a `FieldOf`.
+
+    >>> rebuilds(list[int]), rebuilds(int), rebuilds(BaseModel)
+    (True, False, False)
+    """
+    if isinstance(annotation, FieldOf):
+        info = annotation.model.model_fields.get(annotation.name)
+        if info is not None and is_native(info):
+            return False
+    return not is_native(annotation) and _rebuilds(target_view(annotation))
+
+
+def _rebuilds(view: View) -> bool:
+    view = resolved(view)
+    if view.kind in REBUILT_KINDS:
+        return True
+    if view.kind in ("union", "tagged-union"):
+        return any(map(_rebuilds, choices(view)))
+    if view.kind == "chain":
+        return any(_rebuilds(view.at(step)) for step in view.schema["steps"])
+    if view.kind == "json-or-python":
+        return _rebuilds(view.at(view.schema["python_schema"]))
+    if view.kind == "lax-or-strict":
+        return _rebuilds(view.at(view.schema["lax_schema"]))
+    if view.kind in ("model", "dataclass"):
+        return _revalidates(view)
+    if view.kind in WRAPPERS or view.kind in ("nullable", "function-before", "function-after", "function-wrap"):
+        return _rebuilds(view.inner())
+    return False
+
+
+def _revalidates(view: View) -> bool:
+    setting = view.schema.get("revalidate_instances", view.opened().config.get("revalidate_instances", "never"))
+    return bool(setting != "never")

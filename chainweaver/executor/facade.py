@@ -1,0 +1,649 @@
+"""`FlowExecutor`: what applications hold.
+
+It keeps tools, flows, plans and settings, and takes a call through compile (memoised) -> run -> lane -> result. What
+happens in a run is decided by `_execution`; how a command is performed by `lanes`. Rooms that a program may never need
+are imported when they are needed, so that importing this one stays cheap.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from chainweaver.exceptions import (
+    AsyncLaneUnsupportedError,
+    ContextKeyCollisionError,
+    FlowCancelledError,
+    FlowCompileError,
+    FlowStatusError,
+    LaneUnsupportedError,
+    ToolNotFoundError,
+    suggest,
+)
+from chainweaver.registry import FlowRegistry
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from chainweaver._execution.run import Run
+    from chainweaver.cache import StepCache
+    from chainweaver.checkpoint import Checkpointer, ExecutionSnapshot
+    from chainweaver.compiler import CompilationResult
+    from chainweaver.flow import AnyFlow, DriftInfo
+    from chainweaver.lanes.cancel import CancellationToken
+    from chainweaver.lanes.services import CacheService, Services
+    from chainweaver.lanes.sync import Resources
+    from chainweaver.observe import FlowEvent, Listeners
+    from chainweaver.plan import Plan
+    from chainweaver.results import ExecutionPlan, ExecutionResult
+    from chainweaver.runtime import Runtime
+    from chainweaver.tools import Tool
+
+_log = logging.getLogger("chainweaver.executor")
+
+TraceValues = Literal["snapshot", "reference", "summary"]
+
+
+class Prepared:
+    """A flow as this executor would run it now; valid while registry and tools are the very objects it was made from."""
+
+    __slots__ = ("active", "compiled", "flow", "plan", "snapshot", "tools")
+
+    def __init__(self, flow: AnyFlow, compiled: CompilationResult, snapshot: object, tools: Mapping[str, Tool]) -> None:
+        self.flow = flow
+        self.compiled = compiled
+        self.plan = compiled.plan
+        self.active = flow.status.value == "active"
+        self.snapshot = snapshot
+        self.tools = tools
+
+
+class Call:
+    """The options of one call, as they concern its run."""
+
+    __slots__ = ("backlog", "cancel_token", "deadline", "dynamic_params", "listeners")
+
+    def __init__(
+        self,
+        deadline: float | None,
+        cancel_token: CancellationToken | None,
+        dynamic_params: Mapping[str, Any] | None,
+    ) -> None:
+        self.deadline = deadline
+        self.cancel_token = cancel_token
+        self.dynamic_params = dynamic_params
+        self.listeners: Listeners | None = None
+        self.backlog: Any = None
+
+
+class FlowExecutor:
+    """Compiles flows once and runs them, on a sync and on an async lane.
+
+    **Concurrency contract.** One executor may run any number of flows at once, from threads and from tasks; it needs no
+    lock around it. Registering tools, flows or middleware while runs are going on is safe: a run keeps the plan, the
+    tools and the listeners that it started with, and the next run sees the new ones. `close()` is for the end: calls
+    that come later make their threads anew. Tools are called from whatever thread a lane uses, so a tool that changes
+    state of its own has to guard it.
+
+    Args:
+        registry: The flows. None: a registry of its own.
+        tools: Tools to register.
+        flows: Flows to register.
+        middleware: Objects that watch runs, in this order.
+        step_cache: Keeps the outputs of steps between runs.
+        checkpointer: Keeps runs step by step, so that they can be resumed.
+        delete_on_success: Remove the checkpoint of a run that ended well.
+        max_step_concurrency: How many tools one run may call at the same time. 1: strictly one after the other, in plan
+            order. Above: steps overlap, in worker threads on the sync lane, in tasks on the async one.
+        lane: Lane of tools that name none: "inline" (the running thread) or "thread".
+        lanes: Name -> object with `submit(fn, *args) -> concurrent.futures.Future`, for tools that name such a lane.
+        runtime: Clock, ids and random numbers.
+        trace_values: What records keep: "snapshot" copies plain containers within `trace_copy_limit`, "reference"
+            copies nothing, "summary" keeps type and size only.
+        trace_copy_limit: How many items a snapshot copies per step.
+        strict_compile: Refuse a flow with compile errors before it starts, instead of failing the step that has one.
+        discover_plugins: Also load flows that installed packages offer.
+
+    Raises:
+        ValueError: A number is out of its range, or a name is unknown.
+
+    >>> from chainweaver import Flow, FlowExecutor, FlowStep, tool
+    >>> @tool
+    ... def double(n: int) -> int:
+    ...     return 2 * n
+    >>> flow = Flow(name="twice", description="Doubles a number.", steps=[FlowStep(tool_name="double")])
+    >>> with FlowExecutor(tools=[double], flows=[flow]) as executor:
+    ...     executor.execute_flow("twice", {"n": 21}).final_output
+    {'n': 21, 'double': 42}
+    """
+
+    def __init__(
+        self,
+        registry: FlowRegistry | None = None,
+        *,
+        tools: Iterable[Tool] = (),
+        flows: Iterable[AnyFlow] = (),
+        middleware: Sequence[object] | None = None,
+        step_cache: StepCache | None = None,
+        checkpointer: Checkpointer | None = None,
+        delete_on_success: bool = True,
+        max_step_concurrency: int = 1,
+        lane: str | None = None,
+        lanes: Mapping[str, Any] | None = None,
+        runtime: Runtime | None = None,
+        trace_values: TraceValues = "snapshot",
+        trace_copy_limit: int = 64,
+        strict_compile: bool = False,
+        discover_plugins: bool = False,
+    ) -> None:
+        import threading
+
+        if max_step_concurrency < 1:
+            raise ValueError(f"max_step_concurrency has to be at least 1, not {max_step_concurrency}.")
+        if lane is not None and lane not in ("inline", "thread", *(lanes or ())):
+            raise ValueError(f"lane '{lane}' is unknown; use 'inline', 'thread' or a name from lanes=.")
+        self.registry = FlowRegistry(discover_plugins=discover_plugins) if registry is None else registry
+        self._settings: dict[str, Any] = {
+            "middleware": tuple(middleware or ()),
+            "step_cache": step_cache,
+            "checkpointer": checkpointer,
+            "delete_on_success": delete_on_success,
+            "max_step_concurrency": max_step_concurrency,
+            "lane": lane,
+            "lanes": dict(lanes or {}),
+            "runtime": runtime,
+            "trace_values": trace_values,
+            "trace_copy_limit": trace_copy_limit,
+            "strict_compile": strict_compile,
+        }
+        self._write = threading.Lock()
+        self._tools: Mapping[str, Tool] = {tool.name: tool for tool in tools}
+        self._prepared: dict[tuple[str, str | None], Prepared] = {}
+        self._limit = max_step_concurrency
+        self._strict = strict_compile
+        self._checkpointer = checkpointer
+        self._delete_on_success = delete_on_success
+        self._bound: _Bound | None = None
+        self._listeners: Listeners | None = None
+        self._listen_to(self._settings["middleware"])
+        for flow in flows:
+            self.registry.register_flow(flow)
+
+    # ---- tools and listeners, copy-on-write
+
+    @property
+    def registered_tools(self) -> dict[str, Tool]:
+        """Name -> tool; a copy."""
+        return dict(self._tools)
+
+    def register_tool(self, tool: Tool) -> None:
+        """Add a tool, or replace the one of that name; runs that are going on keep theirs."""
+        with self._write:
+            self._tools = {**self._tools, tool.name: tool}
+
+    def get_tool(self, name: str) -> Tool:
+        """The registered tool of this name.
+
+        Raises:
+            ToolNotFoundError: There is none.
+        """
+        found = self._tools.get(name)
+        if found is None:
+            raise ToolNotFoundError(name, known=sorted(self._tools))
+        return found
+
+    def add_middleware(self, middleware: object) -> None:
+        """Let one more object watch the runs that start from now on."""
+        with self._write:
+            self._listen_to((*self._settings["middleware"], middleware))
+
+    def remove_middleware(self, middleware: object) -> None:
+        """Let an object watch no longer; runs that are going on are watched to their end.
+
+        Raises:
+            ValueError: It does not watch.
+        """
+        with self._write:
+            left = [one for one in self._settings["middleware"] if one is not middleware]
+            if len(left) == len(self._settings["middleware"]):
+                raise ValueError(f"{middleware!r} is no middleware of this executor.")
+            self._listen_to(tuple(left))
+
+    def _listen_to(self, middleware: tuple[object, ...]) -> None:
+        self._settings["middleware"] = middleware
+        if not middleware:
+            self._listeners = None
+            return
+        from chainweaver.observe import Listeners
+
+        self._listeners = Listeners(middleware) or None
+
+    def with_replaced_tools(self, tools: Iterable[Tool]) -> FlowExecutor:
+        """An executor with the same flows and settings, in which these tools replace those of the same names."""
+        replaced = {**self._tools, **{tool.name: tool for tool in tools}}
+        return FlowExecutor(self.registry, tools=replaced.values(), **self._settings)
+
+    # ---- running
+
+    def execute_flow(
+        self,
+        name: str,
+        initial_input: Mapping[str, Any],
+        *,
+        version: str | None = None,
+        force: bool = False,
+        deadline: float | None = None,
+        cancel_token: CancellationToken | None = None,
+        dry_run: bool = False,
+        dynamic_params: Mapping[str, Any] | None = None,
+    ) -> ExecutionResult:
+        """Run a flow on the sync lane.
+
+        Args:
+            name: Name of the flow.
+            initial_input: Context key -> value.
+            version: Version of the flow. None: the highest.
+            force: Run it whatever its status.
+            deadline: When the run has to have ended, in seconds as `time.time()` gives them.
+            cancel_token: Ends the run when it is cancelled.
+            dynamic_params: Values for the flow's `dynamic_params`; they appear in no record and no output.
+
+        Returns:
+            The result, also for a run that failed: look at `success`, or call `raise_for_failure()`.
+
+        Raises:
+            FlowNotFoundError, FlowStatusError, DAGDefinitionError: Nothing was started.
+            LaneUnsupportedError: The flow has constructs that this lane cannot run; nothing was started.
+            FlowCompileError: `strict_compile` is set and the flow has errors; nothing was started.
+            FlowCancelledError: The token was cancelled or the deadline passed; it carries the result so far.
+            ContextKeyCollisionError: Under the collision policy "error"; it carries the result so far.
+        """
+        prepared = self._prepare(name, version)
+        if self._limit != 1 or not prepared.active or prepared.plan.unsupported or self._strict or dry_run:
+            self._admit(prepared, force, "sync", dry_run)
+        bound = self._bound or self._bind()
+        call = None
+        if deadline is not None or cancel_token is not None or dynamic_params is not None:
+            call = Call(deadline, cancel_token, dynamic_params)
+        return self._run_sync(bound, *self._begin(prepared.plan, initial_input, bound, call))
+
+    async def execute_flow_async(
+        self,
+        name: str,
+        initial_input: Mapping[str, Any],
+        *,
+        version: str | None = None,
+        force: bool = False,
+        deadline: float | None = None,
+        cancel_token: CancellationToken | None = None,
+        dry_run: bool = False,
+        dynamic_params: Mapping[str, Any] | None = None,
+    ) -> ExecutionResult:
+        """Run a flow on the async lane, under asyncio or trio; arguments, result and errors as for `execute_flow`.
+
+        Raises:
+            AsyncLaneUnsupportedError: The flow has constructs that this lane cannot run; nothing was started.
+        """
+        prepared = self._prepare(name, version)
+        self._admit(prepared, force, "async", dry_run)
+        bound = self._bound or self._bind()
+        call = Call(deadline, cancel_token, dynamic_params)
+        return await self._run_async(bound, *self._begin(prepared.plan, initial_input, bound, call))
+
+    def resume_flow(
+        self,
+        trace_id: str,
+        *,
+        force: bool = False,
+        deadline: float | None = None,
+        cancel_token: CancellationToken | None = None,
+        dynamic_params: Mapping[str, Any] | None = None,
+        migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None = None,
+    ) -> ExecutionResult:
+        """Go on with a run from its checkpoint; steps that were committed do not run again.
+
+        Args:
+            trace_id: The run.
+            force: Go on although the flow is not active, or its executed steps have changed.
+            migrate: Called with the stored snapshot before it is compared; returns the one to go on with.
+
+        Raises:
+            CheckpointerNotConfiguredError: The executor has no checkpointer.
+            CheckpointNotFoundError: Nothing is stored for this run.
+            CheckpointDriftError: The flow, or a step that was executed, is not what it was.
+        """
+        from chainweaver.executor.resume import prefill, stored_run
+
+        bound = self._bound or self._bind()
+        snapshot, prepared = stored_run(self, trace_id, force, migrate)
+        self._admit(prepared, force, "sync", False)
+        call = Call(deadline, cancel_token, dynamic_params)
+        return self._run_sync(bound, *prefill(self, bound, prepared.plan, snapshot, call))
+
+    async def resume_flow_async(
+        self,
+        trace_id: str,
+        *,
+        force: bool = False,
+        deadline: float | None = None,
+        cancel_token: CancellationToken | None = None,
+        dynamic_params: Mapping[str, Any] | None = None,
+        migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None = None,
+    ) -> ExecutionResult:
+        """Go on with a run on the async lane; see `resume_flow`."""
+        from chainweaver.executor.resume import prefill, stored_run
+
+        bound = self._bound or self._bind()
+        snapshot, prepared = stored_run(self, trace_id, force, migrate)
+        self._admit(prepared, force, "async", False)
+        call = Call(deadline, cancel_token, dynamic_params)
+        return await self._run_async(bound, *prefill(self, bound, prepared.plan, snapshot, call))
+
+    def stream_flow(
+        self,
+        name: str,
+        initial_input: Mapping[str, Any],
+        *,
+        version: str | None = None,
+        force: bool = False,
+        deadline: float | None = None,
+        cancel_token: CancellationToken | None = None,
+        dynamic_params: Mapping[str, Any] | None = None,
+    ) -> Iterator[FlowEvent]:
+        """Run a flow and hand out its events as they happen; the last one, "flow_end", carries the result.
+
+        The run waits while the reader is far behind. Closing the iterator ends the run. What `execute_flow` raises is
+        raised by the iterator, after the last event.
+        """
+        from chainweaver.executor.stream import stream_sync
+
+        prepared = self._prepare(name, version)
+        self._admit(prepared, force, "sync", False)
+        return stream_sync(self, prepared.plan, initial_input, Call(deadline, cancel_token, dynamic_params))
+
+    def stream_flow_async(
+        self,
+        name: str,
+        initial_input: Mapping[str, Any],
+        *,
+        version: str | None = None,
+        force: bool = False,
+        deadline: float | None = None,
+        cancel_token: CancellationToken | None = None,
+        dynamic_params: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[FlowEvent]:
+        """Run a flow on the async lane and hand out its events as they happen; see `stream_flow`."""
+        from chainweaver.executor.stream import stream_async
+
+        prepared = self._prepare(name, version)
+        self._admit(prepared, force, "async", False)
+        return stream_async(self, prepared.plan, initial_input, Call(deadline, cancel_token, dynamic_params))
+
+    # ---- asking
+
+    def explain_flow(self, name: str, initial_input: Mapping[str, Any], *, version: str | None = None) -> ExecutionPlan:
+        """What a flow would do with an input, step by step, without running anything.
+
+        Raises:
+            FlowNotFoundError: There is no such flow.
+        """
+        from chainweaver.executor.explain import explain
+
+        prepared = self._prepare(name, version)
+        return explain(prepared.flow, prepared.compiled, self._tools, initial_input)
+
+    def get_drift_report(self) -> list[DriftInfo]:
+        """Where tools no longer have the schemas that flows recorded, over all flows."""
+        from chainweaver.tools import check_flow_compatibility
+
+        return [one for flow in self.registry.list_flows() for one in check_flow_compatibility(flow, self._tools)]
+
+    def accept_drift(self, name: str, *, version: str | None = None) -> AnyFlow:
+        """Record the present schemas of a flow's tools as the ones that it was accepted with."""
+        flow = self.registry.resolve(name, version)
+        used = {step.tool_name for step in flow.steps} | {step.fallback_tool for step in flow.steps}
+        hashes = {tool: self._tools[tool].schema_hash for tool in sorted(filter(None, used)) if tool in self._tools}
+        return self.registry.update_flow_state(name, version=flow.version, tool_schema_hashes=hashes)
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Release threads and the private event loop."""
+        bound = self._bound
+        if bound is not None:
+            bound.resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # ---- from a name to a plan
+
+    def _prepare(self, name: str, version: str | None) -> Prepared:
+        """The flow as it would run now: one look-up while nothing has changed."""
+        key = (name, version)
+        prepared = self._prepared.get(key)
+        if prepared is None or prepared.tools is not self._tools or prepared.snapshot is not self.registry.snapshot:
+            prepared = self._compile(key)
+        return prepared
+
+    def _compile(self, key: tuple[str, str | None]) -> Prepared:
+        bound = self._bound or self._bind()
+        # Read both once: what is registered meanwhile makes this entry stale, and the next call notices.
+        snapshot, tools = self.registry.snapshot, self._tools
+        flow = snapshot.resolve(*key)
+        prepared = Prepared(flow, bound.plans.compiled(flow, tools), snapshot, tools)
+        if len(self._prepared) >= bound.plans.limit:
+            self._prepared.clear()
+        self._prepared[key] = prepared
+        return prepared
+
+    def _admit(self, prepared: Prepared, force: bool, lane: str, dry_run: bool) -> None:
+        """Refuse what cannot start (R15); names all that is in the way of a kind."""
+        plan = prepared.plan
+        if not prepared.active and not force:
+            raise FlowStatusError(plan.flow_name, prepared.flow.status.value)
+        unsupported = [*plan.unsupported, *self._unknown_lanes(plan), *(["a dry run"] if dry_run else [])]
+        if unsupported:
+            if lane == "async":
+                raise AsyncLaneUnsupportedError(plan.flow_name, unsupported)
+            raise LaneUnsupportedError(plan.flow_name, unsupported, lane=lane)
+        if self._strict and prepared.compiled.errors:
+            raise FlowCompileError(plan.flow_name, prepared.compiled.errors)
+
+    def _unknown_lanes(self, plan: Plan) -> list[str]:
+        known = ("inline", "thread", *self._settings["lanes"])
+        asked = {step.tool.lane: step for step in reversed(plan.steps) if step.tool and isinstance(step.tool.lane, str)}
+        return [f"lane '{lane}' of tool '{step.name}'" for lane, step in asked.items() if lane not in known]
+
+    def _bind(self) -> _Bound:
+        with self._write:
+            if self._bound is None:
+                self._bound = _Bound(self._settings)
+            return self._bound
+
+    # ---- from a plan to a result
+
+    def _begin(
+        self, plan: Plan, initial_input: Mapping[str, Any], bound: _Bound, call: Call | None
+    ) -> tuple[Run, Services, CancellationToken | None]:
+        """A run that is about to start its first step."""
+        runtime = bound.runtime
+        if type(initial_input) is not dict and not isinstance(initial_input, Mapping):
+            raise TypeError(
+                f"initial_input has to be a mapping of context keys to values, not {type(initial_input).__name__}."
+            )
+        run = bound.new_run(plan, dict(initial_input), runtime.now_ns(), bound.capture, runtime.new_id)
+        run.began_wall = runtime.wall_time()
+        services = bound.new_services(run, runtime)
+        bound.take_input(run)
+        self._attend(run, services, bound, call)
+        if self._checkpointer is not None and run.input_error is None:
+            from chainweaver.executor.resume import open_checkpoint
+
+            open_checkpoint(run, services, self._checkpointer)
+        if services.listeners is not None:
+            bound.tell_start(run, services)
+        return run, services, None if call is None else call.cancel_token
+
+    def _attend(self, run: Run, services: Services, bound: _Bound, call: Call | None) -> None:
+        """Set up what a run is watched, helped and limited by."""
+        listeners = self._listeners
+        if call is not None:
+            if call.deadline is not None:
+                left_s = call.deadline - bound.runtime.wall_time()
+                run.deadline_ns = run.now_ns + int(left_s * 1e9)
+            if call.dynamic_params is not None:
+                _check_dynamic(run.plan, call.dynamic_params)
+                run.slots[-1] = dict(call.dynamic_params)
+            if call.listeners is not None:
+                listeners = call.listeners
+            services.backlog = call.backlog
+        if listeners is not None:
+            services.listeners = listeners
+            run.listening = bool(listeners.on_step_start or listeners.on_step_end)
+        if bound.cache is not None:
+            services.cache = bound.cache
+            run.caching = True
+
+    def _run_sync(
+        self, bound: _Bound, run: Run, services: Services, token: CancellationToken | None
+    ) -> ExecutionResult:
+        if run.input_error is None:
+            try:
+                bound.run_sync(run, services, bound.resources, self._limit, token)
+            except BaseException:
+                self._end(run, services, bound)
+                raise
+        return self._handed_out(run, self._end(run, services, bound))
+
+    async def _run_async(
+        self, bound: _Bound, run: Run, services: Services, token: CancellationToken | None
+    ) -> ExecutionResult:
+        from chainweaver.lanes.async_ import run_async
+
+        run.lane = "async"
+        if run.input_error is None:
+            try:
+                await run_async(run, services, bound.resources, self._limit, token)
+            except BaseException:
+                self._end(run, services, bound)
+                raise
+        return self._handed_out(run, self._end(run, services, bound))
+
+    def _end(self, run: Run, services: Services, bound: _Bound) -> ExecutionResult:
+        """Conclude a run: one status, one result, one `flow_end` (R17)."""
+        bound.conclude(run)
+        if run.collisions and run.plan.collision_policy != "error":
+            _log_collisions(run)
+        result = bound.result_of(run)
+        if run.status == "ok" and services.checkpoints is not None and self._delete_on_success:
+            services.checkpoints.checkpointer.delete(services.checkpoints.trace_id)
+        if services.listeners is not None and services.listeners.on_flow_end:
+            bound.tell_end(run, services, result)
+        return result
+
+    def _handed_out(self, run: Run, result: ExecutionResult) -> ExecutionResult:
+        """The result itself, or the error that has to leave the call and carries it."""
+        if run.status == "ok":
+            return result
+        if run.collided is not None:
+            error = run.details[run.collided].error
+            if isinstance(error, ContextKeyCollisionError):
+                error.result = result
+                raise error
+        if run.status == "cancelled" and run.cancelled is not None:
+            raise FlowCancelledError(
+                run.plan.flow_name,
+                next((step.index for step in run.plan.steps if run.status_of(step.index) not in ("ok", "skipped")), -1),
+                result=result,
+                deadline_exceeded=run.cancelled.reason == "deadline",
+                token_cancelled=run.cancelled.reason == "token",
+            )
+        return result
+
+
+class _Bound:
+    """What an executor needs once it really runs something; made on its first call."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        from chainweaver import _execution as core
+        from chainweaver.compiler import PlanCache
+        from chainweaver.lanes.services import CacheService, Services
+        from chainweaver.lanes.sync import Resources, run_sync
+        from chainweaver.results import ExecutionResult
+        from chainweaver.runtime import Runtime
+
+        self.runtime: Runtime = settings["runtime"] or Runtime()
+        self.plans = PlanCache()
+        self.resources: Resources = Resources(settings["lane"], settings["lanes"])
+        self.capture = {
+            "snapshot": lambda: core.capture_within(settings["trace_copy_limit"]),
+            "reference": lambda: core.reference_only,
+            "summary": lambda: core.summarize,
+        }[settings["trace_values"]]()
+        self.summary = settings["trace_values"] == "summary"
+        self.new_run = core.Run
+        self.new_services = Services
+        self.run_sync = run_sync
+        self.conclude = core.conclude
+        self.result_of = ExecutionResult.of
+        self.take_input = core.take_input
+        self.cache: CacheService | None = None
+        if settings["step_cache"] is not None:
+            from chainweaver.cache.flight import SingleFlight
+
+            self.cache = CacheService(settings["step_cache"], SingleFlight())
+
+    def tell_start(self, run: Run, services: Services) -> None:
+        from chainweaver.observe import FlowStartContext
+        from chainweaver.results import date_of
+
+        assert services.listeners is not None, "only a run with listeners tells"
+        if services.listeners.on_flow_start:
+            plan = run.plan
+            services.listeners.flow_start(
+                FlowStartContext(
+                    run.trace_id(),
+                    plan.flow_name,
+                    plan.flow_version,
+                    run.given,
+                    date_of(run, run.began_ns),
+                    len(plan.steps),
+                )
+            )
+
+    def tell_end(self, run: Run, services: Services, result: ExecutionResult) -> None:
+        from chainweaver.observe import FlowEndContext
+        from chainweaver.results import date_of
+
+        assert services.listeners is not None, "only a run with listeners tells"
+        plan = run.plan
+        services.listeners.flow_end(
+            FlowEndContext(run.trace_id(), plan.flow_name, plan.flow_version, result, date_of(run, run.now_ns))
+        )
+
+
+def _check_dynamic(plan: Plan, given: Mapping[str, Any]) -> None:
+    unknown = [name for name in given if name not in plan.dynamic_params]
+    if unknown:
+        near = suggest(unknown[0], plan.dynamic_params)
+        hint = (
+            f"did you mean '{near}'?" if near else f"its dynamic_params are {', '.join(plan.dynamic_params) or 'none'}"
+        )
+        named = ", ".join(f"'{name}'" for name in unknown)
+        raise ValueError(f"Flow '{plan.flow_name}' has no dynamic parameter {named}; {hint}")
+
+
+def _log_collisions(run: Run) -> None:
+    level = logging.DEBUG if run.plan.collision_policy == "overwrite" else logging.WARNING
+    if not _log.isEnabledFor(level):
+        return
+    for index, name, keys in run.collisions:
+        for key in keys:
+            _log.log(level, "Step %d (%s): context key '%s' overwritten", index, name, key)

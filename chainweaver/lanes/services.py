@@ -1,0 +1,234 @@
+"""Services: the commands of a run that touch no tool, performed the same way on every lane.
+
+Cache look-ups, checkpoints and telling listeners neither wait nor suspend (a look-up that has to wait for another run
+hands a flight back to the lane). One object per run; what it holds belongs to the executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from chainweaver._execution.commands import Lead, Lookup, Save, Settle, Tell
+from chainweaver.exceptions import ChainWeaverError, CheckpointEncodeError
+
+if TYPE_CHECKING:
+    from chainweaver._execution.run import Run
+    from chainweaver.cache import StepCache
+    from chainweaver.cache.flight import Flight, SingleFlight
+    from chainweaver.checkpoint import Checkpointer, ExecutionSnapshot, StepDelta
+    from chainweaver.observe import Listeners
+    from chainweaver.plan import PlannedStep, PlannedTool
+    from chainweaver.runtime import Runtime
+
+Convert = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class CacheService:
+    """The step cache of an executor, with the table that lets one run compute for all."""
+
+    def __init__(self, cache: StepCache, flights: SingleFlight) -> None:
+        from chainweaver.cache import StepCacheKey
+
+        self.cache = cache
+        self.flights = flights
+        self.key = StepCacheKey
+        self.plain = getattr(cache, "wants_plain", False)
+        self.live = getattr(cache, "keeps_objects", False)
+        self._restores: dict[Any, Convert] = {}
+        self._reduces: dict[Any, Convert] = {}
+
+    def look_up(self, command: Lookup) -> dict[str, Any] | Lead | Flight:
+        """The outputs of a hit; a Lead when this run has to compute; a flight to wait for when another run does."""
+        tool = command.tool
+        key = self.key(tool.name, tool.schema_hash(), command.digest)
+        note, found = self._get(tool, key)
+        if found is not None:
+            return found
+        flight = self.flights.join(key)
+        if not flight.is_leader:
+            return flight
+        # Between our miss and our lead another run may have settled this very key.
+        again, found = (None, None) if note else self._get(tool, key)
+        if found is not None:
+            flight.settle(found)
+            return found
+        return Lead((flight, tool, key), note or again)
+
+    def settle(self, command: Settle) -> str | None:
+        """Store what the leader computed and wake those who wait; the reason when it cannot be stored."""
+        from chainweaver.cache.key import Uncacheable
+
+        flight, tool, key = command.lead.flight
+        outputs = command.outputs
+        try:
+            if outputs is not None:
+                self.cache.set(key, self._reduce(tool)(outputs) if self.plain else outputs)
+        except Uncacheable as exc:
+            return str(exc)
+        except Exception as exc:  # a broken store costs a cache entry, never a run
+            return f"not stored: {type(exc).__name__}: {exc}"
+        finally:
+            flight.settle(outputs)
+        return None
+
+    def _get(self, tool: PlannedTool, key: Any) -> tuple[str | None, dict[str, Any] | None]:
+        try:
+            found = self.cache.get(key)
+            if found is None or self.live:
+                return None, found
+            return None, self._restore(tool)(found)
+        except Exception as exc:  # a broken store or entry is a miss with a reason
+            return f"not read: {type(exc).__name__}: {exc}", None
+
+    def _restore(self, tool: PlannedTool) -> Convert:
+        bound = self._restores.get(tool.output_model)
+        if bound is None:
+            from chainweaver.objects import bind_restore
+
+            bound = self._restores[tool.output_model] = bind_restore(tool.output_model)
+        return bound
+
+    def _reduce(self, tool: PlannedTool) -> Convert:
+        bound = self._reduces.get(tool.output_model)
+        if bound is None:
+            from chainweaver.objects import bind_reduce
+
+            bound = self._reduces[tool.output_model] = bind_reduce(tool.output_model)
+        return bound
+
+
+class CheckpointService:
+    """The checkpoints of one run: a snapshot at its start, then one append per finished step."""
+
+    def __init__(self, checkpointer: Checkpointer, run: Run, snapshot: ExecutionSnapshot) -> None:
+        from chainweaver.checkpoint import StepDelta
+
+        self.checkpointer = checkpointer
+        self.snapshot = snapshot
+        self.trace_id = snapshot.trace_id
+        self.plain = getattr(checkpointer, "wants_plain", False)
+        self.append: Callable[[str, StepDelta], None] | None = getattr(checkpointer, "append", None)
+        self._delta = StepDelta
+        self._reduces: dict[Any, Convert] = {}
+        self._run = run
+
+    def save(self, command: Save) -> None:
+        """Append the finished step, in one atomic write."""
+        step = command.step
+        outputs = None if command.outputs is None else unmapped(step, command.outputs)
+        detail = self._run.details.get(step.index)
+        if outputs is not None and self.plain:
+            outputs = self._plain(step, outputs, None if detail is None else detail.fallback)
+        run = self._run
+        now_ns, started_ns = run.now_ns, run.started[step.index]
+        began = run.began_wall + (started_ns - run.began_ns) / 1e9
+        if detail is None:
+            delta = self._delta(
+                step.index, step.step_id, step.name, step.fingerprint(), "ok", outputs, None, 1, (), False, None, began,
+                now_ns - started_ns,
+            )  # fmt: skip
+        else:
+            delta = self._delta(
+                step.index,
+                step.step_id,
+                step.name,
+                step.fingerprint(),
+                "skipped" if detail.status == "skipped" else "ok",
+                outputs,
+                None if detail.error is None else error_facts(detail.error),
+                0 if detail.cached else detail.retries + 1,
+                detail.retry_errors,
+                detail.cached,
+                detail.fallback,
+                began,
+                now_ns - started_ns,
+            )
+        if self.append is not None:
+            self.append(self.trace_id, delta)
+        else:
+            self.snapshot.steps.append(delta)
+            self.checkpointer.save(self.snapshot)
+
+    def _plain(self, step: PlannedStep, outputs: dict[str, Any], fallback: str | None) -> dict[str, Any]:
+        from chainweaver.objects import PlainEncodeError, bind_reduce
+
+        tool = step.fallback if fallback is not None else step.tool
+        assert tool is not None, "a step with outputs has a tool"
+        bound = self._reduces.get(tool.output_model)
+        if bound is None:
+            bound = self._reduces[tool.output_model] = bind_reduce(tool.output_model)
+        try:
+            return bound(outputs)
+        except PlainEncodeError as exc:
+            raise CheckpointEncodeError(
+                step.name, step.index, exc.key, str(exc), step_name=step.label,
+                fix="declare the type of the field, or return plain values",
+            ) from exc  # fmt: skip
+
+
+def unmapped(step: PlannedStep, merged: dict[str, Any]) -> dict[str, Any]:
+    """What a step merged, under the tool's own output names."""
+    if step.rename is None:
+        return merged
+    return {output_key: merged[context_key] for context_key, output_key in step.rename}
+
+
+def error_facts(error: ChainWeaverError) -> tuple[str, str | None, str, str | None]:
+    """Type, code, message and cause of an error, for stores."""
+    cause = error.__cause__
+    return type(error).__name__, error.code, str(error), None if cause is None else type(cause).__name__
+
+
+class Services:
+    """What a lane needs beside the tools.
+
+    Attributes:
+        backlog: Waits until the reader of an event stream has caught up; None where nobody streams.
+    """
+
+    __slots__ = ("backlog", "cache", "checkpoints", "listeners", "run", "runtime")
+
+    def __init__(self, run: Run, runtime: Runtime) -> None:
+        self.run = run
+        self.runtime = runtime
+        self.cache: CacheService | None = None
+        self.checkpoints: CheckpointService | None = None
+        self.listeners: Listeners | None = None
+        self.backlog: Callable[[], Awaitable[None]] | None = None
+
+    def look_up(self, command: Lookup) -> dict[str, Any] | Lead | Flight:
+        assert self.cache is not None, "a run without a cache looks nothing up"
+        return self.cache.look_up(command)
+
+    def settle(self, command: Settle) -> str | None:
+        assert self.cache is not None, "a run without a cache leads nothing"
+        return self.cache.settle(command)
+
+    def save(self, command: Save) -> None:
+        assert self.checkpoints is not None, "a run without a checkpointer saves nothing"
+        self.checkpoints.save(command)
+
+    def tell(self, command: Tell) -> None:
+        """Tell the listeners; contexts are built only for hooks that somebody has."""
+        from chainweaver.observe import StepEndContext, StepStartContext
+        from chainweaver.results import date_of, record_of
+
+        run, step, listeners = self.run, command.step, self.listeners
+        assert listeners is not None, "a run without listeners tells nothing"
+        trace_id, flow_name = run.trace_id(), run.plan.flow_name
+        started_at, inputs = date_of(run, run.started[step.index]), run.inputs[step.index] or {}
+        if command.moment == "step_start":
+            if listeners.on_step_start:
+                listeners.step_start(
+                    StepStartContext(trace_id, flow_name, step.index, step.name, inputs, started_at, step.step_id)
+                )
+        elif listeners.on_step_end:
+            record = record_of(run, step)
+            assert record is not None, "a step that has ended has a record"
+            ended_at = date_of(run, run.ended[step.index])
+            listeners.step_end(
+                StepEndContext(
+                    trace_id, flow_name, step.index, step.name, inputs, started_at, record, ended_at, step.step_id
+                )
+            )

@@ -1,0 +1,238 @@
+"""The plan: everything about a flow that can be known before it runs, bound and frozen.
+
+A `Plan` is built by `chainweaver.compiler` and read by `chainweaver._execution`. It holds plain data and bound callables
+(validators, readers, tool functions, fingerprint functions) without knowing whence they came; nothing here runs, waits,
+looks anything up or imports a room above. One plan serves any number of runs, from any thread or task.
+
+Values of a run live in slots: slot 0 is the initial context, slot `i + 1` the merged output of step `i` in plan order, the
+last slot the dynamic parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from chainweaver.exceptions import ChainWeaverError
+
+Slots: TypeAlias = "list[dict[str, Any] | None]"
+Reader: TypeAlias = "Callable[[Slots], dict[str, Any]]"
+Validate: TypeAlias = "Callable[[Any], Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """What a tool may know about the call it serves.
+
+    A tool receives one when its function has a parameter `context: ToolContext`.
+
+    Attributes:
+        run_id: Trace id of the run, 32 hex characters.
+        flow_name: Name of the flow.
+        step_id: Id of the step (its position as text in a linear flow).
+        step_path: Position in nested runs, outermost first, e.g. `("fetch",)`.
+        idempotency_key: Stable over retries and resumes of one step of one run: `run_id/step_path`.
+        attempt: Number of this attempt, 1-based.
+        deadline: Monotonic time in nanoseconds by which the call must have ended, or None.
+    """
+
+    run_id: str
+    flow_name: str
+    step_id: str
+    step_path: tuple[str, ...]
+    idempotency_key: str
+    attempt: int
+    deadline: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlannedTool:
+    """A tool as one step calls it: its function and the gates around it, bound.
+
+    Attributes:
+        fn: Called with the validated input model, and with a `ToolContext` when `wants_context`.
+        inline: The sync lane may call `fn` in the running thread (a plain function without a lane of its own).
+        lane: Lane that the author asked for, None for the default of the running lane.
+        validate_input: `dict -> input model`; raises pydantic's `ValidationError`.
+        validate_output: `dict | model -> output model`; likewise.
+        open_output: `output model -> dict` of the values by identity, for every kind of model.
+        direct_output: A freshly validated model's `__dict__` is already that dict.
+        scalar_inputs, scalar_outputs: Every field is an immutable scalar, so records need no copies.
+        fingerprint: `input model -> digest`, or raises with the reason why there is none.
+        schema_hash: Gives the schema hash that enters cache keys, author's version included; computed on demand.
+        output_model: The class behind `validate_output`, for stores that bring values back to their declared types.
+        output_size: `output model -> bytes` of its JSON form.
+        secret_outputs: Outputs that no store may see.
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    is_async: bool
+    inline: bool
+    lane: Any
+    wants_context: bool
+    timeout_s: float | None
+    max_output_size: int | None
+    cacheable: bool
+    validate_input: Validate
+    validate_output: Validate
+    open_output: Callable[[Any], dict[str, Any]]
+    direct_output: bool
+    scalar_inputs: bool
+    scalar_outputs: bool
+    fingerprint: Callable[[Any], str]
+    schema_hash: Callable[[], str]
+    output_model: Any
+    output_size: Callable[[Any], int]
+    secret_outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRetry:
+    """A retry policy with its error names resolved.
+
+    Attributes:
+        max_retries: Attempts after the first one.
+        delay_s: Seconds before retry n (1-based).
+        retryable: Exception classes that are retried.
+        named_refusals: Those of them that name schema violations or size caps, which are otherwise never retried.
+        jitter: The lane scales each delay by a random factor from the run's seeded source.
+    """
+
+    max_retries: int
+    delay_s: Callable[[int], float]
+    retryable: tuple[type[BaseException], ...]
+    named_refusals: tuple[type[BaseException], ...]
+    jitter: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlannedStep:
+    """One step in plan order, bound to the slots it reads and the tool it calls.
+
+    Attributes:
+        index: Position in plan order; its values land in slot `index + 1`.
+        name: What records call the step: the name of its primary tool.
+        label: What messages call it: the id of a DAG step, the tool of a linear one.
+        level: Longest path from an entry step.
+        needs, feeds: Steps it waits for and steps that wait for it, as ascending indexes.
+        read: `slots -> inputs`; raises `KeyMissing`.
+        tool: The primary tool, None when it is not registered (then `fault` says so).
+        fault: Makes the error with which the step fails when the run reaches it; None for a sound step.
+        on_error: "fail", "skip" or "fallback".
+        rename: `(context key, output key)` pairs applied at the merge, None for all outputs under their own names.
+        rivals: Steps that may write a key of this one and so decide, by plan order, whether it collides. Siblings of one
+            level always; under the collision policy "error" every earlier writer.
+        guards_input: Under the collision policy "error" the initial context counts as a rival too.
+        dynamic_fields: Inputs that are fed by dynamic parameters and therefore never shown.
+        plain: No policy of any kind: the step may take the short path.
+    """
+
+    index: int
+    step_id: str
+    name: str
+    label: str
+    level: int
+    needs: tuple[int, ...]
+    feeds: tuple[int, ...]
+    read: Reader
+    tool: PlannedTool | None
+    fallback: PlannedTool | None
+    fault: Callable[[], ChainWeaverError] | None
+    retry: PlannedRetry | None
+    on_error: str
+    timeout_s: float | None
+    rename: tuple[tuple[str, str], ...] | None
+    check_inputs: Validate | None
+    check_outputs: Validate | None
+    rivals: tuple[int, ...]
+    guards_input: bool
+    dynamic_fields: tuple[str, ...]
+    plain: bool
+    fingerprint: Callable[[], str]
+
+
+class Row(NamedTuple):
+    """What the short path needs of a step, in the order in which it needs it.
+
+    A tuple: unpacking one costs a quarter of the attribute reads that it saves.
+    """
+
+    step: PlannedStep
+    plain: bool
+    read: Reader
+    validate_input: Validate
+    tool: PlannedTool
+    validate_output: Validate
+    scalars: bool
+    direct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A flow-level schema: the model's name and its bound validator."""
+
+    schema_name: str
+    validate: Validate
+    open: Callable[[Any], dict[str, Any]]
+    scalars: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A compiled flow.
+
+    Attributes:
+        digest: Content digest of the definition, 32 hex characters.
+        steps: In plan order: level, then declaration.
+        input_gate: Validates the flow's input; its values overlay the given ones.
+        context_gate, output_gate: Validate the merged context and the final output; neither projects.
+        collision_policy: "overwrite", "warn" or "error".
+        stop_on_failure: `on_failure="stop"`; otherwise all that does not depend on a failure runs.
+        project: Merged context -> final output, None for the whole context.
+        dynamic_params: Names that callers may pass beside the input.
+        unsupported: Constructs that no lane can run, one sentence each.
+        writes: All keys the steps may write, None when a step's outputs are open.
+    """
+
+    flow_name: str
+    flow_version: str
+    digest: str
+    steps: tuple[PlannedStep, ...]
+    rows: tuple[Row, ...]
+    input_gate: Gate | None
+    context_gate: Gate | None
+    output_gate: Gate | None
+    collision_policy: str
+    stop_on_failure: bool
+    project: Callable[[Mapping[str, Any]], dict[str, Any]] | None
+    dynamic_params: tuple[str, ...]
+    unsupported: tuple[str, ...] = ()
+    writes: frozenset[str] | None = None
+    names: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[PlannedStep]:
+        return iter(self.steps)
+
+
+class KeyMissing(LookupError):
+    """A reader found no value for a key.
+
+    Attributes:
+        key: The key, pointer or template reference as the mapping spells it.
+        known: Keys that there are at that place.
+    """
+
+    def __init__(self, key: str, known: tuple[str, ...] = ()) -> None:
+        super().__init__(key)
+        self.key = key
+        self.known = known
+
+
+class NoFingerprint(Exception):
+    """A value that no fingerprint can stand for; the text says which and why."""

@@ -1,0 +1,423 @@
+"""Results: what a caller gets back from a run, made from the run when somebody looks.
+
+`ExecutionResult` knows its status and its final output at once; records, dates and ids are built on first access and
+kept. Built by the executor, read by users, stores and the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, SerializationInfo, SerializerFunctionWrapHandler, field_serializer
+from pydantic.functional_serializers import model_serializer
+
+from chainweaver._execution.conclude import merged_context
+from chainweaver._execution.run import Detail, Run
+from chainweaver.exceptions import ChainWeaverError, FlowCancelledError, FlowExecutionError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from chainweaver.plan import PlannedStep
+
+TRACE_SCHEMA_VERSION = "1"
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def _jsonable(value: Any) -> Any:
+    """A value as JSON can carry it; what JSON has no form for is shown by its `repr`."""
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value, fallback=_shown, inf_nan_mode="constants")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # a foreign __repr__ may raise anything, and a trace has to be writable
+        return f"<{type(value).__qualname__}>"
+
+
+class StepRecord(BaseModel):
+    """What happened to one step.
+
+    Attributes:
+        step_index: Position in plan order; -1 for the flow's input, the number of steps for its output.
+        tool_name: Tool of the step, or the flow's name for the two above.
+        inputs: As the mapping resolved them.
+        outputs: What the tool returned, validated; None when it gave nothing.
+        error_type, error_code, error_message: The error with which the step failed or was skipped.
+        success: The step did its part; False for failed, skipped and cancelled steps.
+        started_at, ended_at: Aware UTC datetimes; `duration_ms` comes from the monotonic clock.
+        retry_count, retry_errors: Attempts after the first one, and what the attempts before failed with.
+        skipped: It failed, and `on_error` says to go on without it.
+        cached: The outputs come from the step cache.
+        fallback_used, fallback_tool_name: The fallback stood in.
+        step_id: Id of the step; its position as text in a linear flow.
+        status: "ok", "failed", "skipped" or "cancelled".
+        lane: Where the run was executed; no part of what is compared between runs.
+        cache_note: Why the cache could not serve the step.
+        error_cause: Class of the original exception.
+        by_reference: Fields shown as live objects, because copying them would have cost too much.
+        surplus: It finished although an earlier failure had made it superfluous; its values do not count.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    step_index: int
+    tool_name: str
+    inputs: dict[str, Any]
+    outputs: dict[str, Any] | None = None
+    error_type: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    success: bool = True
+    started_at: datetime
+    ended_at: datetime
+    duration_ms: float
+    retry_count: int = 0
+    retry_errors: list[str] = Field(default_factory=list)
+    skipped: bool = False
+    cached: bool = False
+    fallback_used: bool = False
+    fallback_tool_name: str | None = None
+    flow_name: str | None = None
+    sub_result: ExecutionResult | None = None
+    approval: Any = None
+    decision: Any = None
+    step_id: str | None = None
+    status: str = "ok"
+    lane: str | None = None
+    cache_note: str | None = None
+    error_cause: str | None = None
+    by_reference: tuple[str, ...] = ()
+    surplus: bool = False
+
+    @field_serializer("inputs", "outputs", "approval", "decision", when_used="json")
+    def _write_values(self, value: Any) -> Any:
+        return _jsonable(value)
+
+
+class ExecutionResult(BaseModel):
+    """What became of a run.
+
+    Attributes:
+        status: "ok", "failed", "cancelled" or "waiting"; `success` is `status == "ok"`.
+        final_output: The merged context, or the keys that the flow names as its outputs; None unless all is well.
+        execution_log: The records in plan order, built on first access.
+        trace_id: 32 hex characters.
+        started_at, ended_at: Aware UTC datetimes.
+        partial_output: The values reached, whatever the status.
+        initial_input: The input as it was given.
+
+    >>> from chainweaver import Flow, FlowExecutor, FlowStep, tool
+    >>> @tool
+    ... def double(n: int) -> int:
+    ...     return 2 * n
+    >>> executor = FlowExecutor(tools=[double], flows=[Flow(name="f", description="d", steps=[FlowStep(tool_name="double")])])
+    >>> result = executor.execute_flow("f", {"n": 21})
+    >>> result.status, result.final_output
+    ('ok', {'n': 21, 'double': 42})
+    >>> result.step("0").outputs
+    {'double': 42}
+    """
+
+    # `_run` is read while a field is missing, `_failure` survives for raise_for_failure().
+    __slots__ = ("_failure", "_run")
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    trace_schema_version: str = TRACE_SCHEMA_VERSION
+    flow_name: str
+    flow_version: str
+    status: str = "ok"
+    success: bool
+    final_output: dict[str, Any] | None = None
+    execution_log: list[StepRecord] = Field(default_factory=list)
+    trace_id: str
+    started_at: datetime
+    ended_at: datetime
+    total_duration_ms: float
+    cost_report: Any = None
+    initial_input: dict[str, Any] = Field(default_factory=dict)
+    dry_run: bool = False
+    parent_trace_id: str | None = None
+    partial_output: dict[str, Any] = Field(default_factory=dict)
+    memory: Any = None
+
+    @field_serializer("final_output", "initial_input", "partial_output", "cost_report", "memory", when_used="json")
+    def _write_values(self, value: Any) -> Any:
+        return _jsonable(value)
+
+    # ---- made from a run
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """The result of a concluded run; cheap, since nothing but the outcome is read."""
+        result = cls.__new__(cls)
+        _set(
+            result, "__dict__", {"status": run.status, "success": run.status == "ok", "final_output": run.final_output}
+        )
+        _set(result, "__pydantic_fields_set__", _FIELDS)
+        _set(result, "__pydantic_extra__", None)
+        _set(result, "__pydantic_private__", None)
+        _set(result, "_run", run)
+        _set(result, "_failure", None if run.status == "ok" else failure_of(run))
+        return result
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            build = _BUILDERS.get(name)
+            if build is None:
+                return super().__getattr__(name)
+            # setdefault: whoever of two threads is first makes the value that both keep.
+            return self.__dict__.setdefault(name, build(object.__getattribute__(self, "_run")))
+
+    def _opened(self) -> Self:
+        """Make every field real, in the order of declaration, for code that reads `__dict__`."""
+        values = self.__dict__
+        if len(values) < len(_FIELDS):
+            opened = {name: getattr(self, name) for name in type(self).model_fields}
+            values.clear()
+            values.update(opened)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+        return handler(self._opened())
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]  # as in BaseModel
+        return iter(self._opened().__dict__.items())
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ExecutionResult):
+            other._opened()
+        return super(ExecutionResult, self._opened()).__eq__(other)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return super(ExecutionResult, self._opened()).__getstate__()
+
+    def __copy__(self) -> Self:
+        return super(ExecutionResult, self._opened()).__copy__()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return super(ExecutionResult, self._opened()).__deepcopy__(memo)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield "flow_name", self.flow_name
+        yield "status", self.status
+        yield "final_output", self.final_output
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # equal by value, as every model
+
+    # ---- reading
+
+    def step(self, step_id: str) -> StepRecord:
+        """The record of a step.
+
+        Raises:
+            KeyError: There is no record of that step; it may not have run.
+        """
+        for record in self.execution_log:
+            if record.step_id == step_id:
+                return record
+        known = ", ".join(str(record.step_id) for record in self.execution_log)
+        raise KeyError(f"No record of step '{step_id}'; there are records of: {known or 'no step'}.")
+
+    def raise_for_failure(self) -> Self:
+        """Raise the error of the run, with the original exception as its cause; a successful result returns itself.
+
+        Raises:
+            ChainWeaverError: The failing step lowest in plan order raised it. A result that was read back from JSON
+                has no exception any more and raises FlowExecutionError with the recorded text.
+        """
+        if self.success:
+            return self
+        failure = getattr(self, "_failure", None)
+        if failure is not None:
+            raise failure
+        failed = next((record for record in self.execution_log if record.status == "failed"), None)
+        if failed is None:
+            raise FlowCancelledError(self.flow_name, len(self.execution_log), result=self)
+        raise FlowExecutionError(
+            failed.tool_name, failed.step_index, failed.error_message or failed.error_type or "failed"
+        )
+
+    def canonical_trace(self) -> list[dict[str, Any]]:
+        """The records without what may differ between lanes and schedules: times, lane, and steps that do not count."""
+        return [
+            record.model_dump(exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result"})
+            for record in self.execution_log
+            if not record.surplus and record.status != "cancelled"
+        ]
+
+    def to_mermaid(self, direction: str = "LR") -> str:
+        """The run as a Mermaid graph, coloured by what happened to each step."""
+        from chainweaver.viz import result_to_mermaid
+
+        return result_to_mermaid(self, direction=direction)
+
+    def _repr_html_(self) -> str:
+        """A table of the steps, for notebooks."""
+        from html import escape
+
+        rows = "".join(
+            f"<tr><td>{record.step_index}</td><td>{escape(record.step_id or '')}</td><td>{escape(record.tool_name)}</td>"
+            f"<td>{escape(record.status)}</td><td>{record.duration_ms:.2f} ms</td>"
+            f"<td>{escape(record.error_message or '')}</td></tr>"
+            for record in self.execution_log
+        )
+        head = "<tr><th>#</th><th>step</th><th>tool</th><th>status</th><th>time</th><th>error</th></tr>"
+        title = f"{escape(self.flow_name)} {escape(self.flow_version)}: {escape(self.status)}"
+        return f"<table><caption>{title}</caption>{head}{rows}</table>"
+
+
+_set = object.__setattr__
+_FIELDS = set(ExecutionResult.model_fields)
+
+
+# ---- from a run to fields
+
+
+def failure_of(run: Run) -> ChainWeaverError | None:
+    """The error of a run that did not end well: that of the failing step lowest in plan order."""
+    if run.input_error is not None:
+        return run.input_error
+    if run.failures:
+        return run.details[min(run.failures)].error
+    return run.output_error
+
+
+def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
+    """The record of one step; None when it never started."""
+    status = run.status_of(step.index)
+    if status is None:
+        return None
+    detail = run.details.get(step.index) or _NOTHING_SPECIAL
+    outputs = detail.shown if detail.shown is not None else run.slots[step.index + 1]
+    started, ended = run.started[step.index], run.ended[step.index]
+    return StepRecord(
+        step_index=step.index,
+        tool_name=step.name,
+        inputs=run.inputs[step.index] or {},
+        outputs=outputs if status == "ok" else None,
+        **_error_fields(detail.error),
+        success=status == "ok",
+        started_at=date_of(run, started),
+        ended_at=date_of(run, ended),
+        duration_ms=(ended - started) / 1e6,
+        retry_count=detail.retries,
+        retry_errors=list(detail.retry_errors),
+        skipped=status == "skipped",
+        cached=detail.cached,
+        fallback_used=detail.fallback is not None,
+        fallback_tool_name=detail.fallback,
+        step_id=step.step_id,
+        status=status,
+        lane=run.lane,
+        cache_note=detail.cache_note,
+        by_reference=detail.by_reference,
+        surplus=detail.surplus,
+    )
+
+
+_NOTHING_SPECIAL = Detail()
+
+
+def _error_fields(error: ChainWeaverError | None) -> dict[str, Any]:
+    if error is None:
+        return {}
+    cause = error.__cause__
+    return {
+        "error_type": type(error).__name__,
+        "error_code": error.code,
+        "error_message": str(error),
+        "error_cause": None if cause is None else type(cause).__name__,
+    }
+
+
+def date_of(run: Run, at_ns: int) -> datetime:
+    """A moment on the monotonic clock of a run as an aware date."""
+    # Adding to the epoch keeps microseconds exact where fromtimestamp() would round a float.
+    return EPOCH + timedelta(seconds=run.began_wall, microseconds=(at_ns - run.began_ns) / 1_000)
+
+
+def _log(run: Run) -> list[StepRecord]:
+    found = [record_of(run, step) for step in run.plan.steps]
+    records = [record for record in found if record is not None]
+    if run.input_error is not None:
+        records.insert(0, _border_record(run, -1, run.given, run.input_error))
+    if run.output_error is not None:
+        records.append(_border_record(run, len(run.plan.steps), merged_context(run), run.output_error))
+    return records
+
+
+def _border_record(run: Run, index: int, values: dict[str, Any], error: ChainWeaverError) -> StepRecord:
+    """The record of a value that a flow-level schema refused."""
+    at = date_of(run, run.began_ns if index < 0 else run.now_ns)
+    return StepRecord(
+        step_index=index,
+        tool_name=run.plan.flow_name,
+        inputs=values,
+        success=False,
+        status="failed",
+        started_at=at,
+        ended_at=at,
+        duration_ms=0.0,
+        lane=run.lane,
+        **_error_fields(error),
+    )
+
+
+_BUILDERS: dict[str, Callable[[Run], Any]] = {
+    "trace_schema_version": lambda run: TRACE_SCHEMA_VERSION,
+    "flow_name": lambda run: run.plan.flow_name,
+    "flow_version": lambda run: run.plan.flow_version,
+    "execution_log": _log,
+    "trace_id": lambda run: run.trace_id(),
+    "started_at": lambda run: date_of(run, run.began_ns),
+    "ended_at": lambda run: date_of(run, run.now_ns),
+    "total_duration_ms": lambda run: (run.now_ns - run.began_ns) / 1e6,
+    "cost_report": lambda run: None,
+    "initial_input": lambda run: dict(run.given),
+    "dry_run": lambda run: False,
+    "parent_trace_id": lambda run: None,
+    "partial_output": merged_context,
+    "memory": lambda run: None,
+}
+
+
+class StepPlan(BaseModel):
+    """What `explain_flow` says about one step.
+
+    Attributes:
+        input_sources: Field -> `context['k']`, `context['k'] (UNRESOLVED)` or `literal(<repr>)`; `{"<all>": "context (full)"}`
+            for a tool that takes the whole context.
+        unresolved_keys: Context keys that nobody provides for this input.
+        warnings: What the compiler has to say about the step.
+    """
+
+    step_index: int
+    tool_name: str
+    input_sources: dict[str, str]
+    input_schema: str | None
+    output_schema: str | None
+    unresolved_keys: list[str] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+
+
+class ExecutionPlan(BaseModel):
+    """What a flow would do with an input, step by step, without running it.
+
+    Attributes:
+        final_context_shape: Context key -> type, as far as schemas tell.
+        all_resolvable: Every input of every step has a source.
+    """
+
+    flow_name: str
+    step_count: int
+    steps: list[StepPlan]
+    final_context_shape: dict[str, str]
+    all_resolvable: bool
