@@ -1,11 +1,11 @@
 """The plan: everything about a flow that can be known before it runs, bound and frozen.
 
-A `Plan` is built by `chainweaver.compiler` and read by `chainweaver._execution`. It holds plain data and bound callables
-(validators, readers, tool functions, fingerprint functions) without knowing whence they came; nothing here runs, waits,
-looks anything up or imports a room above. One plan serves any number of runs, from any thread or task.
+A `Plan` is built by `chainweaver.compiler` and read by `chainweaver._execution`. It holds plain data and bound
+callables (validators, readers, tool functions, fingerprint functions) without knowing whence they came; nothing here
+runs, waits, looks anything up or imports a room above. One plan serves any number of runs, from any thread or task.
 
-Values of a run live in slots: slot 0 is the initial context, slot `i + 1` the merged output of step `i` in plan order, the
-last slot the dynamic parameters.
+Values of a run live in slots: slot 0 is the initial context, slot `i + 1` the merged output of step `i` in plan order,
+the last slot the dynamic parameters.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class PlannedStep:
         fault: Makes the error with which the step fails when the run reaches it; None for a sound step.
         on_error: "fail", "skip" or "fallback".
         rename: `(context key, output key)` pairs applied at the merge, None for all outputs under their own names.
-        rivals: Steps that may write a key of this one and so decide, by plan order, whether it collides. Siblings of one
-            level always; under the collision policy "error" every earlier writer.
+        rivals: Steps that may write a key of this one and so decide, by plan order, whether it collides. Siblings of
+            one level always; under the collision policy "error" every earlier writer.
         guards_input: Under the collision policy "error" the initial context counts as a rival too.
         dynamic_fields: Inputs that are fed by dynamic parameters and therefore never shown.
         plain: No policy of any kind: the step may take the short path.
@@ -172,9 +172,10 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A flow-level schema: the model's name and its bound validator."""
+    """A flow-level schema: the model, its name and its bound validator."""
 
     schema_name: str
+    model: Any
     validate: Validate
     open: Callable[[Any], dict[str, Any]]
     scalars: bool
@@ -212,6 +213,10 @@ class Plan:
     unsupported: tuple[str, ...] = ()
     writes: frozenset[str] | None = None
     names: Mapping[str, int] = field(default_factory=dict)
+
+    def tool_hashes(self) -> dict[str, str]:
+        """Schema hash by tool name, for the tools that steps name."""
+        return {step.tool.name: step.tool.schema_hash() for step in self.steps if step.tool is not None}
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -329,6 +329,9 @@ _NOTHING_SPECIAL = Detail()
 def _error_fields(error: ChainWeaverError | None) -> dict[str, Any]:
     if error is None:
         return {}
+    stored = getattr(error, "stored", None)
+    if stored is not None:  # read back from a checkpoint, where there are no exceptions
+        return dict(stored)
     cause = error.__cause__
     return {
         "error_type": type(error).__name__,

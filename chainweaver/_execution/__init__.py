@@ -1,7 +1,7 @@
 """The run core: what happens next in a run, decided here once for every lane.
 
-A `Run` is told what happened and answers with commands. Nothing in this room calls a tool, waits, reads a clock, opens a
-file, logs or draws a random number; lanes perform the commands and stamp the times. Called by the lanes and by the
+A `Run` is told what happened and answers with commands. Nothing in this room calls a tool, waits, reads a clock, opens
+a file, logs or draws a random number; lanes perform the commands and stamp the times. Called by the lanes and by the
 executor, from one thread at a time per run.
 """
 

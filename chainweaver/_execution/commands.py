@@ -53,7 +53,7 @@ class Sleep:
 class Lookup:
     """Ask the step cache. Reply: the stored output fields, or a `Lead` when this run has to compute them.
 
-    While another run computes the same key the lane waits for it, at most `timeout_s`, and throws `TimedOut` after that.
+    While another run computes the same key the lane waits for it, at most `timeout_s`, and then throws `TimedOut`.
     """
 
     __slots__ = ("tool", "digest", "timeout_s")

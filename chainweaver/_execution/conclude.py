@@ -1,23 +1,23 @@
 """The two ends of a run: its input taken in, and its slots folded into an output and a status.
 
-Called once per run each, before the first command and when none is in flight any more. Pure but for the run itself: collisions are left in the run
-for the executor to log or raise.
+Called once per run each, before the first command and when none is in flight any more. Pure but for the run itself:
+collisions are left in the run for the executor to log or raise.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chainweaver.exceptions import ChainWeaverError, SchemaValidationError
 from chainweaver._execution.life import violations
 from chainweaver._execution.merge import merge_step_outputs
 from chainweaver._execution.trace import SCALARS
+from chainweaver.exceptions import ChainWeaverError, SchemaValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chainweaver.plan import Gate
     from chainweaver._execution.run import Run
+    from chainweaver.plan import Gate
 
 
 def take_input(run: Run) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from chainweaver._execution.commands import Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
 from chainweaver.exceptions import (
     ChainWeaverError,
     CheckpointEncodeError,
@@ -21,14 +22,13 @@ from chainweaver.exceptions import (
     ToolTimeoutError,
 )
 from chainweaver.plan import KeyMissing, NoFingerprint
-from chainweaver._execution.commands import Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from chainweaver.plan import PlannedRetry, PlannedStep, PlannedTool
     from chainweaver._execution.commands import Command, StepLife
     from chainweaver._execution.run import Run
+    from chainweaver.plan import PlannedRetry, PlannedStep, PlannedTool
 
     Fields = Generator[Command, Any, dict[str, Any]]
 
@@ -53,10 +53,10 @@ def obtain(run: Run, step: PlannedStep) -> StepLife:
         given = yield from take_inputs(run, step)
         try:
             return (yield from primary_outputs(run, step, given))
-        except ChainWeaverError as error:
+        except ChainWeaverError as first:
             if step.on_error != "fallback":
                 raise
-            return (yield from fallback_outputs(run, step, given, error))
+            return (yield from fallback_outputs(run, step, given, first))
     except RunCancelled:
         run.cancel(step)
         raise

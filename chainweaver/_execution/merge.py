@@ -50,7 +50,8 @@ def merge_step_outputs(
         The collisions in plan order. Work is proportional to the number of new keys, never to the size of the context.
 
     >>> context = {"a": 1}
-    >>> merge_step_outputs(context, [StepOutput(0, "double", {"b": 2}), StepOutput(1, "reset", {"a": 0})], policy="warn")
+    >>> outputs = [StepOutput(0, "double", {"b": 2}), StepOutput(1, "reset", {"a": 0})]
+    >>> merge_step_outputs(context, outputs, policy="warn")
     [Collision(step_index=1, step_name='reset', keys=('a',))]
     >>> context
     {'a': 0, 'b': 2}

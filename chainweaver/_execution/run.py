@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from chainweaver.plan import ToolContext
 from chainweaver._execution.commands import Invoke, PlainCall, RunCancelled
+from chainweaver.plan import ToolContext
 
 if TYPE_CHECKING:
-    from chainweaver.exceptions import ChainWeaverError
-    from chainweaver.plan import Plan, PlannedStep, PlannedTool
     from chainweaver._execution.merge import Collision
     from chainweaver._execution.trace import Capture
+    from chainweaver.exceptions import ChainWeaverError
+    from chainweaver.plan import Plan, PlannedStep, PlannedTool
 
 StepStatus: TypeAlias = Literal["ok", "failed", "skipped", "cancelled"]
 RunStatus: TypeAlias = Literal["running", "ok", "failed", "cancelled", "waiting"]

@@ -12,16 +12,16 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from chainweaver.exceptions import RunProtocolError
 from chainweaver._execution.commands import Invoke, RunCancelled, Save, Settle, Tell
 from chainweaver._execution.life import commit, obtain
+from chainweaver.exceptions import RunProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chainweaver.plan import PlannedStep
     from chainweaver._execution.commands import Command, StepLife
     from chainweaver._execution.run import Run
+    from chainweaver.plan import PlannedStep
 
 
 Resume: TypeAlias = "Callable[[], Command]"

@@ -1,7 +1,7 @@
 """What records keep of a value: a snapshot, a reference or a summary.
 
-A capture turns a dict of live values into what a record shows, and names the fields that it kept by reference. Pure; the
-executor chooses one per run, and steps that hold scalars only never call it.
+A capture turns a dict of live values into what a record shows, and names the fields that it kept by reference. Pure;
+the executor chooses one per run, and steps that hold scalars only never call it.
 """
 
 from __future__ import annotations

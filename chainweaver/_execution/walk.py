@@ -13,9 +13,9 @@ from chainweaver._execution.commands import RunCancelled
 from chainweaver._execution.life import call_error, live, mapping_error, schema_error
 
 if TYPE_CHECKING:
-    from chainweaver.plan import PlannedStep, PlannedTool
     from chainweaver._execution.commands import RunWalk
     from chainweaver._execution.run import Run
+    from chainweaver.plan import PlannedStep, PlannedTool
 
 READING, CHECKING, CALLING, OPENING = range(4)
 

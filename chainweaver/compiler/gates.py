@@ -140,4 +140,4 @@ def gate_of(model: type[BaseModel] | None) -> Gate | None:
     """A flow-level schema, bound."""
     if model is None:
         return None
-    return Gate(model.__qualname__, validator_of(model), opener_of(model), scalars_only(model))
+    return Gate(model.__qualname__, model, validator_of(model), opener_of(model), scalars_only(model))

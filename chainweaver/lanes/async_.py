@@ -21,7 +21,7 @@ from chainweaver.lanes.drive import Carrier, drive
 from chainweaver.lanes.sync import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from chainweaver._execution.run import Run
     from chainweaver._execution.schedule import StepRun
@@ -214,3 +214,28 @@ class _TaskCrowd:
     def _token_cancelled(self) -> None:
         for step_run in self.carrier.cancel("token"):
             self.spawn(step_run)
+
+
+def start_task(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine in a task of its own on the loop that is running now, with the contextvars of the caller.
+
+    For streams: an async generator must not hold a task group open between two items, since its reader may go on in
+    another task, or never.
+    """
+    token = current_token()
+    if "trio" in token.backend_class.__module__:
+        import contextvars
+
+        import trio
+
+        trio.lowlevel.spawn_system_task(work, context=contextvars.copy_context())
+        return
+    import asyncio
+
+    task = asyncio.get_running_loop().create_task(work())
+    # The loop keeps weak references only.
+    _TASKS.add(task)
+    task.add_done_callback(_TASKS.discard)
+
+
+_TASKS: set[Any] = set()

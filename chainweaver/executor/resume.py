@@ -1,0 +1,233 @@
+"""Checkpoints as the executor uses them: opened when a run begins, compared and filled in when one goes on.
+
+Called by the facade only. What a snapshot holds is said in `checkpoint`, what a step does with it in the run core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from chainweaver._execution.run import Run
+from chainweaver.checkpoint import ExecutionSnapshot
+from chainweaver.exceptions import (
+    ChainWeaverError,
+    CheckpointDriftError,
+    CheckpointEncodeError,
+    CheckpointerNotConfiguredError,
+    FlowExecutionError,
+    FlowNotFoundError,
+)
+from chainweaver.lanes.services import CheckpointService, Services
+from chainweaver.objects import PlainEncodeError, RestoreError, bind_reduce, bind_restore
+
+if TYPE_CHECKING:
+    from chainweaver.checkpoint import Checkpointer, StepDelta
+    from chainweaver.executor.facade import Call, FlowExecutor, Prepared, _Bound
+    from chainweaver.plan import Plan, PlannedStep
+
+# ---- a run begins
+
+
+def open_checkpoint(run: Run, services: Services, checkpointer: Checkpointer) -> None:
+    """Save the snapshot that the steps of a run are appended to; what cannot be saved fails the run at its input (R16)."""
+    plan = run.plan
+    try:
+        snapshot = ExecutionSnapshot(
+            trace_id=run.trace_id(),
+            flow_name=plan.flow_name,
+            flow_version=plan.flow_version,
+            flow_digest=plan.digest,
+            initial_input=_reduced_input(run, checkpointer),
+            started_at=datetime.fromtimestamp(run.began_wall, timezone.utc),
+            tool_schema_hashes=plan.tool_hashes(),
+            step_fingerprints={step.step_id: step.fingerprint() for step in plan.steps},
+            level_sizes=_level_sizes(plan),
+            output_mappings={step.step_id: dict(step.rename) for step in plan.steps if step.rename is not None},
+        )
+        services.checkpoints = CheckpointService(checkpointer, run, snapshot)
+        checkpointer.save(snapshot)
+    except ChainWeaverError as exc:
+        run.input_error = exc
+    except Exception as exc:
+        error = FlowExecutionError(plan.flow_name, -1, f"checkpoint: {type(exc).__name__}: {exc}")
+        error.__cause__ = exc
+        run.input_error = error
+    else:
+        run.saving = True
+
+
+def _reduced_input(run: Run, checkpointer: Checkpointer) -> dict[str, Any]:
+    initial = run.slots[0] or {}
+    if not getattr(checkpointer, "wants_plain", False):
+        return initial
+    try:
+        return bind_reduce(_input_model(run.plan))(initial)
+    except PlainEncodeError as exc:
+        raise CheckpointEncodeError(run.plan.flow_name, -1, exc.key, str(exc)) from exc
+
+
+def _input_model(plan: Plan) -> type[BaseModel]:
+    # BaseModel itself declares no field: then every value has to be plain.
+    return BaseModel if plan.input_gate is None else plan.input_gate.model
+
+
+def _level_sizes(plan: Plan) -> tuple[int, ...]:
+    sizes: dict[int, int] = {}
+    for step in plan.steps:
+        sizes[step.level] = sizes.get(step.level, 0) + 1
+    return tuple(sizes.values())
+
+
+# ---- a run goes on
+
+
+def stored_run(
+    executor: FlowExecutor,
+    trace_id: str,
+    force: bool,
+    migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None,
+) -> tuple[ExecutionSnapshot, Prepared]:
+    """The snapshot of a run and the flow it belongs to, after they were compared.
+
+    Raises:
+        CheckpointerNotConfiguredError: The executor has no checkpointer.
+        CheckpointNotFoundError: Nothing is stored for this run.
+        CheckpointDriftError: They do not fit any more, and `force` does not say to go on anyway.
+    """
+    if executor._checkpointer is None:
+        raise CheckpointerNotConfiguredError(fix="pass checkpointer= to FlowExecutor")
+    snapshot = executor._checkpointer.load(trace_id)
+    if migrate is not None:
+        snapshot = migrate(snapshot)
+    try:
+        prepared = executor._prepare(snapshot.flow_name, snapshot.flow_version)
+    except FlowNotFoundError as exc:
+        raise _gone(executor, snapshot) from exc
+    if not force:
+        refuse_drift(prepared.plan, snapshot)
+    return snapshot, prepared
+
+
+def _gone(executor: FlowExecutor, snapshot: ExecutionSnapshot) -> CheckpointDriftError:
+    name, version = snapshot.flow_name, snapshot.flow_version
+    try:
+        versions = executor.registry.list_flow_versions(name)
+    except FlowNotFoundError:
+        versions = []
+    if versions:
+        detail = f"flow version changed: '{name}' {version} is gone, there is {', '.join(versions)}"
+    else:
+        detail = f"flow '{name}' {version} is no longer registered"
+    return CheckpointDriftError(
+        snapshot.trace_id, detail, fix=f"register '{name}' {version} again, or start the run anew"
+    )
+
+
+def refuse_drift(plan: Plan, snapshot: ExecutionSnapshot) -> None:
+    """Compare the executed prefix with the flow (R33): later steps may change freely.
+
+    Raises:
+        CheckpointDriftError: Names every executed step that changed, and how.
+    """
+    hashes = plan.tool_hashes()
+    changes = [change for delta in snapshot.steps if (change := _change_of(plan, delta, snapshot, hashes)) is not None]
+    if changes:
+        raise CheckpointDriftError(
+            snapshot.trace_id, "; ".join(changes), flow_name=plan.flow_name, flow_version=plan.flow_version
+        )
+
+
+def _change_of(plan: Plan, delta: StepDelta, snapshot: ExecutionSnapshot, hashes: Mapping[str, str]) -> str | None:
+    index = plan.names.get(delta.step_id)
+    if index is None:
+        return f"executed step '{delta.step_id}' is no longer part of the flow"
+    step = plan.steps[index]
+    if step.tool is None:
+        return f"tool '{step.name}' of executed step '{delta.step_id}' is no longer registered"
+    if delta.tool_name != step.name:
+        return f"executed step '{delta.step_id}' calls tool '{step.name}' instead of '{delta.tool_name}'"
+    before = snapshot.tool_schema_hashes.get(delta.tool_name)
+    if before is not None and before != hashes.get(delta.tool_name):
+        return f"tool '{delta.tool_name}' of executed step '{delta.step_id}': schema_hash changed"
+    if delta.fingerprint and delta.fingerprint != step.fingerprint():
+        return f"the definition of executed step '{delta.step_id}' changed"
+    return None
+
+
+def prefill(
+    executor: FlowExecutor, bound: _Bound, plan: Plan, snapshot: ExecutionSnapshot, call: Call
+) -> tuple[Run, Services, Any]:
+    """A run in which the stored steps have their outcome already."""
+    runtime, checkpointer = bound.runtime, executor._checkpointer
+    assert checkpointer is not None, "only a stored run is prefilled"
+    run = bound.new_run(plan, _restored_input(plan, snapshot), runtime.now_ns(), bound.capture, runtime.new_id)
+    run.began_wall = runtime.wall_time()
+    run.trace_id(snapshot.trace_id)
+    run.resumed = run.saving = True
+    services = bound.new_services(run, runtime)
+    services.checkpoints = CheckpointService(checkpointer, run, snapshot)
+    bound.take_input(run)
+    executor._attend(run, services, bound, call)
+    for delta in snapshot.steps:
+        index = plan.names.get(delta.step_id)
+        if index is not None:
+            _fill_in(run, plan.steps[index], delta)
+    if services.listeners is not None:
+        bound.tell_start(run, services)
+    return run, services, call.cancel_token
+
+
+def _restored_input(plan: Plan, snapshot: ExecutionSnapshot) -> dict[str, Any]:
+    try:
+        return bind_restore(_input_model(plan))(snapshot.initial_input)
+    except RestoreError as exc:
+        raise CheckpointDriftError(snapshot.trace_id, f"initial input: {exc}") from exc
+
+
+def _fill_in(run: Run, step: PlannedStep, delta: StepDelta) -> None:
+    """Give a step the outcome that was stored; its inputs follow from what is filled in before it."""
+    index = step.index
+    run.started[index] = run.began_ns + int((delta.started_at - run.began_wall) * 1e9)
+    run.ended[index] = run.started[index] + delta.duration_ns
+    try:
+        run.show_inputs(step, step.read(run.slots))
+    except Exception:  # dynamic parameters need not be passed again for steps that do not run again
+        run.inputs[index] = {}
+    if delta.outputs is not None:
+        _fill_outputs(run, step, delta)
+    if delta.error is None and delta.attempts == 1 and not (delta.cached or delta.retry_errors):
+        return
+    detail = run.detail(index)
+    detail.cached = delta.cached
+    detail.retries = max(delta.attempts - 1, 0)
+    detail.retry_errors = delta.retry_errors
+    detail.fallback = delta.fallback_tool_name
+    if delta.status == "skipped":
+        run.skip(step, _stored_error(step, delta))
+
+
+def _fill_outputs(run: Run, step: PlannedStep, delta: StepDelta) -> None:
+    tool = step.fallback if delta.fallback_tool_name is not None else step.tool
+    outputs = delta.outputs or {}
+    if tool is not None:
+        try:
+            outputs = bind_restore(tool.output_model)(outputs)
+        except RestoreError as exc:
+            raise CheckpointDriftError(run.trace_id(), f"outputs of step '{step.step_id}': {exc}") from exc
+        if not tool.scalar_outputs:
+            run.show_outputs(step, outputs)
+    merged = outputs if step.rename is None else {key: outputs[name] for key, name in step.rename if name in outputs}
+    run.slots[step.index + 1] = merged
+
+
+def _stored_error(step: PlannedStep, delta: StepDelta) -> ChainWeaverError:
+    """The error of a skipped step, as far as a store can tell of it."""
+    error_type, code, message, cause = delta.error or ("FlowExecutionError", "E006", "skipped", None)
+    error = FlowExecutionError(step.name, step.index, message)
+    facts = {"error_type": error_type, "error_code": code, "error_message": message, "error_cause": cause}
+    vars(error)["stored"] = facts
+    return error
