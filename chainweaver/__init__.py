@@ -109,6 +109,7 @@ if TYPE_CHECKING:
         flow_to_dict as flow_to_dict,
         flow_to_json as flow_to_json,
         flow_to_yaml as flow_to_yaml,
+        load_flow_file as load_flow_file,
     )
     from chainweaver.observe import (
         BaseMiddleware as BaseMiddleware,
@@ -288,6 +289,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "flow_to_dict",
         "flow_to_json",
         "flow_to_yaml",
+        "load_flow_file",
     ),
     "chainweaver.viz": (
         "flow_to_ascii",
