@@ -195,6 +195,7 @@ class Plan:
         project: Merged context -> final output, None for the whole context.
         dynamic_params: Names that callers may pass beside the input.
         unsupported: Constructs that no lane can run, one sentence each.
+        empty_slots: What follows slot 0 at the beginning of a run: None per step, and no dynamic parameters.
         writes: All keys the steps may write, None when a step's outputs are open.
     """
 
@@ -203,6 +204,7 @@ class Plan:
     digest: str
     steps: tuple[PlannedStep, ...]
     rows: tuple[Row, ...]
+    empty_slots: Slots
     input_gate: Gate | None
     context_gate: Gate | None
     output_gate: Gate | None

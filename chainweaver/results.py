@@ -124,8 +124,8 @@ class ExecutionResult(BaseModel):
     {'double': 42}
     """
 
-    # `_run` is read while a field is missing, `_failure` survives for raise_for_failure().
-    __slots__ = ("_failure", "_run")
+    # The run that missing fields are made from; a result that was read from JSON has none.
+    __slots__ = ("_run",)
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     trace_schema_version: str = TRACE_SCHEMA_VERSION
@@ -156,14 +156,9 @@ class ExecutionResult(BaseModel):
     def of(cls, run: Run) -> Self:
         """The result of a concluded run; cheap, since nothing but the outcome is read."""
         result = cls.__new__(cls)
-        _set(
-            result, "__dict__", {"status": run.status, "success": run.status == "ok", "final_output": run.final_output}
-        )
-        _set(result, "__pydantic_fields_set__", _FIELDS)
-        _set(result, "__pydantic_extra__", None)
-        _set(result, "__pydantic_private__", None)
+        status = run.status
+        _set(result, "__dict__", {"status": status, "success": status == "ok", "final_output": run.final_output})
         _set(result, "_run", run)
-        _set(result, "_failure", None if run.status == "ok" else failure_of(run))
         return result
 
     if not TYPE_CHECKING:
@@ -171,7 +166,7 @@ class ExecutionResult(BaseModel):
         def __getattr__(self, name: str) -> Any:
             build = _BUILDERS.get(name)
             if build is None:
-                return super().__getattr__(name)
+                return _internal(self, name) if name in _INTERNAL else super().__getattr__(name)
             # setdefault: whoever of two threads is first makes the value that both keep.
             return self.__dict__.setdefault(name, build(object.__getattribute__(self, "_run")))
 
@@ -179,9 +174,7 @@ class ExecutionResult(BaseModel):
         """Make every field real, in the order of declaration, for code that reads `__dict__`."""
         values = self.__dict__
         if len(values) < len(_FIELDS):
-            opened = {name: getattr(self, name) for name in type(self).model_fields}
-            values.clear()
-            values.update(opened)
+            _set(self, "__dict__", {name: getattr(self, name) for name in type(self).model_fields})
         return self
 
     @model_serializer(mode="wrap")
@@ -235,7 +228,8 @@ class ExecutionResult(BaseModel):
         """
         if self.success:
             return self
-        failure = getattr(self, "_failure", None)
+        run: Run | None = getattr(self, "_run", None)
+        failure = None if run is None else failure_of(run)
         if failure is not None:
             raise failure
         failed = next((record for record in self.execution_log if record.status == "failed"), None)
@@ -275,6 +269,20 @@ class ExecutionResult(BaseModel):
 
 
 _set = object.__setattr__
+_INTERNAL = {
+    "__pydantic_fields_set__": lambda: set(_FIELDS),
+    "__pydantic_extra__": lambda: None,
+    "__pydantic_private__": lambda: None,
+}
+
+
+def _internal(result: ExecutionResult, name: str) -> Any:
+    """What Pydantic keeps beside the fields; filled in only when Pydantic asks, since most results are just read."""
+    value = _INTERNAL[name]()
+    _set(result, name, value)
+    return value
+
+
 _FIELDS = set(ExecutionResult.model_fields)
 
 

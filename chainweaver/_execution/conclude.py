@@ -55,9 +55,17 @@ def conclude(run: Run) -> None:
 
 def merged_context(run: Run) -> dict[str, Any]:
     """The initial context and the outputs of all steps that count, folded in plan order."""
-    initial = run.slots[0]
-    context = dict(initial) if initial is not None else {}
-    run.collisions = merge_step_outputs(context, _outputs(run), policy="overwrite")
+    initial, *outputs, _ = run.slots
+    context = dict(initial or ())
+    size = len(context)
+    for values in outputs:
+        if values is not None:
+            context.update(values)
+            size += len(values)
+    if len(context) != size:
+        # Some keys met. Folding again and looking is the rare case; counting costs a third of looking.
+        context = dict(initial or ())
+        run.collisions = merge_step_outputs(context, _outputs(run), policy="overwrite")
     return context
 
 

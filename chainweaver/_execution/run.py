@@ -9,7 +9,7 @@ record that a user sees is made from these when somebody opens the execution log
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from chainweaver._execution.commands import Invoke, PlainCall, RunCancelled
@@ -86,72 +86,41 @@ class Run:
         resumed: Some steps had their outcome before this run began.
     """
 
-    __slots__ = (
-        "plan",
-        "slots",
-        "inputs",
-        "started",
-        "ended",
-        "details",
-        "now_ns",
-        "failures",
-        "input_error",
-        "output_error",
-        "collisions",
-        "collided",
-        "cancelled",
-        "status",
-        "final_output",
-        "listening",
-        "caching",
-        "saving",
-        "deadline_ns",
-        "capture",
-        "new_id",
-        "resumed",
-        "given",
-        "lane",
-        "began_ns",
-        "began_wall",
-        "_trace_id",
-    )
+    # What most runs never change lives on the class: filling it in per run would cost as much as a step.
+    input_error: ChainWeaverError | None = None
+    output_error: ChainWeaverError | None = None
+    collisions: Sequence[Collision] = ()
+    collided: int | None = None
+    cancelled: RunCancelled | None = None
+    status: RunStatus = "running"
+    final_output: dict[str, Any] | None = None
+    listening = caching = saving = resumed = False
+    deadline_ns: int | None = None
+    lane = "sync"
+    _trace_id: str | None = None
 
     def __init__(
         self,
         plan: Plan,
         initial: dict[str, Any],
         now_ns: int,
+        began_wall: float,
         capture: Capture,
         new_id: Callable[[], str],
-        dynamic: Mapping[str, Any] = NO_VALUES,
     ) -> None:
         size = len(plan.steps)
         self.plan = plan
-        slots: list[dict[str, Any] | None] = [None] * (size + 2)
-        slots[0] = initial
-        slots[-1] = dict(dynamic) if dynamic else NO_VALUES
-        self.slots = slots
+        self.slots: list[dict[str, Any] | None] = [initial, *plan.empty_slots]
         self.inputs: list[dict[str, Any] | None] = [None] * size
         self.started = [0] * size
         self.ended = [0] * size
         self.details: dict[int, Detail] = {}
-        self.now_ns = self.began_ns = now_ns
         self.failures: list[int] = []
-        self.input_error: ChainWeaverError | None = None
-        self.output_error: ChainWeaverError | None = None
-        self.collisions: list[Collision] = []
-        self.collided: int | None = None
-        self.cancelled: RunCancelled | None = None
-        self.status: RunStatus = "running"
-        self.final_output: dict[str, Any] | None = None
-        self.listening = self.caching = self.saving = self.resumed = False
-        self.deadline_ns: int | None = None
+        self.now_ns = self.began_ns = now_ns
+        self.began_wall = began_wall
         self.capture = capture
         self.new_id = new_id
         self.given = initial
-        self.lane = "sync"
-        self.began_wall = 0.0
-        self._trace_id: str | None = None
 
     def trace_id(self, known: str | None = None) -> str:
         """The id of the run, made when somebody first asks; `known` sets it for a run that goes on."""

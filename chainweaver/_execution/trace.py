@@ -17,35 +17,6 @@ Capture: TypeAlias = Callable[[dict[str, Any]], Captured]
 SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
 
 
-class _OverBudget(Exception):
-    """The copy would hold more items than the trace may copy."""
-
-
-class _Copier:
-    """Copies plain containers of one step, as long as the budget lasts."""
-
-    __slots__ = ("budget", "foreign")
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.foreign = False
-
-    def copy(self, value: Any, depth: int) -> Any:
-        kind = type(value)
-        if kind in SCALARS:
-            return value
-        if kind is not dict and kind is not list and kind is not tuple and kind is not set:
-            self.foreign = True
-            return value
-        self.budget -= len(value)
-        # Containers that hold themselves run out of depth before they run out of budget.
-        if self.budget < 0 or depth > 32:
-            raise _OverBudget
-        if kind is dict:
-            return {key: self.copy(item, depth + 1) for key, item in value.items()}
-        return kind([self.copy(item, depth + 1) for item in value])
-
-
 def capture_within(limit: int) -> Capture:
     """A capture that deep-copies plain containers of up to `limit` items per call and keeps the rest by reference.
 
@@ -55,27 +26,52 @@ def capture_within(limit: int) -> Capture:
     """
 
     def capture(values: dict[str, Any]) -> Captured:
-        shown: dict[str, Any] = {}
-        by_reference: list[str] = []
-        copier = _Copier(limit)
+        shown = dict(values)
+        by_reference: tuple[str, ...] = ()
+        budget = limit
         for name, value in values.items():
             if type(value) in SCALARS:
-                shown[name] = value
                 continue
-            before = copier.budget
-            copier.foreign = False
-            try:
-                shown[name] = copier.copy(value, 0)
-            except _OverBudget:
-                # A field that does not fit gives its share back, so that smaller ones after it are still copied.
-                copier.budget = before
-                copier.foreign = True
-                shown[name] = value
-            if copier.foreign:
-                by_reference.append(name)
-        return shown, tuple(by_reference)
+            # Looking before copying: a value that does not fit costs at most a look at `limit` items.
+            left = _budget_after(value, budget, 0)
+            if left < 0:
+                by_reference += (name,)
+            else:
+                budget = left
+                shown[name] = _copied(value)
+        return shown, by_reference
 
     return capture
+
+
+def _budget_after(value: Any, budget: int, depth: int) -> int:
+    """What is left of the budget after copying a value; -1 when it does not fit, or holds what is not plain.
+
+    Containers that hold themselves run out of depth, or of budget.
+    """
+    kind = type(value)
+    if kind is dict:
+        value = value.values()
+    elif kind is not list and kind is not tuple and kind is not set:
+        return -1
+    budget -= len(value)
+    if budget < 0 or depth > 32:
+        return -1
+    for item in value:
+        if type(item) not in SCALARS:
+            budget = _budget_after(item, budget, depth + 1)
+            if budget < 0:
+                return -1
+    return budget
+
+
+def _copied(value: Any) -> Any:
+    kind = type(value)
+    if kind in SCALARS:
+        return value
+    if kind is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    return kind([_copied(item) for item in value])
 
 
 def reference_only(values: dict[str, Any]) -> Captured:

@@ -214,6 +214,7 @@ class _Build:
             digest=flow_digest(flow),
             steps=steps,
             rows=tuple(_row(step) for step in steps),
+            empty_slots=[*[None] * len(steps), {}],
             input_gate=gate_of(self.input_schema),
             context_gate=gate_of(self._schema("context")),
             output_gate=gate_of(self._schema("output")),

@@ -168,6 +168,7 @@ class FlowExecutor:
         self._delete_on_success = delete_on_success
         self._bound: _Bound | None = None
         self._listeners: Listeners | None = None
+        self._unattended = True
         self._listen_to(self._settings["middleware"])
         for flow in flows:
             self.registry.register_flow(flow)
@@ -214,12 +215,12 @@ class FlowExecutor:
 
     def _listen_to(self, middleware: tuple[object, ...]) -> None:
         self._settings["middleware"] = middleware
-        if not middleware:
-            self._listeners = None
-            return
-        from chainweaver.observe import Listeners
+        self._listeners = None
+        if middleware:
+            from chainweaver.observe import Listeners
 
-        self._listeners = Listeners(middleware) or None
+            self._listeners = Listeners(middleware) or None
+        self._unattended = not (self._listeners or self._checkpointer or self._settings["step_cache"])
 
     def with_replaced_tools(self, tools: Iterable[Tool]) -> FlowExecutor:
         """An executor with the same flows and settings, in which these tools replace those of the same names."""
@@ -473,15 +474,18 @@ class FlowExecutor:
         self, plan: Plan, initial_input: Mapping[str, Any], bound: _Bound, call: Call | None
     ) -> tuple[Run, Services, CancellationToken | None]:
         """A run that is about to start its first step."""
-        runtime = bound.runtime
-        if type(initial_input) is not dict and not isinstance(initial_input, Mapping):
+        if not isinstance(initial_input, Mapping):
             raise TypeError(
                 f"initial_input has to be a mapping of context keys to values, not {type(initial_input).__name__}."
             )
-        run = bound.new_run(plan, dict(initial_input), runtime.now_ns(), bound.capture, runtime.new_id)
-        run.began_wall = runtime.wall_time()
+        runtime = bound.runtime
+        run = bound.new_run(
+            plan, dict(initial_input), runtime.now_ns(), runtime.wall_time(), bound.capture, runtime.new_id
+        )
         services = bound.new_services(run, runtime)
         bound.take_input(run)
+        if call is None and self._unattended:
+            return run, services, None
         self._attend(run, services, bound, call)
         if self._checkpointer is not None and run.input_error is None:
             from chainweaver.executor.resume import open_checkpoint

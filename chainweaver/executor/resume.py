@@ -164,8 +164,14 @@ def prefill(
     """A run in which the stored steps have their outcome already."""
     runtime, checkpointer = bound.runtime, executor._checkpointer
     assert checkpointer is not None, "only a stored run is prefilled"
-    run = bound.new_run(plan, _restored_input(plan, snapshot), runtime.now_ns(), bound.capture, runtime.new_id)
-    run.began_wall = runtime.wall_time()
+    run = bound.new_run(
+        plan,
+        _restored_input(plan, snapshot),
+        runtime.now_ns(),
+        runtime.wall_time(),
+        bound.capture,
+        runtime.new_id,
+    )
     run.trace_id(snapshot.trace_id)
     run.resumed = run.saving = True
     services = bound.new_services(run, runtime)
