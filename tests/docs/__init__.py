@@ -1,0 +1,1 @@
+"""Tests of the pages: their code runs, their links lead somewhere, their clauses are proven."""
