@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 def live(run: Run, step: PlannedStep) -> StepLife:
     """Take a step from its inputs to its outcome and commit it."""
     merged = yield from obtain(run, step)
-    return (yield from commit(run, step, merged))
+    if needs_commit(run, step):
+        return (yield from commit(run, step, merged))
+    run.keep(step, merged)
+    return merged
 
 
 def obtain(run: Run, step: PlannedStep) -> StepLife:
@@ -47,18 +50,24 @@ def obtain(run: Run, step: PlannedStep) -> StepLife:
     """
     run.started[step.index] = run.now_ns
     try:
-        run.check_deadline()
-        if run.saving:
-            refuse_secrets(step)
-        given = yield from take_inputs(run, step)
+        if run.deadline_ns is not None:
+            run.check_deadline()
+        given, problem = take_inputs(run, step)
+        if run.listening:
+            yield Tell("step_start", step)
+        if problem is not None:
+            raise problem
         try:
-            return (yield from primary_outputs(run, step, given))
+            return (yield from outputs_of(run, step, step.tool, given))
         except ChainWeaverError as first:
             if step.on_error != "fallback":
                 raise
-            return (yield from fallback_outputs(run, step, given, first))
+            stand_in(run, step, first)
+            return (yield from outputs_of(run, step, step.fallback, given))
     except RunCancelled:
         run.cancel(step)
+        if run.listening:
+            yield Tell("step_end", step)
         raise
     except Exception as exc:
         error = domain_error(step, exc)
@@ -67,6 +76,11 @@ def obtain(run: Run, step: PlannedStep) -> StepLife:
         else:
             run.fail(step, error)
         return None
+
+
+def needs_commit(run: Run, step: PlannedStep) -> bool:
+    """Whether making an outcome count takes more than keeping it."""
+    return bool(run.saving or run.listening or step.guards_input or step.rivals or run.failures)
 
 
 def commit(run: Run, step: PlannedStep, merged: dict[str, Any] | None) -> StepLife:
@@ -79,7 +93,8 @@ def commit(run: Run, step: PlannedStep, merged: dict[str, Any] | None) -> StepLi
         if merged is not None and run.is_surplus(step):
             run.set_aside(step, merged)
         elif merged is not None:
-            check_rivals(run, step, merged)
+            if step.rivals or step.guards_input:
+                check_rivals(run, step, merged)
             run.slots[step.index + 1] = merged
         if run.saving and run.status_of(step.index) in ("ok", "skipped") and not run.is_surplus(step):
             yield Save(step, merged)
@@ -95,34 +110,24 @@ def commit(run: Run, step: PlannedStep, merged: dict[str, Any] | None) -> StepLi
     return merged
 
 
-def refuse_secrets(step: PlannedStep) -> None:
-    """A checkpoint needs real values, and no store of ours keeps secrets (R39): say so before the tool does anything."""
-    secrets = () if step.tool is None else step.tool.secret_outputs
-    if secrets:
-        detail = "it is a secret, and the checkpointer has no cipher"
-        raise CheckpointEncodeError(step.name, step.index, secrets[0], detail, step_name=step.label)
-
-
 # ---- inputs
 
 
-def take_inputs(run: Run, step: PlannedStep) -> Fields:
-    """Resolve the inputs of the step from the slots it is bound to, and tell that it starts."""
+def take_inputs(run: Run, step: PlannedStep) -> tuple[dict[str, Any], ChainWeaverError | None]:
+    """The inputs of the step from the slots it is bound to, and what kept them from being read."""
     problem: ChainWeaverError | None = None
     given: dict[str, Any] = {}
     if step.fault is not None:
         problem = step.fault()
+    elif run.saving and step.tool is not None and step.tool.secret_outputs:
+        problem = secrets_error(step, step.tool.secret_outputs[0])
     else:
         try:
             given = step.read(run.slots)
         except Exception as exc:
             problem = mapping_error(run, step, exc)
     run.show_inputs(step, given)
-    if run.listening:
-        yield Tell("step_start", step)
-    if problem is not None:
-        raise problem
-    return given
+    return given, problem
 
 
 def mapping_error(run: Run, step: PlannedStep, exc: Exception) -> ChainWeaverError:
@@ -152,6 +157,12 @@ def check_input(step: PlannedStep, tool: PlannedTool, given: dict[str, Any]) -> 
         raise schema_error(tool, step, exc, "input") from exc
 
 
+def secrets_error(step: PlannedStep, field: str) -> CheckpointEncodeError:
+    """A checkpoint needs real values, and no store of ours keeps secrets (R39); said before the tool does anything."""
+    detail = "it is a secret, and the checkpointer has no cipher"
+    return CheckpointEncodeError(step.name, step.index, field, detail, step_name=step.label)
+
+
 def schema_error(tool: PlannedTool, step: PlannedStep, exc: Exception, border: str) -> SchemaValidationError:
     """What a schema refused, without the refused values: they may be secret, and the record shows them anyway."""
     return SchemaValidationError(tool.name, step.index, violations(exc), context=border, step_name=step.label)
@@ -169,29 +180,26 @@ def violations(exc: Exception) -> str:
 # ---- outputs
 
 
-def primary_outputs(run: Run, step: PlannedStep, given: dict[str, Any]) -> Fields:
-    """Outputs of the primary tool, from the cache or by calling it."""
-    tool = step.tool
-    assert tool is not None, "a step without a tool has a fault"
+def outputs_of(run: Run, step: PlannedStep, tool: PlannedTool | None, given: dict[str, Any]) -> Fields:
+    """What one tool of the step, the primary or the fallback, adds to the context: from the cache or by calling it."""
+    assert tool is not None, "a step that lacks one of its tools has a fault"
     value = check_input(step, tool, given)
-    if run.caching and tool.cacheable:
+    if run.caching and tool.cacheable and tool is step.tool:
         fields = yield from cached_outputs(run, step, tool, given, value)
     else:
         fields = yield from attempts(run, step, tool, given, value)
+    if step.rename is None and tool.scalar_outputs:
+        return fields
     return mapped(run, step, tool, fields)
 
 
-def fallback_outputs(run: Run, step: PlannedStep, given: dict[str, Any], error: ChainWeaverError) -> Fields:
-    """Outputs of the fallback tool: same inputs, same gates, attempts of its own."""
-    tool = step.fallback
+def stand_in(run: Run, step: PlannedStep, error: ChainWeaverError) -> None:
+    """Record that the fallback takes over: same inputs, same gates, attempts of its own."""
+    if step.fallback is None:  # its absence is the fault that brought us here
+        raise error
     detail = run.detail(step.index)
     detail.retry_errors += (told(error),)
-    if tool is None:  # its absence is the fault that brought us here
-        raise error
-    detail.fallback = tool.name
-    value = check_input(step, tool, given)
-    fields = yield from attempts(run, step, tool, given, value)
-    return mapped(run, step, tool, fields)
+    detail.fallback = step.fallback.name
 
 
 def cached_outputs(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any], value: Any) -> Fields:
@@ -232,10 +240,12 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
         try:
             raw = yield run.invocation(step, tool, value, number)
         except Exception as exc:
-            run.check_deadline()
+            if run.deadline_ns is not None:
+                run.check_deadline()
             error, cause = call_error(step, tool, exc)
         else:
-            run.check_deadline()
+            if run.deadline_ns is not None:
+                run.check_deadline()
             try:
                 return check_output(step, tool, raw)
             except ChainWeaverError as exc:

@@ -186,6 +186,11 @@ class Run:
         self.ended[step.index] = self.now_ns
         self.failures.append(step.index)
 
+    def keep(self, step: PlannedStep, merged: dict[str, Any] | None) -> None:
+        """Record that the step ended; with outputs it is done."""
+        self.slots[step.index + 1] = merged
+        self.ended[step.index] = self.now_ns
+
     def skip(self, step: PlannedStep, error: ChainWeaverError) -> None:
         """Record that the step failed and that its policy is to go on without it."""
         detail = self.detail(step.index)
@@ -247,9 +252,10 @@ class Run:
 
     def invocation(self, step: PlannedStep, tool: PlannedTool, value: Any, attempt: int) -> PlainCall | Invoke:
         """The command that calls the tool: a plain pair where there is nothing more to say."""
-        limits = [limit for limit in (tool.timeout_s, step.timeout_s, self.remaining_s()) if limit is not None]
-        if not limits and not tool.wants_context:
+        unlimited = tool.timeout_s is None and step.timeout_s is None and self.deadline_ns is None
+        if unlimited and not tool.wants_context:
             return tool, value
+        limits = [one for one in (tool.timeout_s, step.timeout_s, self.remaining_s()) if one is not None]
         context = self.context_of(step, attempt) if tool.wants_context else None
         return Invoke(tool, value, context, min(limits) if limits else None)
 

@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from chainweaver._execution.commands import Invoke, RunCancelled, Save, Settle, Tell
-from chainweaver._execution.life import commit, obtain
+from chainweaver._execution.life import commit, needs_commit, obtain
 from chainweaver.exceptions import RunProtocolError
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from chainweaver.plan import PlannedStep
 
 
-Resume: TypeAlias = "Callable[[], Command]"
-"""Lets a step go on to its next command: `next`, `send` or `throw` of its generator, bound."""
+Resume: TypeAlias = "Callable[[Any], Command]"
+"""Lets a step go on to its next command: `send` or `throw` of its generator, bound."""
 
 
 class StepRun:
@@ -88,7 +88,7 @@ class Schedule:
         Raises:
             RunProtocolError: The step run has no command in flight. Nothing has changed; this is a bug in the lane.
         """
-        return self._reply(step_run, lambda: step_run.life.send(value))
+        return self._reply(step_run, step_run.life.send, value)
 
     def err(self, step_run: StepRun, exc: BaseException) -> list[StepRun]:
         """Tell that the command of a step run failed with an exception; the step runs that can go on now.
@@ -96,7 +96,7 @@ class Schedule:
         Raises:
             RunProtocolError: As for `ok`.
         """
-        return self._reply(step_run, lambda: step_run.life.throw(exc))
+        return self._reply(step_run, step_run.life.throw, exc)
 
     def cancel(self, cancelled: RunCancelled) -> list[StepRun]:
         """End the run: nothing more starts, what waits is closed, and what is in flight is doomed."""
@@ -111,11 +111,11 @@ class Schedule:
         going = self.cancel(cancelled)
         for step_run in list(self._flying.values()):
             if step_run.command is not None and step_run not in going:
-                going += self._reply(step_run, lambda one=step_run: one.life.throw(cancelled))  # type: ignore[misc]
+                going += self._reply(step_run, step_run.life.throw, cancelled)
         self.doomed = []
         return going
 
-    def _reply(self, step_run: StepRun, resume: Resume) -> list[StepRun]:
+    def _reply(self, step_run: StepRun, resume: Resume, reply: Any) -> list[StepRun]:
         if step_run.command is None:
             raise RunProtocolError(f"step '{step_run.step.step_id}' got a reply without a command in flight")
         step_run.command = None
@@ -123,7 +123,7 @@ class Schedule:
             step_run.holds_slot = False
             self._held -= 1
         going: list[StepRun] = []
-        self._advance(step_run, resume, going)
+        self._advance(step_run, resume, reply, going)
         self._fill(going)
         return going
 
@@ -148,30 +148,41 @@ class Schedule:
             return
         step_run = StepRun(step, obtain(self.run, step))
         self._flying[step.index] = step_run
-        self._advance(step_run, step_run.life.__next__, going)
+        self._advance(step_run, step_run.life.send, None, going)
 
-    def _advance(self, step_run: StepRun, resume: Resume, going: list[StepRun]) -> None:
+    def _advance(self, step_run: StepRun, resume: Resume, reply: Any, going: list[StepRun]) -> None:
         """Let a step go on to its next command, to its commit or to its end."""
+        run = self.run
         try:
-            command = resume()
-            stopped = self._stopped(step_run)
-            if stopped is not None and not isinstance(command, (Settle, Save, Tell)):
-                command = step_run.life.throw(stopped)
+            command = resume(reply)
+            if run.failures or run.cancelled is not None:
+                stopped = self._stopped(step_run)
+                if stopped is not None and not isinstance(command, (Settle, Save, Tell)):
+                    command = step_run.life.throw(stopped)
         except StopIteration as end:
             if step_run.committing:
                 self._finish(step_run, going)
             else:
-                step_run.merged = end.value
-                self._parked.append(step_run)
-                if self._rivals_closed(step_run):
-                    self._commit(step_run, going)
+                self._obtained(step_run, end.value, going)
         except RunCancelled as cancelled:
-            if cancelled.reason != "surplus" and self.run.cancelled is None:
+            if cancelled.reason != "surplus" and run.cancelled is None:
                 going += self.cancel(cancelled)
-            self.run.detail(step_run.step.index).surplus = cancelled.reason == "surplus"
+            run.detail(step_run.step.index).surplus = cancelled.reason == "surplus"
             self._finish(step_run, going)
         else:
             self._command(step_run, command, going)
+
+    def _obtained(self, step_run: StepRun, merged: dict[str, Any] | None, going: list[StepRun]) -> None:
+        """A step has its outputs, or none: commit them, once its rivals have theirs."""
+        step = step_run.step
+        if not needs_commit(self.run, step):
+            self.run.keep(step, merged)
+            self._finish(step_run, going)
+            return
+        step_run.merged = merged
+        self._parked.append(step_run)
+        if self._rivals_closed(step_run):
+            self._commit(step_run, going)
 
     def _command(self, step_run: StepRun, command: Command, going: list[StepRun]) -> None:
         """Hand a command to the lane; the call of a tool needs a free slot."""
@@ -197,7 +208,7 @@ class Schedule:
         self._parked.remove(step_run)
         step_run.committing = True
         step_run.life = commit(self.run, step_run.step, step_run.merged)
-        self._advance(step_run, step_run.life.__next__, going)
+        self._advance(step_run, step_run.life.send, None, going)
 
     def _finish(self, step_run: StepRun, going: list[StepRun]) -> None:
         """The step has its outcome: let its dependents know, and drop what a failure has made superfluous."""
@@ -227,7 +238,7 @@ class Schedule:
         self._queued = [(index, one) for index, one in self._queued if not concerned(index)]
         for step_run in waiting:
             step_run.command = None
-            self._advance(step_run, lambda one=step_run: one.life.throw(cancelled), going)  # type: ignore[misc]
+            self._advance(step_run, step_run.life.throw, cancelled, going)
         self.doomed += [
             one
             for index, one in self._flying.items()

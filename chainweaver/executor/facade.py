@@ -220,7 +220,8 @@ class FlowExecutor:
             from chainweaver.observe import Listeners
 
             self._listeners = Listeners(middleware) or None
-        self._unattended = not (self._listeners or self._checkpointer or self._settings["step_cache"])
+        stores = (self._settings["checkpointer"], self._settings["step_cache"])
+        self._unattended = self._listeners is None and all(store is None for store in stores)
 
     def with_replaced_tools(self, tools: Iterable[Tool]) -> FlowExecutor:
         """An executor with the same flows and settings, in which these tools replace those of the same names."""
