@@ -143,7 +143,7 @@ class Schedule:
                 return
 
     def _begin(self, step: PlannedStep, going: list[StepRun]) -> None:
-        if self.run.barred(step):
+        if self.run.cancelled is not None or self.run.barred(step):
             self._close(step)
             return
         step_run = StepRun(step, obtain(self.run, step))
