@@ -85,6 +85,10 @@ def _set_surplus_aside(run: Run) -> None:
         merged = run.slots[step.index + 1]
         if merged is not None:
             run.set_aside(step, merged)
+        elif step.index in run.details:
+            run.details[step.index].surplus = True
+    if run.collided is not None and run.collided > bar:
+        run.collided = None
 
 
 def _finish(run: Run) -> None:

@@ -134,14 +134,30 @@ def mapping_error(run: Run, step: PlannedStep, exc: Exception) -> ChainWeaverErr
     """Why the inputs of a step could not be read, as a domain error."""
     if isinstance(exc, KeyMissing):
         key, known = exc.key, exc.known
-    elif isinstance(exc, KeyError):
-        key, known = str(exc.args[0]), tuple(dict.fromkeys(key for values in run.slots for key in values or ()))
+    elif isinstance(exc, KeyError) and exc.args:
+        key, known = str(exc.args[0]), visible_keys(run, step)
     else:
         return domain_error(step, exc)
     error: ChainWeaverError = _caused(
         InputMappingError(step.name, step.index, key, known=known, step_name=step.label), exc
     )
     return error
+
+
+def visible_keys(run: Run, step: PlannedStep) -> tuple[str, ...]:
+    """The context keys that are there whenever the step runs: of the input, of all it depends on, dynamic ones.
+
+    What others have written meanwhile is left out: a message must not depend on who was faster.
+    """
+    ancestors: set[int] = set()
+    todo = list(step.needs)
+    while todo:
+        index = todo.pop()
+        if index not in ancestors:
+            ancestors.add(index)
+            todo += run.plan.steps[index].needs
+    filled = (0, *(index + 1 for index in sorted(ancestors)), -1)
+    return tuple(dict.fromkeys(key for slot in filled for key in run.slots[slot] or ()))
 
 
 def check_input(step: PlannedStep, tool: PlannedTool, given: dict[str, Any]) -> Any:

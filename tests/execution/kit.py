@@ -1,0 +1,252 @@
+"""What the tests of the run core share: flows in a line or two, and a run that a test replies to by hand.
+
+Nothing is performed here: tools are never called, time passes when a test says so. `Walk` holds a run at limit 1,
+`Crowd` one above; both show the commands as plain tuples, so that an assertion reads like the clause it proves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import create_model
+
+from chainweaver import DAGFlow, DAGFlowStep, Flow, FlowStep, Tool
+from chainweaver._execution import (
+    Command,
+    Invoke,
+    Lookup,
+    Run,
+    Save,
+    Schedule,
+    Settle,
+    Sleep,
+    StepRun,
+    Tell,
+    capture_within,
+    conclude,
+    take_input,
+    walk,
+)
+from chainweaver._execution.trace import Capture
+from chainweaver.compiler import compile_flow
+from chainweaver.plan import Plan
+
+TICK_S = 0.001
+"""Seconds that a reply takes unless the test says otherwise."""
+
+
+# ---- definitions
+
+
+def a_tool(name: str, takes: Any = (), gives: Any = (), fn: Callable[..., Any] | None = None, **options: Any) -> Tool:
+    """A tool with input and output fields, written as a dict of types, a list of names of integers, or a model."""
+    return Tool(
+        name=name,
+        description=f"{name} of a test",
+        input_schema=a_model(f"{name}_input", takes),
+        output_schema=a_model(f"{name}_output", gives),
+        fn=fn or _never,
+        **options,
+    )
+
+
+def a_model(name: str, fields: Any, **config: Any) -> Any:
+    """A model from a dict of types or a list of names of integers; a model stays what it is."""
+    if isinstance(fields, type):
+        return fields
+    types = fields if isinstance(fields, Mapping) else dict.fromkeys(fields, int)
+    described: dict[str, Any] = {key: kind if isinstance(kind, tuple) else (kind, ...) for key, kind in types.items()}
+    return create_model(name, __config__=config or None, **described)
+
+
+def _never(*args: Any) -> Any:
+    raise AssertionError("the run core calls no tool")
+
+
+def a_step(name: str, needs: str = "", **options: Any) -> DAGFlowStep:
+    """A step called like its tool; `needs` are the ids it depends on, separated by blanks."""
+    return DAGFlowStep(step_id=name, depends_on=needs.split(), **{"tool_name": name, **options})
+
+
+def a_plan(steps: list[Any], tools: list[Tool], **options: Any) -> Plan:
+    """The plan of a DAG of these steps, or of a chain when they are plain `FlowStep`s."""
+    facts: dict[str, Any] = {"name": "flow", "version": "1.0.0", "description": "of a test", **options}
+    if all(isinstance(one, DAGFlowStep) for one in steps):
+        return compile_flow(DAGFlow(steps=steps, **facts), tools).plan
+    return compile_flow(Flow(steps=steps, **facts), tools).plan
+
+
+def one_step(tool: Tool, *others: Tool, flow: Mapping[str, Any] | None = None, **options: Any) -> Plan:
+    """The plan of a chain of a single step; other tools may be its fallback."""
+    return a_plan([FlowStep(tool_name=tool.name, **options)], [tool, *others], **(flow or {}))
+
+
+def a_run(
+    plan: Plan,
+    initial: dict[str, Any] | None = None,
+    *,
+    dynamic: Mapping[str, Any] | None = None,
+    deadline_s: float | None = None,
+    capture: Capture | None = None,
+    **attended: bool,
+) -> Run:
+    """A run that is about to start at time 0; `attended` are listening, saving, caching, resumed."""
+    run = Run(plan, dict(initial or {}), 0, 0.0, capture or capture_within(64), lambda: "0" * 32)
+    run.slots[-1] = dict(dynamic or {})
+    run.deadline_ns = None if deadline_s is None else round(deadline_s * 1e9)
+    for name, value in attended.items():
+        setattr(run, name, value)
+    take_input(run)
+    return run
+
+
+# ---- runs
+
+
+def asked(command: Command | None) -> Any:
+    """A command as a tuple that starts with a verb; None when there is none."""
+    if command is None:
+        return None
+    if isinstance(command, tuple):
+        return "call", command[0].name, dict(command[1].__dict__)
+    if isinstance(command, Invoke):
+        attempt = None if command.context is None else command.context.attempt
+        return "invoke", command.tool.name, dict(command.value.__dict__), command.timeout_s, attempt
+    if isinstance(command, Sleep):
+        return "sleep", command.seconds, command.jitter
+    if isinstance(command, Lookup):
+        return "look up", command.tool.name, command.timeout_s
+    if isinstance(command, Settle):
+        return "settle", command.outputs
+    if isinstance(command, Save):
+        return "save", command.step.label, command.outputs
+    assert isinstance(command, Tell)
+    return command.moment, command.step.label
+
+
+class Walk:
+    """A run at limit 1 in the hands of a test.
+
+    Attributes:
+        command: What the run asks for now, None once it has ended; `asks` shows it as a tuple.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.command: Command | None = None
+        self._life = walk(run)
+        self._go_on(self._life.__next__)
+
+    @property
+    def asks(self) -> Any:
+        return asked(self.command)
+
+    def ok(self, reply: Any = None, after_s: float = TICK_S) -> Any:
+        """Reply with a value; what the run asks for next."""
+        self.run.now_ns += round(after_s * 1e9)
+        return self._go_on(lambda: self._life.send(reply))
+
+    def err(self, exc: BaseException, after_s: float = TICK_S) -> Any:
+        """Reply with an exception; what the run asks for next."""
+        self.run.now_ns += round(after_s * 1e9)
+        return self._go_on(lambda: self._life.throw(exc))
+
+    def _go_on(self, resume: Callable[[], Command]) -> Any:
+        try:
+            self.command = resume()
+        except StopIteration:
+            self.command = None
+            conclude(self.run)
+        return self.asks
+
+
+class Crowd:
+    """A run above limit 1 in the hands of a test; step runs are named by the ids of their steps.
+
+    Attributes:
+        schedule: The schedule itself.
+        flying: Step id -> step run, for all that have been handed out.
+    """
+
+    def __init__(self, run: Run, limit: int = 16) -> None:
+        self.run = run
+        self.schedule = Schedule(run, limit)
+        self.flying: dict[str, StepRun] = {}
+        self.began = self._handed_out(self.schedule.start())
+
+    def ok(self, step_id: str, reply: Any = None, after_s: float = TICK_S) -> list[str]:
+        """Reply with a value for a step; the ids of the steps that can go on now."""
+        self.run.now_ns += round(after_s * 1e9)
+        return self._handed_out(self.schedule.ok(self.flying[step_id], reply))
+
+    def err(self, step_id: str, exc: BaseException, after_s: float = TICK_S) -> list[str]:
+        """Reply with an exception for a step; the ids of the steps that can go on now."""
+        self.run.now_ns += round(after_s * 1e9)
+        return self._handed_out(self.schedule.err(self.flying[step_id], exc))
+
+    def cancel(self, cancelled: Any) -> list[str]:
+        return self._handed_out(self.schedule.cancel(cancelled))
+
+    def give_up(self, cancelled: Any) -> list[str]:
+        return self._handed_out(self.schedule.give_up(cancelled))
+
+    def asks(self, step_id: str) -> Any:
+        """What a step asks for now, as a tuple."""
+        return asked(self.flying[step_id].command)
+
+    def doomed(self) -> list[str]:
+        """The ids of the doomed step runs, taken from the schedule as a lane takes them."""
+        doomed, self.schedule.doomed = self.schedule.doomed, []
+        return [one.step.step_id for one in doomed]
+
+    def concluded(self) -> Run:
+        """The run after its end."""
+        assert self.schedule.over
+        conclude(self.run)
+        return self.run
+
+    def _handed_out(self, going: list[StepRun]) -> list[str]:
+        self.flying.update((one.step.step_id, one) for one in going)
+        return [one.step.step_id for one in going]
+
+
+# ---- outcomes
+
+
+def statuses(run: Run) -> dict[str, str | None]:
+    """Step id -> outcome, None for steps that never started."""
+    return {step.step_id: run.status_of(step.index) for step in run.plan.steps}
+
+
+def error_of(run: Run, index: int = 0) -> Any:
+    """The error with which a step failed, was skipped or cancelled."""
+    return run.details[index].error
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """All that a concluded run says, apart from times and from objects that are equal in words only."""
+    steps = []
+    for step in run.plan.steps:
+        detail = run.details.get(step.index)
+        error = None if detail is None else detail.error
+        steps.append(
+            {
+                "status": run.status_of(step.index),
+                "inputs": run.inputs[step.index],
+                "values": run.slots[step.index + 1],
+                "shown": run.slots[step.index + 1] if detail is None or detail.shown is None else detail.shown,
+                "by_reference": () if detail is None else detail.by_reference,
+                "error": None if error is None else (type(error).__name__, str(error), repr(error.__cause__)),
+                "retries": (0, ()) if detail is None else (detail.retries, detail.retry_errors),
+                "fallback": None if detail is None else detail.fallback,
+            }
+        )
+    return {
+        "steps": steps,
+        "status": run.status,
+        "final_output": run.final_output,
+        "failures": sorted(run.failures),
+        "collisions": run.collisions,
+        "output_error": str(run.output_error),
+    }
