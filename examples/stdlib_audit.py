@@ -244,8 +244,8 @@ def check_docstrings(modules: list[Module]) -> DocstringCoverage:
     documented: Counter[str] = Counter()
     packages = {module.name for module in modules if module.is_package and "." not in module.name}
     for module in modules:
-        tree = _tree_of(module)
-        if tree is None or _is_private(module.name):
+        tree = None if _is_private(module.name) else _tree_of(module)
+        if tree is None:
             continue
         top = module.name.partition(".")[0]
         package = top if top in packages else SINGLE_MODULES
