@@ -16,12 +16,12 @@ from anyio.lowlevel import current_token
 
 from chainweaver._execution.commands import TimedOut
 from chainweaver._execution.schedule import Schedule
-from chainweaver.lanes.cancel import Stop
+from chainweaver.lanes.cancel import NEVER, Stop
 from chainweaver.lanes.drive import Carrier, drive
 from chainweaver.lanes.sync import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from chainweaver._execution.run import Run
     from chainweaver._execution.schedule import StepRun
@@ -157,11 +157,11 @@ async def run_async(
     if limit > 1:
         await _TaskCrowd(run, services, resources, limit).execute(token)
         return
-    stop = Stop()
-    performer = AwaitingPerformer(services, resources, stop, token is not None)
     if token is None:
-        await drive(run, performer)
+        await drive(run, AwaitingPerformer(services, resources, NEVER, False))
         return
+    stop = Stop()
+    performer = AwaitingPerformer(services, resources, stop, True)
     token.listen(stop.set_by_token)
     try:
         await drive(run, performer)
@@ -177,7 +177,7 @@ class _TaskCrowd:
         self.resources = resources
         self.schedule = Schedule(run, limit)
         self.carrier = Carrier(self.schedule, self, services.runtime.now_ns)
-        self.lock = contextlib.nullcontext()  # all replies come from tasks of one thread
+        self.lock = threading.Lock()  # never contended: all replies come from tasks of one thread
         self.tasks: TaskGroup | None = None
 
     # ---- what the carrier asks for
@@ -188,7 +188,7 @@ class _TaskCrowd:
             step_run.task.set(self.schedule.run.cancelled.reason)
         return AwaitingPerformer(self.services, self.resources, step_run.task, True)
 
-    def split(self, going: list[StepRun]) -> tuple[StepRun | None, list[StepRun]]:
+    def split(self, going: list[StepRun]) -> tuple[StepRun | None, Sequence[StepRun]]:
         return going[0], going[1:]
 
     def spawn(self, step_run: StepRun) -> None:

@@ -95,6 +95,8 @@ class Stop:
 
     def wake(self, waker: Callable[[], None]) -> None:
         """Call a function when a reason is given, at once when there is one."""
+        if self is NEVER:
+            return
         self._wakers.append(waker)
         if self.reason is not None:
             waker()
@@ -103,3 +105,7 @@ class Stop:
         """Forget a function that `wake` was given."""
         if waker in self._wakers:
             self._wakers.remove(waker)
+
+
+NEVER = Stop()
+"""For runs that nobody can stop; never set, so that one serves them all."""

@@ -7,17 +7,18 @@ how one waits, is in the `Performer` that a lane passes in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar
 
 from typing_extensions import assert_never
 
-from chainweaver._execution.commands import CancelReason, Invoke, Lookup, RunCancelled, Save, Settle, Sleep, Tell
+from chainweaver._execution.commands import CancelReason, Invoke, Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell
 from chainweaver._execution.walk import walk
+from chainweaver.lanes.services import LATER
 
 if TYPE_CHECKING:
-    from chainweaver._execution.commands import Command, Lead
+    from chainweaver._execution.commands import Command, PlainCall
     from chainweaver._execution.run import Run
     from chainweaver._execution.schedule import Schedule, StepRun
     from chainweaver.cache.flight import Flight
@@ -73,7 +74,8 @@ async def drive(run: Run, performer: Performer) -> None:
             after the run was ended for it.
     """
     life = walk(run)
-    now_ns, owns_thread, stop = performer.services.runtime.now_ns, performer.owns_thread, performer.stop
+    services, owns_thread, stop = performer.services, performer.owns_thread, performer.stop
+    now_ns = services.runtime.now_ns
     interrupt: BaseException | None = None
     try:
         command = next(life)
@@ -87,7 +89,7 @@ async def drive(run: Run, performer: Performer) -> None:
                         reply = tool.fn(value)
                     else:
                         reply = await performer.call(tool, (value,), None)
-                else:
+                elif stop.reason is not None or (reply := services.serve(command)) is LATER:
                     reply = await perform(command, performer)
             except Exception as exc:
                 run.now_ns = now_ns()
@@ -140,23 +142,29 @@ async def look_up(command: Lookup, performer: Performer) -> dict[str, Any] | Lea
     """Ask the cache; wait while another run computes, and lead when that one fails."""
     while True:
         found = performer.services.look_up(command)
-        if isinstance(found, dict) or not hasattr(found, "is_leader"):
-            return found  # type: ignore[return-value]  # only a flight has is_leader
+        if isinstance(found, (dict, Lead)):
+            return found
         shared = await performer.wait_for(found, command.timeout_s)
         if shared is not None:
             return shared
+
+
+def is_inline(command: Command | None) -> TypeGuard[PlainCall]:
+    """Whether the command calls a tool whose author wants the running thread, whatever the lane."""
+    return type(command) is tuple and command[0].lane == "inline" and command[0].inline
 
 
 class Crowd(Protocol):
     """How one lane goes about several steps at a time."""
 
     lock: AbstractContextManager[Any]
+    services: Services
 
     def performer_for(self, step_run: StepRun) -> Performer:
         """The performer of one step; its `stop` ends that step alone."""
         ...
 
-    def split(self, going: list[StepRun]) -> tuple[StepRun | None, list[StepRun]]:
+    def split(self, going: list[StepRun]) -> tuple[StepRun | None, Sequence[StepRun]]:
         """The step run that the caller goes on with itself, and those that others take."""
         ...
 
@@ -192,29 +200,27 @@ class Carrier:
 
     async def carry(self, going: list[StepRun]) -> None:
         """Perform what can go on now; siblings are given to others."""
+        crowd = self.crowd
         while going:
-            first, others = self.crowd.split(going)
-            for step_run in others:
-                self.crowd.spawn(step_run)
-            if first is None:
+            step_run, others = crowd.split(going)
+            for other in others:
+                crowd.spawn(other)
+            if step_run is None or (command := step_run.command) is None:  # given up meanwhile
                 return
-            going = await self.step(first)
-
-    async def step(self, step_run: StepRun) -> list[StepRun]:
-        """Perform the command of one step run and reply for it; the step runs that can go on now."""
-        command, performer = step_run.command, self.crowd.performer_for(step_run)
-        if command is None:  # given up meanwhile
-            return []
-        failure: BaseException | None = None
-        reply = None
-        try:
-            reply = await perform(command, performer)
-        except (Exception, RunCancelled) as exc:
-            failure = exc
-        except BaseException as exc:
-            self.interrupt = exc
-            failure = RunCancelled("interrupt")
-        return self.reply(step_run, reply, failure)
+            failure: BaseException | None = None
+            reply = None
+            try:
+                if is_inline(command):
+                    tool, value = command
+                    reply = tool.fn(value)
+                elif (reply := crowd.services.serve(command)) is LATER:
+                    reply = await perform(command, crowd.performer_for(step_run))
+            except (Exception, RunCancelled) as exc:
+                failure = exc
+            except BaseException as exc:
+                self.interrupt = exc
+                failure = RunCancelled("interrupt")
+            going = self.reply(step_run, reply, failure)
 
     def reply(self, step_run: StepRun, reply: Any, failure: BaseException | None) -> list[StepRun]:
         """Tell the schedule what came of a command, and stop those that no longer matter."""

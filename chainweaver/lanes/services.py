@@ -7,12 +7,13 @@ hands a flight back to the lane). One object per run; what it holds belongs to t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from chainweaver._execution.commands import Lead, Lookup, Save, Settle, Tell
 from chainweaver.exceptions import ChainWeaverError, CheckpointEncodeError
 
 if TYPE_CHECKING:
+    from chainweaver._execution.commands import Command
     from chainweaver._execution.run import Run
     from chainweaver.cache import StepCache
     from chainweaver.cache.flight import Flight, SingleFlight
@@ -180,6 +181,10 @@ def error_facts(error: ChainWeaverError) -> tuple[str, str | None, str, str | No
     return type(error).__name__, error.code, str(error), None if cause is None else type(cause).__name__
 
 
+LATER: Final = object()
+"""Stands for a reply that is not there yet."""
+
+
 class Services:
     """What a lane needs beside the tools.
 
@@ -196,6 +201,21 @@ class Services:
         self.checkpoints: CheckpointService | None = None
         self.listeners: Listeners | None = None
         self.backlog: Callable[[], Awaitable[None]] | None = None
+
+    def serve(self, command: Command) -> Any:
+        """The reply to a command that can be answered at once; LATER for one that has to wait or to call a tool."""
+        if isinstance(command, Lookup):
+            found = self.look_up(command)
+            return found if isinstance(found, (dict, Lead)) else LATER
+        if isinstance(command, Save):
+            self.save(command)
+            return None
+        if isinstance(command, Settle):
+            return self.settle(command)
+        if isinstance(command, Tell) and self.backlog is None:
+            self.tell(command)
+            return None
+        return LATER
 
     def look_up(self, command: Lookup) -> dict[str, Any] | Lead | Flight:
         assert self.cache is not None, "a run without a cache looks nothing up"

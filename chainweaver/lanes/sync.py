@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from chainweaver._execution.commands import Invoke, RunCancelled, TimedOut
+from chainweaver._execution.commands import TimedOut
 from chainweaver._execution.schedule import Schedule
-from chainweaver.lanes.cancel import Stop
-from chainweaver.lanes.drive import Carrier, drive, perform, run_to_end
+from chainweaver.lanes.cancel import NEVER, Stop
+from chainweaver.lanes.drive import Carrier, drive, is_inline, run_to_end
 
 if TYPE_CHECKING:
     from chainweaver._execution.run import Run
@@ -206,12 +206,12 @@ def run_sync(run: Run, services: Services, resources: Resources, limit: int, tok
     Raises:
         BaseException: What interrupted the caller; the run has ended by then.
     """
-    stop = Stop()
     if limit == 1:
-        performer = BlockingPerformer(services, resources, stop)
         if token is None:
-            run_to_end(drive(run, performer))
+            run_to_end(drive(run, BlockingPerformer(services, resources, NEVER)))
             return
+        stop = Stop()
+        performer = BlockingPerformer(services, resources, stop)
         token.listen(stop.set_by_token)
         try:
             run_to_end(drive(run, performer))
@@ -243,19 +243,21 @@ class _ThreadCrowd:
             step_run.task.set(self.schedule.run.cancelled.reason)
         return BlockingPerformer(self.services, self.resources, step_run.task)
 
-    def split(self, going: list[StepRun]) -> tuple[StepRun | None, list[StepRun]]:
+    def split(self, going: list[StepRun]) -> tuple[StepRun | None, Sequence[StepRun]]:
         if threading.get_ident() != self.home:
-            free = [one for one in going if not _is_inline(one)]
-            inline = [one for one in going if _is_inline(one)]
+            free = [one for one in going if not is_inline(one.command)]
+            inline = [one for one in going if is_inline(one.command)]
             return (free[0] if free else None), free[1:] + inline
-        self.mine.extend(one for one in going if _is_inline(one))
-        others = [one for one in going if not _is_inline(one)]
+        if len(going) == 1 and not self.mine:
+            return going[0], ()
+        self.mine.extend(one for one in going if is_inline(one.command))
+        others = [one for one in going if not is_inline(one.command)]
         if self.mine:
             return self.mine.popleft(), others
         return (others[0] if others else None), others[1:]
 
     def spawn(self, step_run: StepRun) -> None:
-        if _is_inline(step_run):
+        if is_inline(step_run.command):
             self.inbox.put(step_run)
         else:
             self.resources.threads.start(lambda: run_to_end(self._carry_one(step_run)))
@@ -304,10 +306,3 @@ class _ThreadCrowd:
         """Perform what is left to settle and to tell after an interrupt; nothing new begins."""
         for step_run in going:
             run_to_end(self.carrier.carry([step_run]))
-
-
-def _is_inline(step_run: StepRun) -> bool:
-    command = step_run.command
-    if isinstance(command, tuple):
-        return bool(command[0].lane == "inline" and command[0].inline)
-    return isinstance(command, Invoke) and command.timeout_s is None and command.tool.lane == "inline"
