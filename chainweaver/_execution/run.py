@@ -9,7 +9,7 @@ record that a user sees is made from these when somebody opens the execution log
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from chainweaver._execution.commands import Invoke, PlainCall, RunCancelled
