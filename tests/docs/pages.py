@@ -130,9 +130,10 @@ def is_as_shown(shown: Shown) -> bool:
     )
     if shown.numbers_vary:
         expected, printed = (re.sub(r"\d+(?:[.,]\d+)*", "0", text) for text in (expected, printed))
-    pattern = re.escape(expected).replace(r"\.\.\.", "\0")
-    pattern = re.sub(r"(?m)^\0$", "(?s:.*)", pattern.replace("\\\n", "\n")).replace("\0", ".*")
-    return re.fullmatch(pattern, printed) is not None
+    pattern = ""
+    for line in expected.split("\n"):
+        pattern += r"(?:.*\n)*?" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + r"\n"
+    return re.fullmatch(pattern, f"{printed}\n") is not None
 
 
 def headings_of(text: str) -> set[str]:

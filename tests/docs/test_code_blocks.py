@@ -61,6 +61,8 @@ def test_code_in_the_readme_is_short():
         ("took ... ms\n", "took 3.4\nms\n", False),
         ("first\n...\nlast\n", "first\n1\n2\nlast\n", True),
         ("first\n...\nlast\n", "first\n1\n2\n", False),
+        ("first\n...\n", "first\n", True),
+        ("...\nlast\n", "1\nlast\n", True),
         ("(1)\n", "(11)\n", False),
     ],
 )
