@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import MultiHostUrl, SchemaError, SchemaValidator, Url, ValidationError
@@ -96,27 +96,33 @@ def named_classes(view: View) -> tuple[type, ...]:
     """The classes that a schema names; `typing.Sequence` and its like are the classes behind them."""
     named = view.schema["cls"]
     classes = named if isinstance(named, tuple) else (named,)
-    return tuple(get_origin(cls) or cls for cls in classes)
+    behind: list[Any] = [getattr(cls, "__origin__", cls) for cls in classes]
+    return tuple(behind)
 
 
 def may_be(leaf: View, cls: type) -> bool:
     """Whether some value of the leaf may be an instance of the class."""
-    if leaf.kind == "callable":
-        return is_open(cls) or defines(cls, "__call__")
+    if leaf.kind == "callable" and (defines(cls, "__call__") or getattr(cls, "_is_protocol", False)):
+        return True
+    if leaf.kind in FINITE:
+        return any(issubclass(one, cls) for one in classes_of(leaf)) if _can_be_asked(cls) else True
     return any(related(one, cls) for one in classes_of(leaf))
+
+
+def _can_be_asked(cls: Any) -> bool:
+    """Whether issubclass takes the class: generic aliases and protocols with data members it refuses."""
+    try:
+        issubclass(object, cls)
+    except TypeError:
+        return False
+    return not _decides_itself(cls)
 
 
 def related(one: Any, other: Any) -> bool:
     """Whether an instance of one class may be an instance of the other, multiple inheritance of the two left aside."""
-    try:
-        if issubclass(one, other) or issubclass(other, one):
-            return True
-    except TypeError:
-        # Generic aliases and protocols with data members cannot be asked.
+    if not (_can_be_asked(one) and _can_be_asked(other)) or issubclass(one, other) or issubclass(other, one):
         return True
-    if is_open(one):
-        return is_open(other) or other not in PLAIN_CLASSES
-    return _decides_itself(other)
+    return is_open(one) and other not in PLAIN_CLASSES
 
 
 def is_open(cls: Any) -> bool:
@@ -158,12 +164,15 @@ def may_equal(leaf: View, value: Any) -> bool:
     return leaf.kind == "is-instance" and any(defines_equality(cls) for cls in classes_of(leaf))
 
 
+_EQUAL_TO_THEIR_KIND = sys.stdlib_module_names | {"pydantic", "pydantic_core"}
+
+
 def defines_equality(cls: type) -> bool:
     """Whether the class has an idea of its own of what equals its instances."""
     if issubclass(cls, numbers.Number):
         return True
-    # The classes of the standard library compare equal to their own kind only.
-    strange = (one for one in cls.__mro__ if one.__module__.partition(".")[0] not in sys.stdlib_module_names)
+    # The classes of the standard library and of pydantic compare equal to their own kind only.
+    strange = [one for one in cls.__mro__ if one.__module__.partition(".")[0] not in _EQUAL_TO_THEIR_KIND]
     return any("__eq__" in vars(one) for one in strange)
 
 

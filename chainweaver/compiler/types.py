@@ -169,12 +169,12 @@ class _Comparison:
         return not target.strict and not kinds.isdisjoint(NUMBERS) and _is_numeric(leaf)
 
     def enumeration(self, target: View, leaf: View) -> bool:
-        if target.schema.get("missing") is not None or may_be(leaf, target.schema["cls"]):
+        if target.schema.get("missing") is not None:
             return True
         if leaf.kind in FINITE:
             return any(passes(target, value) for value in values_of(leaf))
-        if target.strict:
-            return False
+        if target.strict or may_be(leaf, target.schema["cls"]):
+            return may_be(leaf, target.schema["cls"])
         if "sub_type" in target.schema and self.scalar(View({"type": target.schema["sub_type"]}), leaf):
             return True
         return any(may_equal(leaf, value) for member in target.schema["members"] for value in (member, member.value))
@@ -233,7 +233,8 @@ class _Comparison:
         cls = target.schema["cls"]
         if may_be(leaf, cls) or _share_an_origin(leaf, cls) or target.schema.get("custom_init"):
             return True
-        if target.strict or target.opened().strict:
+        if target.strict and target.kind == "dataclass":
+            # Models take dicts in strict mode, too.
             return False
         if target.schema.get("root_model"):
             return self.takes(target.opened().inner(), leaf)
