@@ -669,6 +669,22 @@ class CheckpointNotFoundError(InputError):
         self.trace_id = trace_id
 
 
+class CommandLineError(InputError):
+    """What was typed on the command line cannot be carried out.
+
+    Attributes:
+        detail: What is in the way, in one sentence.
+        missing: A file or module does not exist, as opposed to one that exists and is not what it has to be.
+    """
+
+    code = "E106"
+
+    def __init__(self, detail: str, *, missing: bool = False, **facts: Unpack[Help]) -> None:
+        super().__init__(detail, **facts)
+        self.detail = detail
+        self.missing = missing
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Look at the tool.
 
@@ -959,6 +975,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointVersionError",
     "CheckpointerNotConfiguredError",
+    "CommandLineError",
     "ContextKeyCollisionError",
     "DAGDefinitionError",
     "DecisionCallbackError",

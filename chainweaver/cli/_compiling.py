@@ -1,0 +1,130 @@
+"""Reading and compiling flows to find everything that is wrong with them, with the place of each finding.
+
+Used by `validate`, `check`, `run` and `explain`. Runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chainweaver.cli._answer import FAILED, OK, Fault, exit_code_of
+from chainweaver.cli._loading import Source, read_file
+from chainweaver.cli._screen import Screen, counted
+from chainweaver.compiler import CompilationError, CompilationResult, CompilationWarning, compile_flow
+from chainweaver.exceptions import ChainWeaverError, FlowCompileError
+from chainweaver.flow import DAGFlow, validate_dag_topology
+from chainweaver.tools import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An error or a warning of the compiler with its place.
+
+    Attributes:
+        place: File and line of the step.
+        step: Id of the step; its position as text in a linear flow.
+    """
+
+    place: str
+    step: str
+    tool: str
+    field: str | None
+    issue_type: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: step '{self.step}' ({self.tool}), {self.issue_type}: {self.detail}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--format json`."""
+        return {name: getattr(self, name) for name in ("place", "step", "tool", "field", "issue_type", "detail")}
+
+
+@dataclass(slots=True)
+class Checked:
+    """One file and all that was found in it.
+
+    Attributes:
+        compiled: Whether tools were there to compile with.
+    """
+
+    name: str
+    source: Source | None = None
+    compiled: bool = False
+    faults: list[Fault] = field(default_factory=list)
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+    exit_code: int = OK
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--format json`."""
+        flow = None if self.source is None else self.source.flow
+        return {
+            "file": self.name,
+            "status": "error" if self.faults else "ok",
+            "flow": None if flow is None else flow.name,
+            "version": None if flow is None else flow.version,
+            "steps": None if flow is None else len(flow.steps),
+            "compiled": self.compiled,
+            "errors": [finding.as_dict() for finding in self.errors],
+            "warnings": [finding.as_dict() for finding in self.warnings],
+        }
+
+    def show(self, screen: Screen) -> None:
+        """One line for the file, one for every warning; errors are told on stderr."""
+        verdict = ("invalid", "bold red") if self.faults else ("ok     ", "green")
+        about = ""
+        if self.source is not None:
+            flow = self.source.flow
+            about = f"  {flow.name} {flow.version}, {counted(len(flow.steps), 'step')}"
+            about += "" if self.compiled or self.faults else ", read only: --tools MODULE compiles it as well"
+        screen.line(verdict, f"  {self.name}{about}")
+        for warning in self.warnings:
+            screen.line(("  warning", "yellow"), f"  {warning}")
+
+
+def check_file(path: str, tools: Mapping[str, Tool] | None) -> Checked:
+    """Read a flow file and, where there are tools, compile it; whatever is wrong ends up in the answer."""
+    checked = Checked(path)
+    try:
+        checked.source = source = read_file(path)
+        if isinstance(source.flow, DAGFlow):
+            validate_dag_topology(source.flow)
+        if tools is not None:
+            result = compile_flow(source.flow, tools)
+            checked.compiled = True
+            checked.errors, checked.warnings = (
+                found_in(source, result, result.errors),
+                found_in(source, result, result.warnings),
+            )
+    except ChainWeaverError as exc:
+        checked.faults.append(Fault.of(exc.with_facts(where=path)))
+        checked.exit_code = exit_code_of(exc)
+        return checked
+    checked.faults.extend(Fault(f"CW-{FlowCompileError.code}", str(finding)) for finding in checked.errors)
+    checked.exit_code = FAILED if checked.errors else OK
+    return checked
+
+
+def found_in(
+    source: Source, result: CompilationResult, entries: tuple[CompilationError | CompilationWarning, ...]
+) -> list[Finding]:
+    """What the compiler found, with the places of the source."""
+    steps = result.plan.steps
+    found = []
+    for entry in entries:
+        inside = 0 <= entry.step_index < len(steps)
+        step = steps[entry.step_index].step_id if inside else ("input" if entry.step_index < 0 else "output")
+        place = source.place(step) if inside else source.name
+        found.append(Finding(place, step, entry.tool_name, entry.field_name, entry.issue_type, entry.detail))
+    return found
+
+
+def summary(files: list[Checked]) -> str:
+    """The closing line: how many files of each kind."""
+    invalid = sum(bool(one.faults) for one in files)
+    warnings = sum(len(one.warnings) for one in files)
+    verdicts = f"{len(files) - invalid} ok, {invalid} invalid"
+    return f"{counted(len(files), 'flow file')}: {verdicts}, {counted(warnings, 'warning')}"

@@ -1,0 +1,34 @@
+"""The options that several commands share, so that they are spelled and explained once. Decides nothing."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class Format(str, Enum):
+    """How a command answers."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = Annotated[Format, typer.Option("--format", help="Text for people, or one JSON document for programs.")]
+
+ToolsOption = Annotated[
+    list[str] | None,
+    typer.Option("--tools", metavar="MODULE", help="Python file or module that holds tools. May be repeated."),
+]
+
+TracebackOption = Annotated[bool, typer.Option("--traceback", help="Show where in the code an error came from.")]
+
+InputOption = Annotated[
+    str,
+    typer.Option(
+        "--input", metavar="JSON|@FILE", help="The flow's input: a JSON object, @file to read it, @- for stdin."
+    ),
+]
+
+VersionOption = Annotated[str | None, typer.Option("--version", metavar="VERSION", help="Version of the flow.")]

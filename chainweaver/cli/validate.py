@@ -1,0 +1,40 @@
+"""`chainweaver validate FILE...`: read flow files, compile them where tools are given, tell all that is wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from chainweaver.cli._answer import Answer
+from chainweaver.cli._compiling import Checked, check_file, summary
+from chainweaver.cli._loading import load_modules, tools_of
+from chainweaver.cli._options import Format, OutputOption, ToolsOption, TracebackOption
+from chainweaver.cli._screen import Screen
+
+
+def validate(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Flow files.", show_default=False)],
+    tools: ToolsOption = None,
+    output: OutputOption = Format.TEXT,
+    traceback: TracebackOption = False,
+) -> Answer:
+    """Check flow files: their form, and with --tools also that everything fits together."""
+    given = tools_of(load_modules(tools)) if tools else None
+    return answer_for([check_file(file, given) for file in files])
+
+
+def answer_for(checked: list[Checked]) -> Answer:
+    """The answer for files that were checked."""
+
+    def text(screen: Screen) -> None:
+        for one in checked:
+            one.show(screen)
+        screen.line(summary(checked))
+
+    return Answer(
+        data={"files": [one.as_dict() for one in checked]},
+        faults=[fault for one in checked for fault in one.faults],
+        exit_code=max((one.exit_code for one in checked), default=0),
+        text=text,
+    )
