@@ -145,6 +145,10 @@ class FlowExecutor:
             raise ValueError(f"max_step_concurrency has to be at least 1, not {max_step_concurrency}.")
         if lane is not None and lane not in ("inline", "thread", *(lanes or ())):
             raise ValueError(f"lane '{lane}' is unknown; use 'inline', 'thread' or a name from lanes=.")
+        if trace_values not in ("snapshot", "reference", "summary"):
+            raise ValueError(f"trace_values has to be 'snapshot', 'reference' or 'summary', not {trace_values!r}.")
+        if trace_copy_limit < 0:
+            raise ValueError(f"trace_copy_limit has to be at least 0, not {trace_copy_limit}.")
         self.registry = FlowRegistry(discover_plugins=discover_plugins) if registry is None else registry
         self._settings: dict[str, Any] = {
             "middleware": tuple(middleware or ()),
@@ -160,7 +164,7 @@ class FlowExecutor:
             "strict_compile": strict_compile,
         }
         self._write = threading.Lock()
-        self._tools: Mapping[str, Tool] = {tool.name: tool for tool in tools}
+        self._tools: Mapping[str, Tool] = {_checked(tool).name: tool for tool in tools}
         self._prepared: dict[tuple[str, str | None], Prepared] = {}
         self._limit = max_step_concurrency
         self._strict = strict_compile
@@ -183,7 +187,7 @@ class FlowExecutor:
     def register_tool(self, tool: Tool) -> None:
         """Add a tool, or replace the one of that name; runs that are going on keep theirs."""
         with self._write:
-            self._tools = {**self._tools, tool.name: tool}
+            self._tools = {**self._tools, _checked(tool).name: tool}
 
     def get_tool(self, name: str) -> Tool:
         """The registered tool of this name.
@@ -429,7 +433,11 @@ class FlowExecutor:
     def _prepare(self, name: str, version: str | None) -> Prepared:
         """The flow as it would run now: one look-up while nothing has changed."""
         key = (name, version)
-        prepared = self._prepared.get(key)
+        try:
+            prepared = self._prepared.get(key)
+        except TypeError:
+            kind = type(name).__name__
+            raise TypeError(f"A flow is run by the name it is registered under, not by a {kind} itself.") from None
         if prepared is None or prepared.tools is not self._tools or prepared.snapshot is not self.registry.snapshot:
             prepared = self._compile(key)
         return prepared
@@ -632,6 +640,13 @@ class _Bound:
         services.listeners.flow_end(
             FlowEndContext(run.trace_id(), plan.flow_name, plan.flow_version, result, date_of(run, run.now_ns))
         )
+
+
+def _checked(tool: Tool) -> Tool:
+    """The tool itself, when it is one. Asks for what is used and not for the class, which would have to be imported."""
+    if not isinstance(getattr(tool, "name", None), str) or not hasattr(tool, "input_schema"):
+        raise TypeError(f"An executor takes tools, not {tool!r}; put @tool above the function, or make a Tool of it.")
+    return tool
 
 
 def _check_dynamic(plan: Plan, given: Mapping[str, Any]) -> None:
