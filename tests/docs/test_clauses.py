@@ -1,4 +1,4 @@
-"""Every clause of docs/run-semantics.md is proven by a test that names it, or is on the short list of those that wait."""
+"""Every clause of docs/run-semantics.md is proven by a test that names it, or is on a short list of those that wait."""
 
 from __future__ import annotations
 
