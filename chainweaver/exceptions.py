@@ -204,6 +204,9 @@ class ChainWeaverError(Exception):
         version = f" {self.flow_version}" if self.flow_version else ""
         step_index = getattr(self, "step_index", None)
         step = f", step {step_index}" if isinstance(step_index, int) and step_index >= 0 else ""
+        # The sentence often names the tool only.
+        if self.step_name is not None and f"'{self.step_name}'" not in self.sentence:
+            step = f"{step} ('{self.step_name}')" if step else f", step '{self.step_name}'"
         return f"flow '{self.flow_name}'{version}{step}"
 
     def _fix(self) -> str | None:
@@ -436,7 +439,7 @@ class LaneUnsupportedError(DefinitionError):
     ) -> None:
         which = f"the {lane} lane" if lane else "this lane"
         super().__init__(
-            f"Flow '{flow_name}' cannot run on {which}: not supported are {', '.join(map(str, unsupported))}.",
+            f"Flow '{flow_name}' cannot run on {which}; not supported: {', '.join(map(str, unsupported))}.",
             **facts,
         )
         self.flow_name = flow_name

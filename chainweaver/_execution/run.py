@@ -181,7 +181,7 @@ class Run:
         """Record that the step failed; its values, if it has any, do not count."""
         detail = self.detail(step.index)
         detail.status = "failed"
-        detail.error = error
+        detail.error = self._placed(step, error)
         self.slots[step.index + 1] = None
         self.ended[step.index] = self.now_ns
         self.failures.append(step.index)
@@ -195,7 +195,13 @@ class Run:
         """Record that the step failed and that its policy is to go on without it."""
         detail = self.detail(step.index)
         detail.status = "skipped"
-        detail.error = error
+        detail.error = self._placed(step, error)
+
+    def _placed(self, step: PlannedStep, error: ChainWeaverError) -> ChainWeaverError:
+        """The error with the flow and the step that it belongs to, for its `where`."""
+        return error.with_facts(
+            flow_name=self.plan.flow_name, flow_version=self.plan.flow_version, step_name=step.label
+        )
 
     def set_aside(self, step: PlannedStep, merged: dict[str, Any]) -> None:
         """Keep the record of a step that finished although it had become superfluous; its values do not count."""
