@@ -129,10 +129,11 @@ def plain(value: Any) -> Any:
     >>> plain({"a": (1, float("nan")), "b": {1j}})
     {'a': [1, 'NaN'], 'b': ['1j']}
     """
-    from pydantic_core import to_jsonable_python
+    from pydantic_core import from_json, to_json
 
     try:
-        return to_jsonable_python(value, fallback=shown, inf_nan_mode="strings", bytes_mode="base64")
+        # By way of the text: on the way to Python values NaN would stay a float, which JSON cannot carry.
+        return from_json(to_json(value, fallback=shown, inf_nan_mode="strings", bytes_mode="base64"))
     except Exception:  # a circle, or an object whose serializer raises: the answer has to be printable all the same
         return shown(value)
 

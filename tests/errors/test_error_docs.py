@@ -14,7 +14,6 @@ ENTRY = re.compile(r"^### CW-(E\d{3}) `(\w+)`\n(.*?)(?=^#|\Z)", re.MULTILINE | r
 RESERVED: frozenset[str] = frozenset(
     {
         "E015",  # sub-flows
-        "E022",  # plugins
         "E029",  # approvals
         "E030",  # safety ceilings
         "E031",  # decisions
