@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chainweaver import Flow, FlowExecutor, FlowStep, tool
+from chainweaver import DAGFlow, DAGFlowStep, Flow, FlowExecutor, FlowStep, tool
 
 
 @tool
@@ -54,3 +54,19 @@ def test_the_input_is_a_mapping():
     executor = FlowExecutor(tools=[double], flows=[FLOW])
     with pytest.raises(TypeError, match="a mapping of context keys to values, not list"):
         executor.execute_flow("twice", [1])  # type: ignore[arg-type]  # the mistake under test
+
+
+def test_a_failure_says_in_which_flow_and_step_it_happened():
+    """R16: the recorded error names flow, version and step, whatever raised it."""
+    executor = FlowExecutor(tools=[double], flows=[FLOW])
+    record = executor.execute_flow("twice", {"n": "many"}).execution_log[0]
+    assert record.error_message is not None
+    assert "  where   flow 'twice' 0.1.0, step 0" in record.error_message.splitlines()
+
+
+def test_the_place_of_an_error_has_the_name_of_a_step_that_the_sentence_does_not_name():
+    """R16: in a DAG the id of the step tells two calls of one tool apart."""
+    dag = DAGFlow(name="d", version="1", description="d", steps=[DAGFlowStep(step_id="first", tool_name="double")])
+    record = FlowExecutor(tools=[double], flows=[dag]).execute_flow("d", {"n": "many"}).step("first")
+    assert record.error_message is not None
+    assert "  where   flow 'd' 1, step 0 ('first')" in record.error_message.splitlines()
