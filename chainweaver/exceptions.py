@@ -53,6 +53,40 @@ def suggest(name: str, known: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
+def told(exc: BaseException) -> str:
+    """An exception in a few words, for records and messages: our sentence, or class and text.
+
+    >>> told(OSError("host is down")), told(ValueError())
+    ('OSError: host is down', 'ValueError')
+    """
+    if isinstance(exc, ChainWeaverError):
+        return exc.sentence
+    try:
+        text = str(exc)
+    except Exception:  # a foreign __str__ may raise anything, and the class says enough
+        text = ""
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+def violations(exc: Exception) -> str:
+    """The findings of a validator in one line, without the refused values; any other exception as `told` says it.
+
+    >>> from pydantic import BaseModel
+    >>> class Row(BaseModel):
+    ...     n: int
+    >>> try:
+    ...     Row(n="many")
+    ... except ValueError as exc:
+    ...     violations(exc)
+    'n: Input should be a valid integer, unable to parse string as an integer'
+    """
+    try:
+        found: Any = exc.errors(include_url=False, include_context=False, include_input=False)  # type: ignore[attr-defined]  # pydantic's, where it is one
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" if one["loc"] else one["msg"] for one in found)
+    except Exception:  # no ValidationError at all, or one whose text comes from a foreign __str__
+        return told(exc)
+
+
 def error_code_registry() -> dict[str, type[ChainWeaverError]]:
     """All codes in ascending order, each with the class that carries it.
 
@@ -1014,4 +1048,6 @@ __all__ = [
     "ToolTimeoutError",
     "error_code_registry",
     "suggest",
+    "told",
+    "violations",
 ]

@@ -58,6 +58,7 @@ class PlannedTool:
         validate_input: `dict -> input model`; raises pydantic's `ValidationError`.
         validate_output: `dict | model -> output model`; likewise.
         open_output: `output model -> dict` of the values by identity, for every kind of model.
+        foreign_fields: The values of an instance of another model class, None for everything else.
         direct_output: A freshly validated model's `__dict__` is already that dict.
         scalar_inputs, scalar_outputs: Every field is an immutable scalar, so records need no copies.
         fingerprint: `input model -> digest`, or raises with the reason why there is none.
@@ -79,6 +80,7 @@ class PlannedTool:
     validate_input: Validate
     validate_output: Validate
     open_output: Callable[[Any], dict[str, Any]]
+    foreign_fields: Callable[[Any], dict[str, Any] | None]
     direct_output: bool
     scalar_inputs: bool
     scalar_outputs: bool
@@ -196,6 +198,7 @@ class Plan:
         dynamic_params: Names that callers may pass beside the input.
         unsupported: Constructs that no lane can run, one sentence each.
         empty_slots: What follows slot 0 at the beginning of a run: None per step, and no dynamic parameters.
+        need_counts, entries: How many steps each one waits for, and those that wait for none.
         writes: All keys the steps may write, None when a step's outputs are open.
     """
 
@@ -205,6 +208,8 @@ class Plan:
     steps: tuple[PlannedStep, ...]
     rows: tuple[Row, ...]
     empty_slots: Slots
+    need_counts: tuple[int, ...]
+    entries: tuple[int, ...]
     input_gate: Gate | None
     context_gate: Gate | None
     output_gate: Gate | None

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chainweaver._execution.life import violations
 from chainweaver._execution.merge import merge_step_outputs
 from chainweaver._execution.trace import SCALARS
-from chainweaver.exceptions import ChainWeaverError, SchemaValidationError
+from chainweaver.exceptions import ChainWeaverError, SchemaValidationError, violations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chainweaver._execution.commands import Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
+from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
 from chainweaver.exceptions import (
     ChainWeaverError,
     CheckpointEncodeError,
@@ -20,6 +20,8 @@ from chainweaver.exceptions import (
     SchemaValidationError,
     ToolOutputSizeError,
     ToolTimeoutError,
+    told,
+    violations,
 )
 from chainweaver.plan import KeyMissing, NoFingerprint
 
@@ -46,24 +48,31 @@ def obtain(run: Run, step: PlannedStep) -> StepLife:
     """Get the outputs of a step, as they will be merged; None when it failed or was skipped.
 
     Raises:
-        RunCancelled: The lane threw it, or the deadline has passed. The step is recorded as cancelled.
+        RunCancelled: The lane threw it, or the deadline has passed. A step that had started is recorded as cancelled.
     """
+    if run.deadline_ns is not None:
+        run.check_deadline()
     run.started[step.index] = run.now_ns
     try:
-        if run.deadline_ns is not None:
-            run.check_deadline()
         given, problem = take_inputs(run, step)
         if run.listening:
             yield Tell("step_start", step)
         if problem is not None:
             raise problem
         try:
-            return (yield from outputs_of(run, step, step.tool, given))
-        except ChainWeaverError as first:
+            tool = step.tool
+            assert tool is not None, "a step without a tool has a fault"
+            value = check_input(step, tool, given)
+            ask = cached_outputs if run.caching and tool.cacheable else attempts
+            fields = yield from ask(run, step, tool, given, value)
+            return fields if step.rename is None and tool.scalar_outputs else mapped(run, step, tool, fields)
+        except Exception as first:
             if step.on_error != "fallback":
                 raise
-            stand_in(run, step, first)
-            return (yield from outputs_of(run, step, step.fallback, given))
+            tool = stand_in(run, step, domain_error(step, first))
+            value = check_input(step, tool, given)
+            fields = yield from attempts(run, step, tool, given, value)
+            return mapped(run, step, tool, fields)
     except RunCancelled:
         run.cancel(step)
         if run.listening:
@@ -119,8 +128,8 @@ def take_inputs(run: Run, step: PlannedStep) -> tuple[dict[str, Any], ChainWeave
     given: dict[str, Any] = {}
     if step.fault is not None:
         problem = step.fault()
-    elif run.saving and step.tool is not None and step.tool.secret_outputs:
-        problem = secrets_error(step, step.tool.secret_outputs[0])
+    elif run.saving and (secrets := secret_outputs(step)):
+        problem = secrets_error(step, secrets[0])
     else:
         try:
             given = step.read(run.slots)
@@ -173,6 +182,11 @@ def check_input(step: PlannedStep, tool: PlannedTool, given: dict[str, Any]) -> 
         raise schema_error(tool, step, exc, "input") from exc
 
 
+def secret_outputs(step: PlannedStep) -> list[str]:
+    """The outputs of the step's tools that no store may see."""
+    return [field for tool in (step.tool, step.fallback) if tool is not None for field in tool.secret_outputs]
+
+
 def secrets_error(step: PlannedStep, field: str) -> CheckpointEncodeError:
     """A checkpoint needs real values, and no store of ours keeps secrets (R39); said before the tool does anything."""
     detail = "it is a secret, and the checkpointer has no cipher"
@@ -184,38 +198,16 @@ def schema_error(tool: PlannedTool, step: PlannedStep, exc: Exception, border: s
     return SchemaValidationError(tool.name, step.index, violations(exc), context=border, step_name=step.label)
 
 
-def violations(exc: Exception) -> str:
-    """The findings of a validator in one line: `a.b: Field required; n: Input should be a valid integer`."""
-    errors = getattr(exc, "errors", None)
-    if not callable(errors):
-        return f"{type(exc).__name__}: {exc}"
-    found = errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'value'}: {one['msg']}" for one in found)
-
-
 # ---- outputs
 
 
-def outputs_of(run: Run, step: PlannedStep, tool: PlannedTool | None, given: dict[str, Any]) -> Fields:
-    """What one tool of the step, the primary or the fallback, adds to the context: from the cache or by calling it."""
-    assert tool is not None, "a step that lacks one of its tools has a fault"
-    value = check_input(step, tool, given)
-    if run.caching and tool.cacheable and tool is step.tool:
-        fields = yield from cached_outputs(run, step, tool, given, value)
-    else:
-        fields = yield from attempts(run, step, tool, given, value)
-    if step.rename is None and tool.scalar_outputs:
-        return fields
-    return mapped(run, step, tool, fields)
-
-
-def stand_in(run: Run, step: PlannedStep, error: ChainWeaverError) -> None:
-    """Record that the fallback takes over: same inputs, same gates, attempts of its own."""
-    if step.fallback is None:  # its absence is the fault that brought us here
-        raise error
+def stand_in(run: Run, step: PlannedStep, error: ChainWeaverError) -> PlannedTool:
+    """The fallback, which takes over with the same inputs, the same gates and attempts of its own."""
+    assert step.fallback is not None, "a step that lacks one of its tools has a fault"
     detail = run.detail(step.index)
     detail.retry_errors += (told(error),)
     detail.fallback = step.fallback.name
+    return step.fallback
 
 
 def cached_outputs(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any], value: Any) -> Fields:
@@ -228,9 +220,9 @@ def cached_outputs(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[s
     try:
         reply = yield Lookup(tool, digest, run.remaining_s())
     except TimedOut:
-        run.check_deadline()
-        raise
+        raise RunCancelled("deadline") from None
     if not isinstance(reply, Lead):
+        run.check_deadline()
         run.detail(step.index).cached = True
         if step.check_outputs is not None:
             check_contract(step, tool, reply)
@@ -253,11 +245,14 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
     retry = step.retry
     number = 1
     while True:
+        command = run.invocation(step, tool, value, number)
         try:
-            raw = yield run.invocation(step, tool, value, number)
+            raw = yield command
         except Exception as exc:
             if run.deadline_ns is not None:
                 run.check_deadline()
+                if isinstance(exc, TimedOut) and is_due_to_deadline(step, tool, command):
+                    raise RunCancelled("deadline") from None
             error, cause = call_error(step, tool, exc)
         else:
             if run.deadline_ns is not None:
@@ -279,21 +274,31 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
 
 def pause(run: Run, retry: PlannedRetry, number: int) -> Generator[Command, Any, None]:
     """Wait before retry `number`, but never beyond the deadline."""
-    delay_s = retry.delay_s(number)
-    remaining_s = run.remaining_s()
-    if remaining_s is not None:
-        delay_s = min(delay_s, remaining_s)
+    delay_s, remaining_s = retry.delay_s(number), run.remaining_s()
+    if remaining_s is not None and delay_s >= remaining_s:
+        # There will be no next attempt; jitter must not make the wait so short that there is one after all.
+        yield Sleep(remaining_s)
+        raise RunCancelled("deadline")
     if delay_s > 0:
         yield Sleep(delay_s, retry.jitter)
         run.check_deadline()
 
 
+def own_limit_s(step: PlannedStep, tool: PlannedTool) -> float | None:
+    """The time limit that the step or its tool sets for one attempt, apart from the deadline of the run."""
+    return min((limit for limit in (tool.timeout_s, step.timeout_s) if limit is not None), default=None)
+
+
+def is_due_to_deadline(step: PlannedStep, tool: PlannedTool, command: Command) -> bool:
+    """Whether a call that timed out had the rest of the run as its limit; a lane may see the end a moment early."""
+    return isinstance(command, Invoke) and command.timeout_s != own_limit_s(step, tool)
+
+
 def call_error(step: PlannedStep, tool: PlannedTool, exc: Exception) -> tuple[ChainWeaverError, Exception]:
     """What an attempt failed with: the domain error, and the exception that retry policies are asked about."""
     if isinstance(exc, TimedOut):
-        limits = [limit for limit in (tool.timeout_s, step.timeout_s) if limit is not None]
         why = "it was abandoned in its thread and may still be running" if exc.abandoned else None
-        timeout = ToolTimeoutError(tool.name, min(limits, default=0.0), why=why)
+        timeout = ToolTimeoutError(tool.name, own_limit_s(step, tool) or 0.0, why=why)
         return timeout, timeout
     return domain_error(step, exc), exc
 
@@ -308,7 +313,7 @@ def is_retryable(retry: PlannedRetry, cause: Exception) -> bool:
 def check_output(step: PlannedStep, tool: PlannedTool, raw: Any) -> dict[str, Any]:
     """The validated output fields of a tool, by identity."""
     try:
-        model = tool.validate_output(raw)
+        model = validated_output(tool, raw)
         # A model that the tool made itself may be kept by the tool: its dict is not ours to share.
         fields: dict[str, Any] = model.__dict__ if tool.direct_output and model is not raw else tool.open_output(model)
     except Exception as exc:
@@ -320,6 +325,17 @@ def check_output(step: PlannedStep, tool: PlannedTool, raw: Any) -> dict[str, An
     if step.check_outputs is not None:
         check_contract(step, tool, fields)
     return fields
+
+
+def validated_output(tool: PlannedTool, raw: Any) -> Any:
+    """The output model; an instance of another model class is taken by its fields."""
+    try:
+        return tool.validate_output(raw)
+    except Exception:
+        fields = tool.foreign_fields(raw)
+        if fields is None:
+            raise
+    return tool.validate_output(fields)
 
 
 def check_contract(step: PlannedStep, tool: PlannedTool, fields: dict[str, Any]) -> None:
@@ -398,13 +414,6 @@ def domain_error(step: PlannedStep, exc: Exception) -> ChainWeaverError:
         return exc
     error: ChainWeaverError = _caused(FlowExecutionError(step.name, step.index, told(exc)), exc)
     return error
-
-
-def told(exc: BaseException) -> str:
-    """An exception in one line for records and messages."""
-    if isinstance(exc, ChainWeaverError):
-        return exc.sentence
-    return f"{type(exc).__name__}: {exc}"
 
 
 def _caused(error: Any, cause: BaseException) -> Any:

@@ -36,16 +36,14 @@ class StepRun:
         task: Whatever the lane needs to cancel it; the core never looks at it.
     """
 
-    __slots__ = ("step", "life", "command", "holds_slot", "merged", "committing", "task")
+    command: Command | None = None
+    holds_slot = committing = False
+    merged: dict[str, Any] | None = None
+    task: Any = None
 
     def __init__(self, step: PlannedStep, life: StepLife) -> None:
         self.step = step
         self.life = life
-        self.command: Command | None = None
-        self.holds_slot = False
-        self.merged: dict[str, Any] | None = None
-        self.committing = False
-        self.task: Any = None
 
 
 class Schedule:
@@ -62,19 +60,27 @@ class Schedule:
         self.run = run
         self.limit = limit
         self.doomed: list[StepRun] = []
-        steps = run.plan.steps
-        self._closed = [run.finished(step.index) for step in steps]  # finished, or never to start
-        self._unmet = [sum(not self._closed[need] for need in step.needs) for step in steps]
-        self._ready = [step.index for step in steps if not self._unmet[step.index] and not self._closed[step.index]]
+        plan = run.plan
+        self._closed = [False] * len(plan.steps)  # finished, or never to start
+        self._unmet = list(plan.need_counts)
+        self._ready = list(plan.entries)
         self._queued: list[tuple[int, StepRun]] = []
         self._parked: list[StepRun] = []
         self._flying: dict[int, StepRun] = {}
         self._held = 0
+        if run.resumed:
+            self._pass_over_finished()
 
     @property
     def over(self) -> bool:
         """Nothing is in flight, and so nothing more will start."""
         return not self._flying
+
+    def _pass_over_finished(self) -> None:
+        for step in self.run.plan.steps:
+            if self.run.finished(step.index):
+                self._close(step)
+        self._ready = sorted(index for index in self._ready if not self._closed[index])
 
     def start(self) -> list[StepRun]:
         """The first step runs, in plan order."""
@@ -124,7 +130,8 @@ class Schedule:
             self._held -= 1
         going: list[StepRun] = []
         self._advance(step_run, resume, reply, going)
-        self._fill(going)
+        if self._ready or self._queued or self._parked:
+            self._fill(going)
         return going
 
     def _fill(self, going: list[StepRun]) -> None:
@@ -135,7 +142,8 @@ class Schedule:
                 self._commit(free, going)
             elif queued and self._held < self.limit and not (ready and ready[0] < queued[0][0]):
                 step_run = heappop(queued)[1]
-                self._hold(step_run)
+                self._held += 1
+                step_run.holds_slot = True
                 going.append(step_run)
             elif ready and self._held < self.limit:
                 self._begin(self.run.plan.steps[heappop(ready)], going)
@@ -143,10 +151,11 @@ class Schedule:
                 return
 
     def _begin(self, step: PlannedStep, going: list[StepRun]) -> None:
-        if self.run.cancelled is not None or self.run.barred(step):
+        run = self.run
+        if run.cancelled is not None or (run.failures and run.barred(step)):
             self._close(step)
             return
-        step_run = StepRun(step, obtain(self.run, step))
+        step_run = StepRun(step, obtain(run, step))
         self._flying[step.index] = step_run
         self._advance(step_run, step_run.life.send, None, going)
 
@@ -181,22 +190,20 @@ class Schedule:
             return
         step_run.merged = merged
         self._parked.append(step_run)
-        if self._rivals_closed(step_run):
+        # A failure has no keys to compare, and should stop others soon.
+        if merged is None or self._rivals_closed(step_run):
             self._commit(step_run, going)
 
     def _command(self, step_run: StepRun, command: Command, going: list[StepRun]) -> None:
         """Hand a command to the lane; the call of a tool needs a free slot."""
         step_run.command = command
-        if isinstance(command, (tuple, Invoke)):
+        if type(command) is tuple or type(command) is Invoke:
             if self._held >= self.limit:
                 heappush(self._queued, (step_run.step.index, step_run))
                 return
-            self._hold(step_run)
+            self._held += 1
+            step_run.holds_slot = True
         going.append(step_run)
-
-    def _hold(self, step_run: StepRun) -> None:
-        self._held += 1
-        step_run.holds_slot = True
 
     def _rivals_closed(self, step_run: StepRun) -> bool:
         return all(self._closed[rival] for rival in step_run.step.rivals)
@@ -215,15 +222,15 @@ class Schedule:
         step = step_run.step
         del self._flying[step.index]
         self._close(step)
-        bar = self.run.bar()
-        if bar == step.index:
+        if self.run.failures and (bar := self.run.bar()) == step.index:
             self._drop(lambda index: index > bar, RunCancelled("surplus"), going)
 
     def _close(self, step: PlannedStep) -> None:
         self._closed[step.index] = True
+        unmet = self._unmet
         for index in step.feeds:
-            self._unmet[index] -= 1
-            if not self._unmet[index]:
+            unmet[index] -= 1
+            if not unmet[index]:
                 heappush(self._ready, index)
 
     def _stopped(self, step_run: StepRun) -> RunCancelled | None:
@@ -235,7 +242,7 @@ class Schedule:
     def _drop(self, concerned: Callable[[int], bool], cancelled: RunCancelled, going: list[StepRun]) -> None:
         """Doom the step runs in flight that are concerned; those that only wait for a slot are cancelled at once."""
         waiting = [one for _, one in sorted(self._queued) if concerned(one.step.index)]
-        self._queued = [(index, one) for index, one in self._queued if not concerned(index)]
+        self._queued[:] = sorted((index, one) for index, one in self._queued if not concerned(index))
         for step_run in waiting:
             step_run.command = None
             self._advance(step_run, step_run.life.throw, cancelled, going)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -215,6 +216,8 @@ class _Build:
             steps=steps,
             rows=tuple(_row(step) for step in steps),
             empty_slots=[*[None] * len(steps), {}],
+            need_counts=tuple(len(step.needs) for step in steps),
+            entries=tuple(step.index for step in steps if not step.needs),
             input_gate=gate_of(self.input_schema),
             context_gate=gate_of(self._schema("context")),
             output_gate=gate_of(self._schema("output")),
@@ -321,6 +324,8 @@ def _late_step_fingerprint(step: Lowered) -> Callable[[], str]:
     """What makes a step the same step at resume: its definition and the schemas of its tools; computed on demand."""
     definition, tools = step.definition, (step.tool, step.fallback)
 
+    # Runs with a checkpointer ask for it at every step, all others never.
+    @cache
     def fingerprint() -> str:
         import hashlib
 

@@ -6,6 +6,7 @@ Everything a run would otherwise look up on a class or a module is looked up her
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from chainweaver.compiler.types import scalars_only
 from chainweaver.exceptions import SchemaRefPolicyError, SchemaValidationError, ToolOutputSizeError
 from chainweaver.flow.refs import resolve_class
 from chainweaver.plan import Gate, NoFingerprint, PlannedRetry, PlannedTool
+from chainweaver.tools.opening import foreign_fields, opener_of
 
 if TYPE_CHECKING:
     from chainweaver.flow import FlowStep, RetryPolicy
@@ -39,6 +41,7 @@ def plan_tool(tool: Any) -> PlannedTool:
         validate_input=validator_of(inputs),
         validate_output=validator_of(outputs),
         open_output=opener_of(outputs),
+        foreign_fields=partial(foreign_fields, outputs),
         direct_output=_is_direct(outputs),
         scalar_inputs=scalars_only(inputs),
         scalar_outputs=scalars_only(outputs),
@@ -56,23 +59,6 @@ def validator_of(model: type[BaseModel]) -> Callable[[Any], Any]:
     if not model.__pydantic_complete__:
         model.model_rebuild(raise_errors=False)
     return model.__pydantic_validator__.validate_python
-
-
-def opener_of(model: type[BaseModel]) -> Callable[[Any], dict[str, Any]]:
-    """A function that gives the output values of an instance by name: the objects themselves, not copies."""
-    names = tuple(name for name, info in model.model_fields.items() if not info.exclude)
-    computed = tuple(model.model_computed_fields)
-
-    def open_output(instance: Any) -> dict[str, Any]:
-        values = instance.__dict__
-        opened = {name: values[name] for name in names}
-        if instance.__pydantic_extra__:
-            opened.update(instance.__pydantic_extra__)
-        for name in computed:
-            opened[name] = getattr(instance, name)
-        return opened
-
-    return open_output
 
 
 def _is_direct(model: type[BaseModel]) -> bool:

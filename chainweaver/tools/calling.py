@@ -18,8 +18,10 @@ from chainweaver.exceptions import (
     ToolDefinitionError,
     ToolOutputSizeError,
     ToolTimeoutError,
+    violations,
 )
 from chainweaver.tools.definition import is_coroutine_callable
+from chainweaver.tools.opening import foreign_fields, opener_of
 
 if TYPE_CHECKING:
     from chainweaver.tools.definition import Tool
@@ -81,7 +83,7 @@ def validated_inputs(tool: Tool, raw_inputs: Mapping[str, Any]) -> BaseModel:
         return tool.input_schema.model_validate(raw_inputs)
     except ValidationError as exc:
         raise SchemaValidationError(
-            tool.name, 0, describe(exc), context="input", known=tool.input_schema.model_fields
+            tool.name, 0, violations(exc), context="input", known=tool.input_schema.model_fields
         ) from exc
 
 
@@ -102,42 +104,18 @@ def lone_context(tool: Tool) -> object:
 
 def checked_outputs(tool: Tool, outputs: object) -> dict[str, Any]:
     """The validated output fields, within the size limit of the tool."""
-    if isinstance(outputs, BaseModel) and not isinstance(outputs, tool.output_schema):
-        outputs = output_fields(outputs)
+    fields = foreign_fields(tool.output_schema, outputs)
     try:
-        validated = tool.output_schema.model_validate(outputs)
+        validated = tool.output_schema.model_validate(outputs if fields is None else fields)
     except ValidationError as exc:
         raise SchemaValidationError(
-            tool.name, 0, describe(exc), context="output", known=tool.output_schema.model_fields
+            tool.name, 0, violations(exc), context="output", known=tool.output_schema.model_fields
         ) from exc
     if tool.max_output_size is not None:
         size = len(validated.model_dump_json().encode())
         if size > tool.max_output_size:
             raise ToolOutputSizeError(tool.name, size, tool.max_output_size)
-    return output_fields(validated)
-
-
-def output_fields(model: BaseModel) -> dict[str, Any]:
-    """Fields, extra values and computed fields of a model by name; the objects themselves, not copies.
-
-    >>> class Rows(BaseModel):
-    ...     rows: list[int]
-    >>> filled = Rows(rows=[1])
-    >>> output_fields(filled)["rows"] is filled.rows
-    True
-    """
-    fields = {**model.__dict__, **(model.__pydantic_extra__ or {})}
-    for name in type(model).model_computed_fields:
-        fields[name] = getattr(model, name)
-    return fields
-
-
-def describe(error: ValidationError) -> str:
-    """All complaints of a validation in one line: "rows.0: Input should be a valid integer; total: Field required"."""
-    complaints = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(
-        f"{'.'.join(map(str, one['loc']))}: {one['msg']}" if one["loc"] else one["msg"] for one in complaints
-    )
+    return opener_of(tool.output_schema)(validated)
 
 
 def call_within(seconds: float, call: Callable[[], Any], tool_name: str) -> Any:

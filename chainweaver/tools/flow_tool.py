@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from chainweaver.tools.calling import output_fields
 
 if TYPE_CHECKING:
     from chainweaver.flow import ToolSafetyContract
@@ -76,7 +75,7 @@ def tool_from_flow(
     flow_name, version = flow.name, flow.version
 
     def run_flow(inputs: BaseModel) -> dict[str, Any]:
-        result = executor.execute_flow(flow_name, output_fields(inputs), version=version)
+        result = executor.execute_flow(flow_name, dict(inputs), version=version)
         result.raise_for_failure()
         return result.final_output or {}
 

@@ -1,0 +1,77 @@
+"""The short path: a plain step, which has nothing but inputs, a tool and outputs.
+
+`enter` and `leave` stand on the two sides of its call. Together they do what `life` does for such a step, without a
+generator; both are differentially tested against it. Used by `walk` and by `schedule`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from chainweaver._execution.life import call_error, check_output, mapping_error, schema_error
+from chainweaver.exceptions import ChainWeaverError
+
+if TYPE_CHECKING:
+    from chainweaver._execution.run import Run
+    from chainweaver.plan import PlannedStep, PlannedTool, Reader, Validate
+
+FAILED = object()
+"""Stands for the input of a step that failed before its tool was called."""
+
+
+def enter(run: Run, step: PlannedStep, read: Reader, validate_input: Validate, scalars: bool) -> Any:
+    """The validated input of a plain step, or FAILED."""
+    index = step.index
+    run.started[index] = run.now_ns
+    try:
+        given = read(run.slots)
+    except Exception as exc:
+        run.show_inputs(step, {})
+        run.fail(step, mapping_error(run, step, exc))
+        return FAILED
+    if scalars:
+        run.inputs[index] = given
+    else:
+        run.show_inputs(step, given)
+    try:
+        return validate_input(given)
+    except Exception as exc:
+        _refuse(run, step, exc, "input")
+        return FAILED
+
+
+def leave(
+    run: Run, step: PlannedStep, tool: PlannedTool, validate_output: Validate, scalars: bool, direct: bool, raw: Any
+) -> None:
+    """Keep what the tool of a plain step returned."""
+    index = step.index
+    try:
+        model = validate_output(raw)
+        # A model that the tool made itself may be kept by the tool: its dict is not ours to share.
+        fields = model.__dict__ if direct and model is not raw else tool.open_output(model)
+    except Exception as exc:
+        foreign = tool.foreign_fields(raw)
+        if foreign is None:
+            _refuse(run, step, exc, "output")
+            return
+        try:
+            fields = check_output(step, tool, foreign)
+        except ChainWeaverError as error:
+            run.fail(step, error)
+            return
+    if not scalars:
+        run.show_outputs(step, fields)
+    run.slots[index + 1] = fields
+    run.ended[index] = run.now_ns
+
+
+def fail(run: Run, step: PlannedStep, tool: PlannedTool, exc: Exception) -> None:
+    """Record that the tool of a plain step raised."""
+    run.fail(step, call_error(step, tool, exc)[0])
+
+
+def _refuse(run: Run, step: PlannedStep, exc: Exception, border: str) -> None:
+    assert step.tool is not None, "a plain step has a tool"
+    error = schema_error(step.tool, step, exc, border)
+    error.__cause__ = exc
+    run.fail(step, error)
