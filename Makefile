@@ -27,7 +27,7 @@ $(VENV)/.stamp-dev: pyproject.toml $(VENV)/.stamp-cli
 	@touch $@
 
 demo: $(VENV)/.stamp-cli
-	@$(BIN)/chainweaver run examples/stdlib_audit.flow.yaml
+	@$(BIN)/chainweaver run examples/stdlib_audit.flow.yaml --input '{"report_dir": "out/audit-report"}'
 	@echo "make demo: audited the standard library of $$($(BIN)/python --version) with examples/stdlib_audit.flow.yaml"
 
 test: $(VENV)/.stamp-dev

@@ -89,14 +89,15 @@ def _answering(command: Callable[..., Answer]) -> Callable[..., None]:
     def called(**options: object) -> None:
         as_json = options["output"] is Format.JSON
         answer = _answer_of(command, options, as_json)
-        if answer.error is not None and options.get("traceback"):
-            traceback.print_exception(answer.error)
+        screen = Screen()
         if as_json:
             print(envelope(answer))
-        else:
-            screen = Screen()
-            if answer.text is not None:
-                answer.text(screen)
+        elif answer.text is not None:
+            answer.text(screen)
+        if answer.error is not None and options.get("traceback"):
+            # What a tool raised is the point; the way through the run core is the same for all of them.
+            traceback.print_exception(answer.error.__cause__ or answer.error)
+        if not as_json:
             screen.faults(answer.faults)
         raise typer.Exit(answer.exit_code)
 

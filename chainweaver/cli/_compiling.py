@@ -13,9 +13,12 @@ from chainweaver.cli._answer import FAILED, OK, Fault, exit_code_of
 from chainweaver.cli._loading import Source, read_file
 from chainweaver.cli._screen import Screen, counted
 from chainweaver.compiler import CompilationError, CompilationResult, CompilationWarning, compile_flow
-from chainweaver.exceptions import ChainWeaverError, FlowCompileError
+from chainweaver.exceptions import ChainWeaverError, CommandLineError, FlowCompileError
 from chainweaver.flow import DAGFlow, validate_dag_topology
 from chainweaver.tools import Tool
+
+HINTS = frozenset({"native_copy"})
+"""Warnings about speed alone. A sound flow can have dozens of them, which would hide the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Checked:
             "warnings": [finding.as_dict() for finding in self.warnings],
         }
 
-    def show(self, screen: Screen) -> None:
+    def show(self, screen: Screen, *, hints: bool) -> None:
         """One line for the file, one for every warning; errors are told on stderr."""
         verdict = ("invalid", "bold red") if self.faults else ("ok     ", "green")
         about = ""
@@ -82,7 +85,10 @@ class Checked:
             about += "" if self.compiled or self.faults else ", read only: --tools MODULE compiles it as well"
         screen.line(verdict, f"  {self.name}{about}")
         for warning in self.warnings:
-            screen.line(("  warning", "yellow"), f"  {warning}")
+            if warning.issue_type not in HINTS:
+                screen.line(("  warning", "yellow"), f"  {warning}")
+            elif hints:
+                screen.line(("  hint   ", "cyan"), f"  {warning}")
 
 
 def check_file(path: str, tools: Mapping[str, Tool] | None) -> Checked:
@@ -100,7 +106,7 @@ def check_file(path: str, tools: Mapping[str, Tool] | None) -> Checked:
                 found_in(source, result, result.warnings),
             )
     except ChainWeaverError as exc:
-        checked.faults.append(Fault.of(exc.with_facts(where=path)))
+        checked.faults.append(Fault.of(exc if isinstance(exc, CommandLineError) else exc.with_facts(where=path)))
         checked.exit_code = exit_code_of(exc)
         return checked
     checked.faults.extend(Fault(f"CW-{FlowCompileError.code}", str(finding)) for finding in checked.errors)
@@ -122,9 +128,12 @@ def found_in(
     return found
 
 
-def summary(files: list[Checked]) -> str:
-    """The closing line: how many files of each kind."""
+def summary(files: list[Checked], *, hints: bool) -> str:
+    """The closing line: how many of each kind."""
     invalid = sum(bool(one.faults) for one in files)
-    warnings = sum(len(one.warnings) for one in files)
-    verdicts = f"{len(files) - invalid} ok, {invalid} invalid"
-    return f"{counted(len(files), 'flow file')}: {verdicts}, {counted(warnings, 'warning')}"
+    found = [warning.issue_type in HINTS for one in files for warning in one.warnings]
+    line = f"{counted(len(files), 'flow file')}: {len(files) - invalid} ok, {invalid} invalid"
+    line += f", {counted(found.count(False), 'warning')}"
+    if True not in found:
+        return line
+    return f"{line}, {counted(found.count(True), 'hint')}{'' if hints else ' (--hints shows them)'}"

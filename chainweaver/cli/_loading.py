@@ -113,14 +113,15 @@ def _file_of(name: str) -> str | None:
     return next((name + suffix for suffix in FLOW_SUFFIXES if os.path.isfile(name + suffix)), None)
 
 
-def _near_file(path: str) -> str | None:
+def _near_file(path: str, suffixes: tuple[str, ...] = _FILE_SUFFIXES) -> str | None:
+    """What to say about a file that is not there; names are compared without suffix, which they all have in common."""
     folder, name = os.path.split(path)
     try:
-        names = [one for one in os.listdir(folder or ".") if one.endswith(_FILE_SUFFIXES)]
+        names = {one.split(".")[0]: one for one in sorted(os.listdir(folder or ".")) if one.endswith(suffixes)}
     except OSError:
         return f"there is no directory '{folder}' either"
-    near = suggest(name, names)
-    return None if near is None else f"did you mean '{os.path.join(folder, near)}'?"
+    near = suggest(name.split(".")[0], names)
+    return None if near is None else f"did you mean '{os.path.join(folder, names[near])}'?"
 
 
 def _flow_of_modules(name: str, modules: Sequence[Module], version: str | None) -> Source:
@@ -213,7 +214,7 @@ def _import_name(name: str) -> Any:
 def _import_file(name: str) -> Any:
     path = Path(name).resolve()
     if not path.is_file():
-        raise CommandLineError(f"There is no file '{name}'", missing=True, fix=_near_module(name))
+        raise CommandLineError(f"There is no file '{name}'", missing=True, fix=_near_file(name, (".py",)))
     # As for a script: modules beside it can be imported.
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
@@ -255,15 +256,6 @@ def _module_at(path: Path) -> Any:
 def _is_of(module: Any, path: Path) -> bool:
     file = getattr(module, "__file__", None)
     return file is not None and Path(file).resolve() == path
-
-
-def _near_module(name: str) -> str | None:
-    folder = os.path.dirname(name)
-    try:
-        near = suggest(os.path.basename(name), [one for one in os.listdir(folder or ".") if one.endswith(".py")])
-    except OSError:
-        return f"there is no directory '{folder}' either"
-    return None if near is None else f"did you mean '{os.path.join(folder, near)}'?"
 
 
 def _failed(name: str, exc: Exception) -> CommandLineError:
@@ -329,13 +321,14 @@ def _text_of(path: str) -> str:
         raise CommandLineError(f"The input cannot be read from '{path}': {exc}") from exc
 
 
-def read_params(given: Iterable[str]) -> dict[str, Any]:
+def read_params(given: Iterable[str], flow: AnyFlow) -> dict[str, Any]:
     """Dynamic parameters from `name=value` pairs; a value that is JSON is read as such, any other is text.
 
     Raises:
-        CommandLineError: A pair has no name or no `=`, or a name comes twice.
+        CommandLineError: A pair has no name or no `=`, a name comes twice, or the flow has no such parameter.
 
-    >>> read_params(["region=eu", "limit=3"])
+    >>> flow = Flow(name="f", description="", steps=[], dynamic_params=("region", "limit"))
+    >>> read_params(["region=eu", "limit=3"], flow)
     {'region': 'eu', 'limit': 3}
     """
     values: dict[str, Any] = {}
@@ -345,6 +338,13 @@ def read_params(given: Iterable[str]) -> dict[str, Any]:
             raise CommandLineError(f"--param '{pair}' is not of the form name=value")
         if name in values:
             raise CommandLineError(f"--param '{name}' is given twice")
+        if name not in flow.dynamic_params:
+            near = suggest(name, flow.dynamic_params)
+            raise CommandLineError(
+                f"--param '{name}' is no dynamic parameter of flow '{flow.name}'",
+                known=flow.dynamic_params,
+                fix=f"did you mean '{near}'?" if near else "values of the context are given with --input",
+            )
         try:
             values[name] = json.loads(text)
         except (ValueError, RecursionError):

@@ -22,6 +22,8 @@ ToolsOption = Annotated[
     typer.Option("--tools", metavar="MODULE", help="Python file or module that holds tools. May be repeated."),
 ]
 
+HintsOption = Annotated[bool, typer.Option("--hints", help="Also list what would only make the flow faster.")]
+
 TracebackOption = Annotated[bool, typer.Option("--traceback", help="Show where in the code an error came from.")]
 
 InputOption = Annotated[

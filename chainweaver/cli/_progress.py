@@ -86,7 +86,8 @@ def step_lines(screen: Screen | None) -> Iterator[KeptResult]:
     if not screen.live:
         yield StepLines(screen)
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    spinner = SpinnerColumn("line" if screen.out.options.ascii_only else "dots")
+    columns = (spinner, TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=screen.out, transient=True, refresh_per_second=8) as progress:
         yield LiveSteps(screen, progress)
 

@@ -47,7 +47,7 @@ class Screen:
         except UnicodeEncodeError:
             for sign, spelled in _SPELLED.items():
                 text = text.replace(sign, spelled)
-        print(text, file=sys.stdout)
+        print(text, flush=True)
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str] = ()

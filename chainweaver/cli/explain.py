@@ -52,13 +52,17 @@ def _faults(source: Source, plan: ExecutionPlan, compiled: CompilationResult) ->
     for step in plan.steps:
         if step.step_index in told:
             continue
-        step_id = compiled.plan.steps[step.step_index].step_id
-        for key in step.unresolved_keys:
-            fix = "give it with --input, let an earlier step return it, or map a default"
-            error = InputMappingError(
-                step.tool_name, step.step_index, key, step_name=step_id, where=source.place(step_id), fix=fix
+        planned = compiled.plan.steps[step.step_index]
+        place, fix = (
+            source.place(planned.step_id),
+            "give it with --input, let an earlier step return it, or map a default",
+        )
+        faults.extend(
+            Fault.of(
+                InputMappingError(step.tool_name, step.step_index, key, step_name=planned.label, where=place, fix=fix)
             )
-            faults.append(Fault.of(error))
+            for key in step.unresolved_keys
+        )
     return faults
 
 

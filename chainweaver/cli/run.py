@@ -64,8 +64,9 @@ def run(
     Its tools come from the modules named with --tools, else from the Python file beside the flow file: audit.py for
     audit.flow.yaml.
     """
-    values, params = read_input(given), read_params(param or ())
+    values = read_input(given)
     ready = make_ready(source, tools, version)
+    params = read_params(param or (), ready.source.flow)
     checkpointer = None if checkpoint is None else _checkpointer(checkpoint)
     faults = _compile_faults(ready)
     if faults:
@@ -81,6 +82,8 @@ def run(
         checkpointer=checkpointer,
     )
     outcome = _outcome(executor, ready.source, values, params, force, screen)
+    if outcome.error is not None:
+        _place(outcome.error, ready.source, outcome.result, hint=not traceback)
     return _answer(ready, outcome, checkpoint)
 
 
@@ -125,12 +128,10 @@ def _outcome(
         except KeyboardInterrupt:
             outcome.interrupted = True
     outcome.result = kept.result
-    if outcome.error is not None:
-        _place(outcome.error, source, outcome.result)
     return outcome
 
 
-def _place(error: ChainWeaverError, source: Source, result: ExecutionResult | None) -> None:
+def _place(error: ChainWeaverError, source: Source, result: ExecutionResult | None, *, hint: bool) -> None:
     """Tell an error which step of which file it is about, and how to learn more."""
     failed = None
     if result is not None:
@@ -141,7 +142,7 @@ def _place(error: ChainWeaverError, source: Source, result: ExecutionResult | No
         error.with_facts(where=f"{where} ({source.place(failed.step_id)})")
     else:
         error.with_facts(where=f"{where} ({source.name})")
-    if error.__cause__ is not None:
+    if hint and error.__cause__ is not None:
         error.with_facts(fix="--traceback shows where in the tool it was raised")
 
 
@@ -162,7 +163,7 @@ def _answer(ready: Ready, outcome: Outcome, checkpoint: str | None) -> Answer:
         data=None if result is None else _data(ready, result),
         faults=faults,
         exit_code=exit_code,
-        text=None if result is None else lambda screen: _show(screen, result, checkpoint),
+        text=None if result is None else lambda screen: _show(screen, result, len(ready.source.flow.steps), checkpoint),
         error=outcome.error,
     )
 
@@ -193,7 +194,7 @@ def _data(ready: Ready, result: ExecutionResult) -> dict[str, Any]:
     }
 
 
-def _show(screen: Screen, result: ExecutionResult, checkpoint: str | None) -> None:
+def _show(screen: Screen, result: ExecutionResult, steps: int, checkpoint: str | None) -> None:
     output = result.final_output or {}
     tables = {name: rows for name, value in output.items() if (rows := rows_of(value))}
     for name, rows in tables.items():
@@ -210,7 +211,7 @@ def _show(screen: Screen, result: ExecutionResult, checkpoint: str | None) -> No
     screen.line()
     if checkpoint is not None and not result.success:
         screen.line(f"run {result.trace_id} is kept in {checkpoint}")
-    screen.line(closing_line(result))
+    screen.line(closing_line(result, steps))
 
 
 def _show_times(screen: Screen, result: ExecutionResult) -> None:
@@ -231,11 +232,14 @@ def _show_times(screen: Screen, result: ExecutionResult) -> None:
     screen.table("time per step", kept, [row[: len(kept)] for row in rows], right=("time", "share"))
 
 
-def closing_line(result: ExecutionResult) -> str:
+def closing_line(result: ExecutionResult, steps: int) -> str:
     """What became of the run, in one line."""
+    took = shown_time(result.total_duration_ms)
+    name = f"{result.flow_name} {result.flow_version}: {result.status}"
+    if result.success:
+        return f"{name}, {counted(steps, 'step')} in {took}"
     ended = sum(record.status in ("ok", "skipped") for record in result.execution_log)
-    took = f"{counted(ended, 'step')} in {shown_time(result.total_duration_ms)}"
-    return f"{result.flow_name} {result.flow_version}: {result.status}, {took}"
+    return f"{name} after {ended} of {counted(steps, 'step')}, {took}"
 
 
 def rows_of(value: Any) -> list[dict[str, Any]] | None:

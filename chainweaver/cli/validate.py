@@ -9,28 +9,29 @@ import typer
 from chainweaver.cli._answer import Answer
 from chainweaver.cli._compiling import Checked, check_file, summary
 from chainweaver.cli._loading import load_modules, tools_of
-from chainweaver.cli._options import Format, OutputOption, ToolsOption, TracebackOption
+from chainweaver.cli._options import Format, HintsOption, OutputOption, ToolsOption, TracebackOption
 from chainweaver.cli._screen import Screen
 
 
 def validate(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Flow files.", show_default=False)],
     tools: ToolsOption = None,
+    hints: HintsOption = False,
     output: OutputOption = Format.TEXT,
     traceback: TracebackOption = False,
 ) -> Answer:
     """Check flow files: their form, and with --tools also that everything fits together."""
     given = tools_of(load_modules(tools)) if tools else None
-    return answer_for([check_file(file, given) for file in files])
+    return answer_for([check_file(file, given) for file in files], hints=hints)
 
 
-def answer_for(checked: list[Checked]) -> Answer:
+def answer_for(checked: list[Checked], *, hints: bool) -> Answer:
     """The answer for files that were checked."""
 
     def text(screen: Screen) -> None:
         for one in checked:
-            one.show(screen)
-        screen.line(summary(checked))
+            one.show(screen, hints=hints)
+        screen.line(summary(checked, hints=hints))
 
     return Answer(
         data={"files": [one.as_dict() for one in checked]},
