@@ -215,15 +215,10 @@ def parts(schema: Any) -> Iterator[Schema]:
             todo.extend(part)
 
 
-def runs_users_code(view: View) -> bool:
-    """Whether validating may call a function of the user's."""
-    return any(_calls(view.at(part)) for schema in (view.schema, *view.refs.values()) for part in parts(schema))
-
-
 def _calls(view: View) -> bool:
     if view.kind.startswith("function-"):
         return not _is_pydantics(function_of(view))
-    return any(view.schema.get(key) for key in ("default_factory", "post_init", "custom_init", "missing", "function"))
+    return any(view.schema.get(key) for key in ("default_factory", "post_init", "custom_init", "function"))
 
 
 def produced(view: View) -> list[View]:

@@ -10,6 +10,7 @@ import collections
 import collections.abc
 import datetime
 import decimal
+import enum
 import fractions
 import inspect
 import numbers
@@ -22,7 +23,7 @@ from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import MultiHostUrl, SchemaError, SchemaValidator, Url, ValidationError
+from pydantic_core import MultiHostUrl, SchemaValidator, Url, ValidationError
 
 from chainweaver.compiler.core_schemas import UNKNOWN, View
 
@@ -141,6 +142,11 @@ def defines(cls: type, method: str) -> bool:
     return any(vars(one).get(method) is not None for one in cls.__mro__)
 
 
+def finds_missing(cls: type[enum.Enum]) -> bool:
+    """Whether an enum makes members of values that none of them has: flags do, and whoever defines `_missing_`."""
+    return getattr(cls._missing_, "__func__", None) is not enum.Enum._missing_.__func__  # type: ignore[attr-defined]  # a classmethod
+
+
 # -- values --
 
 
@@ -185,7 +191,7 @@ def passes(target: View, value: Any) -> bool:
     except ValidationError:
         return False
     except Exception:
-        # A value with methods of its own, or a schema that does not stand alone.
+        # A schema that cannot be run apart from its surroundings says nothing about the value.
         return True
     return True
 
@@ -193,15 +199,11 @@ def passes(target: View, value: Any) -> bool:
 @lru_cache(maxsize=256)
 def accepted_kinds(kind: str, strict: bool, coerces_numbers: bool) -> frozenset[str]:
     """The kinds in SAMPLES of which pydantic takes some value, for a plain kind of schema without constraints."""
-    schema: dict[str, Any] = {"type": kind, "strict": strict}
+    schema: dict[str, Any] = {"type": kind}
+    if kind != "none":
+        schema["strict"] = strict
     if kind == "str":
         schema["coerce_numbers_to_str"] = coerces_numbers
-    if kind == "none":
-        del schema["strict"]
-    try:
-        SchemaValidator(schema)
-    except SchemaError:
-        return frozenset(SAMPLES)
     return frozenset(given for given, values in SAMPLES.items() if any(passes(View(schema), value) for value in values))
 
 

@@ -7,6 +7,7 @@ Asked once per model at compile time. Every answer leans to the slow and safe si
 from __future__ import annotations
 
 import functools
+from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,13 +23,13 @@ from chainweaver.compiler.core_schemas import (
     source_view,
     target_view,
 )
+from chainweaver.compiler.leaves import CLASSES, values_of
 from chainweaver.tools.native import is_native
 
 PLAIN_KINDS = frozenset({"none", "bool", "int", "float", "complex", "str", "bytes"})
 IMMUTABLE_KINDS = PLAIN_KINDS | {
     "decimal", "fraction", "date", "time", "datetime", "timedelta", "uuid", "url", "multi-host-url",
 }  # fmt: skip
-PLAIN_CLASSES = (type(None), bool, int, float, complex, str, bytes)
 REBUILT_KINDS = frozenset(
     {"list", "tuple", "set", "frozenset", "deque", "dict", "ordered-dict", "counter", "typed-dict", "generator"}
 )
@@ -95,11 +96,10 @@ def _all_of(model: type[BaseModel], name: str, kinds: frozenset[str]) -> bool:
 
 
 def _is_one_of(leaf: View, kinds: frozenset[str]) -> bool:
-    if leaf.kind == "constant":
-        return all(type(value) in PLAIN_CLASSES for value in leaf.schema["values"])
-    if leaf.kind == "literal":
-        return all(type(value) in PLAIN_CLASSES for value in leaf.schema["expected"])
-    return leaf.kind in kinds
+    if leaf.kind not in ("constant", "literal"):
+        return leaf.kind in kinds
+    classes = {CLASSES[kind] for kind in kinds - {"enum"}}
+    return all(type(value) in classes or ("enum" in kinds and isinstance(value, Enum)) for value in values_of(leaf))
 
 
 def rebuilds(annotation: Any) -> bool:

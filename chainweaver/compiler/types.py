@@ -44,6 +44,7 @@ from chainweaver.compiler.leaves import (
     bounds_meet,
     classes_of,
     defines,
+    finds_missing,
     is_open,
     is_required,
     items_of,
@@ -169,7 +170,7 @@ class _Comparison:
         return not target.strict and not kinds.isdisjoint(NUMBERS) and _is_numeric(leaf)
 
     def enumeration(self, target: View, leaf: View) -> bool:
-        if target.schema.get("missing") is not None:
+        if finds_missing(target.schema["cls"]):
             return True
         if leaf.kind in FINITE:
             return any(passes(target, value) for value in values_of(leaf))
