@@ -81,8 +81,10 @@ def violations(exc: Exception) -> str:
     'n: Input should be a valid integer, unable to parse string as an integer'
     """
     try:
-        found: Any = exc.errors(include_url=False, include_context=False, include_input=False)  # type: ignore[attr-defined]  # pydantic's, where it is one
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" if one["loc"] else one["msg"] for one in found)
+        errors: Any = getattr(exc, "errors", None)
+        found = errors(include_url=False, include_context=False, include_input=False)
+        told_each = [(".".join(map(str, one["loc"])), one["msg"]) for one in found]
+        return "; ".join(f"{place}: {message}" if place else message for place, message in told_each)
     except Exception:  # no ValidationError at all, or one whose text comes from a foreign __str__
         return told(exc)
 

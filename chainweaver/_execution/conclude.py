@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def take_input(run: Run) -> None:
-    """Make the given input the initial context: keep it as the trace shows it, validate it, lay the values over it (R8)."""
+    """Make the given input the initial context: keep it as the trace shows it, then lay the validated values over it."""
     given = run.slots[0]
     assert given is not None, "slot 0 is filled before a run begins"
     if not SCALARS.issuperset(map(type, given.values())):
@@ -44,12 +44,17 @@ def conclude(run: Run) -> None:
     """Give the run its status and, when all is well, its final output."""
     if run.failures:
         _set_surplus_aside(run)
-    if run.input_error is not None or run.failures:
+    context = merged_context(run)
+    plan = run.plan
+    if run.failures or run.input_error is not None:
         run.status = "failed"
     elif run.cancelled is not None:
         run.status = "cancelled"
+    elif plan.context_gate is None and plan.output_gate is None and plan.project is None:
+        run.status = "ok"
+        run.final_output = context
     else:
-        _finish(run)
+        _hold_against_schemas(run, context)
 
 
 def merged_context(run: Run) -> dict[str, Any]:
@@ -90,10 +95,9 @@ def _set_surplus_aside(run: Run) -> None:
         run.collided = None
 
 
-def _finish(run: Run) -> None:
-    """Hold the context and the output of a run in which every step did its part against the flow's schemas."""
+def _hold_against_schemas(run: Run, context: dict[str, Any]) -> None:
+    """Project the context of a run in which every step did its part, and hold both against the flow's schemas."""
     plan = run.plan
-    context = merged_context(run)
     try:
         if plan.context_gate is not None:
             _pass(run, plan.context_gate, context, "flow context")

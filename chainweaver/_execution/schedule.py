@@ -10,10 +10,11 @@ Called by the lanes, from one thread at a time.
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from chainweaver._execution.commands import Invoke, RunCancelled, Save, Settle, Tell
 from chainweaver._execution.life import commit, needs_commit, obtain
+from chainweaver._execution.short import FAILED, enter, fail, leave
 from chainweaver.exceptions import RunProtocolError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class StepRun:
     """One step on its way.
 
     Attributes:
+        life: The generator that the step goes through; None on the short path.
         command: What the lane has to perform now; None while the step waits and once it has finished.
         task: Whatever the lane needs to cancel it; the core never looks at it.
     """
@@ -41,7 +43,7 @@ class StepRun:
     merged: dict[str, Any] | None = None
     task: Any = None
 
-    def __init__(self, step: PlannedStep, life: StepLife) -> None:
+    def __init__(self, step: PlannedStep, life: StepLife | None) -> None:
         self.step = step
         self.life = life
 
@@ -54,7 +56,19 @@ class Schedule:
             still replies for each of them.
     """
 
-    __slots__ = ("run", "limit", "doomed", "_unmet", "_closed", "_ready", "_queued", "_parked", "_flying", "_held")
+    __slots__ = (
+        "run",
+        "limit",
+        "doomed",
+        "_unmet",
+        "_closed",
+        "_ready",
+        "_queued",
+        "_parked",
+        "_flying",
+        "_held",
+        "_quick",
+    )
 
     def __init__(self, run: Run, limit: int) -> None:
         self.run = run
@@ -68,6 +82,7 @@ class Schedule:
         self._parked: list[StepRun] = []
         self._flying: dict[int, StepRun] = {}
         self._held = 0
+        self._quick = not run.is_attended()
         if run.resumed:
             self._pass_over_finished()
 
@@ -84,9 +99,7 @@ class Schedule:
 
     def start(self) -> list[StepRun]:
         """The first step runs, in plan order."""
-        going: list[StepRun] = []
-        self._fill(going)
-        return going
+        return self._fill([])
 
     def ok(self, step_run: StepRun, value: Any) -> list[StepRun]:
         """Tell that the command of a step run succeeded; the step runs that can go on now.
@@ -94,7 +107,15 @@ class Schedule:
         Raises:
             RunProtocolError: The step run has no command in flight. Nothing has changed; this is a bug in the lane.
         """
-        return self._reply(step_run, step_run.life.send, value)
+        self._take_reply(step_run)
+        going: list[StepRun] = []
+        if step_run.life is None:
+            row = self.run.plan.rows[step_run.step.index]
+            leave(self.run, row.step, row.tool, row.validate_output, row.scalars, row.direct, value)
+            self._finish(step_run, going)
+        else:
+            self._advance(step_run, step_run.life.send, value, going)
+        return self._fill(going)
 
     def err(self, step_run: StepRun, exc: BaseException) -> list[StepRun]:
         """Tell that the command of a step run failed with an exception; the step runs that can go on now.
@@ -102,7 +123,10 @@ class Schedule:
         Raises:
             RunProtocolError: As for `ok`.
         """
-        return self._reply(step_run, step_run.life.throw, exc)
+        self._take_reply(step_run)
+        going: list[StepRun] = []
+        self._throw(step_run, exc, going)
+        return self._fill(going)
 
     def cancel(self, cancelled: RunCancelled) -> list[StepRun]:
         """End the run: nothing more starts, what waits is closed, and what is in flight is doomed."""
@@ -117,27 +141,22 @@ class Schedule:
         going = self.cancel(cancelled)
         for step_run in list(self._flying.values()):
             if step_run.command is not None and step_run not in going:
-                going += self._reply(step_run, step_run.life.throw, cancelled)
+                going += self.err(step_run, cancelled)
         self.doomed = []
         return going
 
-    def _reply(self, step_run: StepRun, resume: Resume, reply: Any) -> list[StepRun]:
+    def _take_reply(self, step_run: StepRun) -> None:
         if step_run.command is None:
             raise RunProtocolError(f"step '{step_run.step.step_id}' got a reply without a command in flight")
         step_run.command = None
         if step_run.holds_slot:
             step_run.holds_slot = False
             self._held -= 1
-        going: list[StepRun] = []
-        self._advance(step_run, resume, reply, going)
-        if self._ready or self._queued or self._parked:
-            self._fill(going)
-        return going
 
-    def _fill(self, going: list[StepRun]) -> None:
+    def _fill(self, going: list[StepRun]) -> list[StepRun]:
         """Commit what waited for its rivals, hand out free slots and start what is ready, in plan order."""
         ready, queued = self._ready, self._queued
-        while True:
+        while ready or queued or self._parked:
             if self._parked and (free := self._free_of_rivals()) is not None:
                 self._commit(free, going)
             elif queued and self._held < self.limit and not (ready and ready[0] < queued[0][0]):
@@ -146,37 +165,65 @@ class Schedule:
                 step_run.holds_slot = True
                 going.append(step_run)
             elif ready and self._held < self.limit:
-                self._begin(self.run.plan.steps[heappop(ready)], going)
+                self._begin(heappop(ready), going)
             else:
-                return
+                break
+        return going
 
-    def _begin(self, step: PlannedStep, going: list[StepRun]) -> None:
+    def _begin(self, index: int, going: list[StepRun]) -> None:
         run = self.run
+        step, plain, read, validate_input, tool, _, scalars, _ = run.plan.rows[index]
         if run.cancelled is not None or (run.failures and run.barred(step)):
             self._close(step)
+        elif plain and self._quick:
+            step_run = self._flying[index] = StepRun(step, None)
+            value = enter(run, step, read, validate_input, scalars)
+            if value is FAILED:
+                self._finish(step_run, going)
+            else:
+                self._command(step_run, (tool, value), going)
+        else:
+            life = obtain(run, step)
+            step_run = self._flying[index] = StepRun(step, life)
+            self._advance(step_run, life.send, None, going)
+
+    def _throw(self, step_run: StepRun, exc: BaseException, going: list[StepRun]) -> None:
+        """Let a step deal with an exception that its command came to."""
+        if step_run.life is not None:
+            self._advance(step_run, step_run.life.throw, exc, going)
             return
-        step_run = StepRun(step, obtain(run, step))
-        self._flying[step.index] = step_run
-        self._advance(step_run, step_run.life.send, None, going)
+        step = step_run.step
+        if isinstance(exc, RunCancelled):
+            self.run.cancel(step)
+            self._stop_by(step, exc, going)
+        else:
+            tool = self.run.plan.rows[step.index].tool
+            fail(self.run, step, tool, cast("Exception", exc))
+        self._finish(step_run, going)
+
+    def _stop_by(self, step: PlannedStep, cancelled: RunCancelled, going: list[StepRun]) -> None:
+        """A step was told to end: with the whole run, or because it had become superfluous."""
+        if cancelled.reason != "surplus" and self.run.cancelled is None:
+            going += self.cancel(cancelled)
+        self.run.detail(step.index).surplus = cancelled.reason == "surplus"
 
     def _advance(self, step_run: StepRun, resume: Resume, reply: Any, going: list[StepRun]) -> None:
         """Let a step go on to its next command, to its commit or to its end."""
-        run = self.run
+        run, life = self.run, step_run.life
+        assert life is not None, "the short path has no life to advance"
         try:
             command = resume(reply)
             if run.failures or run.cancelled is not None:
                 stopped = self._stopped(step_run)
                 if stopped is not None and not isinstance(command, (Settle, Save, Tell)):
-                    command = step_run.life.throw(stopped)
+                    command = life.throw(stopped)
         except StopIteration as end:
             if step_run.committing:
                 self._finish(step_run, going)
             else:
                 self._obtained(step_run, end.value, going)
         except RunCancelled as cancelled:
-            if cancelled.reason != "surplus" and run.cancelled is None:
-                going += self.cancel(cancelled)
-            run.detail(step_run.step.index).surplus = cancelled.reason == "surplus"
+            self._stop_by(step_run.step, cancelled, going)
             self._finish(step_run, going)
         else:
             self._command(step_run, command, going)
@@ -214,8 +261,8 @@ class Schedule:
     def _commit(self, step_run: StepRun, going: list[StepRun]) -> None:
         self._parked.remove(step_run)
         step_run.committing = True
-        step_run.life = commit(self.run, step_run.step, step_run.merged)
-        self._advance(step_run, step_run.life.send, None, going)
+        step_run.life = life = commit(self.run, step_run.step, step_run.merged)
+        self._advance(step_run, life.send, None, going)
 
     def _finish(self, step_run: StepRun, going: list[StepRun]) -> None:
         """The step has its outcome: let its dependents know, and drop what a failure has made superfluous."""
@@ -245,7 +292,7 @@ class Schedule:
         self._queued[:] = sorted((index, one) for index, one in self._queued if not concerned(index))
         for step_run in waiting:
             step_run.command = None
-            self._advance(step_run, step_run.life.throw, cancelled, going)
+            self._throw(step_run, cancelled, going)
         self.doomed += [
             one
             for index, one in self._flying.items()

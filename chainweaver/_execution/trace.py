@@ -33,12 +33,15 @@ def capture_within(limit: int) -> Capture:
             if type(value) in SCALARS:
                 continue
             # Looking before copying: a value that does not fit costs at most a look at `limit` items.
-            left = _budget_after(value, budget, 0)
+            try:
+                left = _budget_after(value, budget, 0)
+                shown[name] = _copied(value) if left >= 0 else value
+            except Exception:  # a key that cannot be hashed again, a container that another thread is changing
+                left = -1
             if left < 0:
                 by_reference += (name,)
             else:
                 budget = left
-                shown[name] = _copied(value)
         return shown, by_reference
 
     return capture
@@ -93,10 +96,10 @@ def summary_of(value: Any) -> Any:
     kind = type(value)
     if kind in (int, float, bool, type(None), complex) or (kind in (str, bytes) and len(value) <= 40):
         return value
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple):
-        return f"{kind.__name__}{list(shape)}"
     try:
+        shape = getattr(value, "shape", None)
+        if isinstance(shape, tuple):
+            return f"{kind.__name__}{list(shape)}"
         return f"{kind.__name__}[{len(value)}]"
-    except Exception:  # a foreign __len__ may raise anything, and a summary has to go on
+    except Exception:  # foreign attributes may raise anything, and a summary has to go on
         return kind.__name__

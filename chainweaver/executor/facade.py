@@ -48,15 +48,30 @@ TraceValues = Literal["snapshot", "reference", "summary"]
 
 
 class Prepared:
-    """A flow as this executor would run it now; valid while registry and tools are the very objects it was made from."""
+    """A flow as this executor would run it now.
 
-    __slots__ = ("active", "compiled", "flow", "plan", "snapshot", "tools")
+    Valid while registry and tools are the very objects that it was made from.
 
-    def __init__(self, flow: AnyFlow, compiled: CompilationResult, snapshot: object, tools: Mapping[str, Tool]) -> None:
+    Attributes:
+        unsupported: Constructs that no lane here can run, one phrase each.
+        admitted: Nothing but the options of a call can keep it from starting.
+    """
+
+    __slots__ = ("admitted", "compiled", "flow", "plan", "snapshot", "tools", "unsupported")
+
+    def __init__(
+        self,
+        flow: AnyFlow,
+        compiled: CompilationResult,
+        unknown_lanes: Sequence[str],
+        snapshot: object,
+        tools: Mapping[str, Tool],
+    ) -> None:
         self.flow = flow
         self.compiled = compiled
         self.plan = compiled.plan
-        self.active = flow.status.value == "active"
+        self.unsupported = (*compiled.plan.unsupported, *unknown_lanes)
+        self.admitted = flow.status.value == "active" and not self.unsupported
         self.snapshot = snapshot
         self.tools = tools
 
@@ -268,7 +283,7 @@ class FlowExecutor:
             ContextKeyCollisionError: Under the collision policy "error"; it carries the result so far.
         """
         prepared = self._prepare(name, version)
-        if self._limit != 1 or not prepared.active or prepared.plan.unsupported or self._strict or dry_run:
+        if not prepared.admitted or self._strict or dry_run:
             self._admit(prepared, force, "sync", dry_run)
         bound = self._bound or self._bind()
         call = None
@@ -447,7 +462,8 @@ class FlowExecutor:
         # Read both once: what is registered meanwhile makes this entry stale, and the next call notices.
         snapshot, tools = self.registry.snapshot, self._tools
         flow = snapshot.resolve(*key)
-        prepared = Prepared(flow, bound.plans.compiled(flow, tools), snapshot, tools)
+        compiled = bound.plans.compiled(flow, tools)
+        prepared = Prepared(flow, compiled, self._unknown_lanes(compiled.plan), snapshot, tools)
         if len(self._prepared) >= bound.plans.limit:
             self._prepared.clear()
         self._prepared[key] = prepared
@@ -456,9 +472,9 @@ class FlowExecutor:
     def _admit(self, prepared: Prepared, force: bool, lane: str, dry_run: bool) -> None:
         """Refuse what cannot start (R15); names all that is in the way of a kind."""
         plan = prepared.plan
-        if not prepared.active and not force:
+        if prepared.flow.status.value != "active" and not force:
             raise FlowStatusError(plan.flow_name, prepared.flow.status.value)
-        unsupported = [*plan.unsupported, *self._unknown_lanes(plan), *(["a dry run"] if dry_run else [])]
+        unsupported = [*prepared.unsupported, *(["a dry run"] if dry_run else [])]
         if unsupported:
             if lane == "async":
                 raise AsyncLaneUnsupportedError(plan.flow_name, unsupported)
@@ -483,7 +499,7 @@ class FlowExecutor:
         self, plan: Plan, initial_input: Mapping[str, Any], bound: _Bound, call: Call | None
     ) -> tuple[Run, Services, CancellationToken | None]:
         """A run that is about to start its first step."""
-        if not isinstance(initial_input, Mapping):
+        if type(initial_input) is not dict and not isinstance(initial_input, Mapping):
             raise TypeError(
                 f"initial_input has to be a mapping of context keys to values, not {type(initial_input).__name__}."
             )
@@ -533,7 +549,8 @@ class FlowExecutor:
             except BaseException:
                 self._end(run, services, bound)
                 raise
-        return self._handed_out(run, self._end(run, services, bound))
+        result = self._end(run, services, bound)
+        return result if run.status == "ok" else self._handed_out(run, result)
 
     async def _run_async(
         self, bound: _Bound, run: Run, services: Services, token: CancellationToken | None
@@ -547,7 +564,8 @@ class FlowExecutor:
             except BaseException:
                 self._end(run, services, bound)
                 raise
-        return self._handed_out(run, self._end(run, services, bound))
+        result = self._end(run, services, bound)
+        return result if run.status == "ok" else self._handed_out(run, result)
 
     def _end(self, run: Run, services: Services, bound: _Bound) -> ExecutionResult:
         """Conclude a run: one status, one result, one `flow_end` (R17)."""
@@ -562,9 +580,7 @@ class FlowExecutor:
         return result
 
     def _handed_out(self, run: Run, result: ExecutionResult) -> ExecutionResult:
-        """The result itself, or the error that has to leave the call and carries it."""
-        if run.status == "ok":
-            return result
+        """The result of a run that did not end well, or the error that has to leave the call and carries it."""
         if run.collided is not None:
             error = run.details[run.collided].error
             if isinstance(error, ContextKeyCollisionError):

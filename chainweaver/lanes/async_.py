@@ -1,24 +1,25 @@
 """The async lane: commands performed by awaiting, on asyncio and trio alike (through anyio).
 
 Async tools run in the calling task or in sibling tasks; sync tools in daemon threads, unless their lane is "inline".
+What happens in other threads reaches the loop as a note that it will read; nobody ever waits for a loop.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.from_thread import run_sync as run_in_loop
 from anyio.lowlevel import current_token
 
-from chainweaver._execution.commands import TimedOut
+from chainweaver._execution.commands import RunCancelled, TimedOut
 from chainweaver._execution.schedule import Schedule
 from chainweaver.lanes.cancel import NEVER, Stop
-from chainweaver.lanes.drive import Carrier, drive
-from chainweaver.lanes.sync import Job
+from chainweaver.lanes.drive import Carrier, drive, raised
+from chainweaver.lanes.sync import LaneJob, ThreadJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -28,25 +29,34 @@ if TYPE_CHECKING:
     from chainweaver.cache.flight import Flight
     from chainweaver.lanes.cancel import CancellationToken
     from chainweaver.lanes.services import Services
-    from chainweaver.lanes.sync import Resources
+    from chainweaver.lanes.sync import Job, Resources
     from chainweaver.plan import PlannedTool
 
 
-def from_anywhere(fn: Callable[[], object]) -> Callable[[], None]:
-    """The function, to be called from any thread; it runs on the loop that is running now.
+def soon(fn: Callable[[], object]) -> Callable[[], None]:
+    """The function, to be called from any thread or signal handler; the loop that is running now calls it soon.
 
-    A loop that has ended meanwhile has nobody to tell.
+    Whoever calls it does not wait. A loop that has ended meanwhile has nobody to tell.
     """
-    token, home = current_token(), threading.get_ident()
+    loop: Any = current_token().native_token
+    call_soon = loop.run_sync_soon if hasattr(loop, "run_sync_soon") else loop.call_soon_threadsafe
 
     def call() -> None:
-        if threading.get_ident() == home:
-            fn()
-        else:
-            with contextlib.suppress(RuntimeError):
-                run_in_loop(fn, token=token)
+        with contextlib.suppress(RuntimeError):
+            call_soon(fn)
 
     return call
+
+
+def is_task_cancelled() -> bool:
+    """Whether the cancellation that the running task has just received came from outside of what it called."""
+    if "trio" in current_token().backend_class.__module__:
+        return False  # there it is no asyncio.CancelledError
+    import asyncio
+
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    # Python 3.10 keeps no count of requests; to lose one would be worse than to mistake a tool's own for one.
+    return cancelling is None or cancelling() > 0
 
 
 class AwaitingPerformer:
@@ -56,34 +66,36 @@ class AwaitingPerformer:
         watched: Somebody may set `stop`, so that calls need a cancel scope; one costs more than a whole step.
     """
 
-    owns_thread = False
-
     def __init__(self, services: Services, resources: Resources, stop: Stop, watched: bool) -> None:
         self.services = services
         self.resources = resources
         self.stop = stop
         self.watched = watched
+        self.owns_thread = resources.default_lane == "inline"
 
     async def call(self, tool: PlannedTool, args: tuple[Any, ...], timeout_s: float | None) -> Any:
-        lane = tool.lane or self.resources.default_lane
-        if lane == "inline" and not tool.is_async and timeout_s is None:
-            return tool.fn(*args)
-        if tool.is_async and timeout_s is None and not self.watched:
+        if timeout_s is None and tool.is_async and not self.watched:
             return await tool.fn(*args)
+        lane = None if tool.is_async else self.resources.lane_of(tool)
+        if timeout_s is None and lane == "inline":
+            return self._call_here(tool, args)
         now_ns = self.services.runtime.now_ns
         began_ns = now_ns()
+        reply: Any = None
+        failure: Exception | None = None
         with self._scope(timeout_s) as scope:
-            if tool.is_async:
-                reply = await tool.fn(*args)
-            elif lane in (None, "inline", "thread"):
-                reply = await self._in_thread(lambda: tool.fn(*args))
-            else:
-                reply = await self._in_lane(self.resources.lanes.get(lane, lane), tool, args)
+            try:
+                reply = await (tool.fn(*args) if tool.is_async else self._elsewhere(lane, tool, args))
+            except Exception as exc:
+                failure = exc
         if scope.cancelled_caught:
             self.stop.check()
             raise TimedOut(abandoned=not tool.is_async)
-        if timeout_s is not None and now_ns() - began_ns > timeout_s * 1e9:
-            raise TimedOut
+        late = timeout_s is not None and now_ns() - began_ns > timeout_s * 1e9
+        if late or (scope.cancel_called and self.stop.reason is None):
+            raise TimedOut  # it did end, but late
+        if failure is not None:
+            raise failure
         return reply
 
     async def sleep(self, seconds: float) -> None:
@@ -92,11 +104,12 @@ class AwaitingPerformer:
             return
         with self._scope(None):
             await anyio.sleep(seconds)
+        self.stop.check()
 
     async def wait_for(self, flight: Flight, timeout_s: float | None) -> dict[str, Any] | None:
         told: list[dict[str, Any] | None] = []
         event = anyio.Event()
-        wake = from_anywhere(event.set)
+        wake = soon(event.set)
 
         def tell(outputs: dict[str, Any] | None) -> None:
             told.append(outputs)
@@ -113,37 +126,46 @@ class AwaitingPerformer:
             raise TimedOut
         return told[0]
 
+    def is_interrupted(self) -> bool:
+        return is_task_cancelled()
+
+    def _call_here(self, tool: PlannedTool, args: tuple[Any, ...]) -> Any:
+        try:
+            return tool.fn(*args)
+        except StopIteration as exc:
+            raise raised(exc) from None
+
     @contextlib.contextmanager
     def _scope(self, timeout_s: float | None) -> Iterator[anyio.CancelScope]:
         """A cancel scope that ends at the time limit, or when the run is told to end."""
         with anyio.move_on_after(timeout_s) as scope:
-            cancel = from_anywhere(scope.cancel)
+            if not self.watched:
+                yield scope
+                return
+            cancel = soon(scope.cancel)
             self.stop.wake(cancel)
             try:
                 yield scope
             finally:
                 self.stop.unwake(cancel)
 
-    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+    async def _elsewhere(self, lane: Any, tool: PlannedTool, args: tuple[Any, ...]) -> Any:
+        """Call a sync tool in a thread or on a lane of the user; left behind when this task is cancelled."""
         event = anyio.Event()
-        job = Job(call, from_anywhere(event.set))
-        self.resources.threads.start(job)
-        await event.wait()
-        if job.error is not None:
-            raise job.error
-        return job.value
-
-    async def _in_lane(self, lane: Any, tool: PlannedTool, args: tuple[Any, ...]) -> Any:
-        event = anyio.Event()
-        wake = from_anywhere(event.set)
-        future = lane.submit(tool.fn, *args)
-        future.add_done_callback(lambda _: wake())
+        wake = soon(event.set)
+        if lane is None or isinstance(lane, str):
+            job: Job = ThreadJob(lambda: tool.fn(*args), wake)
+            self.resources.threads.start(job)  # type: ignore[arg-type]  # a ThreadJob is callable
+        else:
+            job = LaneJob(lane, tool, args, wake)
         try:
             await event.wait()
         except BaseException:
-            future.cancel()
+            job.cancel()
             raise
-        return future.result()
+        if job.error is not None:
+            raise raised(job.error)
+        return job.value
 
 
 async def run_async(
@@ -154,17 +176,28 @@ async def run_async(
     Raises:
         BaseException: What cancelled or interrupted the caller; the run has ended by then.
     """
-    if limit > 1:
-        await _TaskCrowd(run, services, resources, limit).execute(token)
-        return
-    if token is None:
-        await drive(run, AwaitingPerformer(services, resources, NEVER, False))
-        return
+    try:
+        if limit > 1:
+            await _TaskCrowd(run, services, resources, limit).execute(token)
+        elif token is None:
+            await drive(run, AwaitingPerformer(services, resources, NEVER, False))
+        else:
+            await _run_alone(run, services, resources, token)
+    except BaseException:
+        # A task may be cancelled at any await, also at one that performs no command.
+        run.cancelled = run.cancelled or RunCancelled("interrupt")
+        raise
+    finally:
+        if services.cache is not None:
+            services.hand_over()
+
+
+async def _run_alone(run: Run, services: Services, resources: Resources, token: CancellationToken) -> None:
+    """Perform a run at limit 1 that a token may end."""
     stop = Stop()
-    performer = AwaitingPerformer(services, resources, stop, True)
     token.listen(stop.set_by_token)
     try:
-        await drive(run, performer)
+        await drive(run, AwaitingPerformer(services, resources, stop, True))
     finally:
         token.unlisten(stop.set_by_token)
 
@@ -175,44 +208,61 @@ class _TaskCrowd:
     def __init__(self, run: Run, services: Services, resources: Resources, limit: int) -> None:
         self.services = services
         self.resources = resources
-        self.schedule = Schedule(run, limit)
-        self.carrier = Carrier(self.schedule, self, services.runtime.now_ns)
-        self.lock = threading.Lock()  # never contended: all replies come from tasks of one thread
+        self.calls_inline = resources.default_lane == "inline"
+        # Never contended: all replies come from tasks of one thread.
+        self.lock: AbstractContextManager[Any] = threading.Lock()
+        self.carrier = Carrier(run, Schedule(run, limit), self)
         self.tasks: TaskGroup | None = None
 
     # ---- what the carrier asks for
 
-    def performer_for(self, step_run: StepRun) -> AwaitingPerformer:
-        step_run.task = Stop()
-        if self.schedule.run.cancelled is not None:
-            step_run.task.set(self.schedule.run.cancelled.reason)
-        return AwaitingPerformer(self.services, self.resources, step_run.task, True)
+    def performer(self, stop: Stop) -> AwaitingPerformer:
+        return AwaitingPerformer(self.services, self.resources, stop, True)
 
     def split(self, going: list[StepRun]) -> tuple[StepRun | None, Sequence[StepRun]]:
         return going[0], going[1:]
 
     def spawn(self, step_run: StepRun) -> None:
         assert self.tasks is not None, "siblings are spawned while the group is open"
-        self.tasks.start_soon(self.carrier.carry, [step_run])
+        self.tasks.start_soon(self._guarded, self.carrier.carry, [step_run])
 
     def over(self) -> None:
         """Nothing to do: the task group ends by itself."""
 
+    def is_interrupted(self) -> bool:
+        return is_task_cancelled()
+
     # ---- the calling task
 
     async def execute(self, token: CancellationToken | None) -> None:
-        cancel = from_anywhere(self._token_cancelled)
-        async with anyio.create_task_group() as self.tasks:
-            if token is not None:
-                token.listen(cancel)
-            await self.carrier.start()
+        heed = soon(self._heed)
+
+        def cancelled() -> None:
+            self.carrier.asked = "token"
+            heed()
+
         if token is not None:
-            token.unlisten(cancel)
+            token.listen(cancelled)
+        try:
+            async with anyio.create_task_group() as self.tasks:
+                await self._guarded(self.carrier.start)
+        finally:
+            if token is not None:
+                token.unlisten(cancelled)
         if self.carrier.interrupt is not None:
             raise self.carrier.interrupt
 
-    def _token_cancelled(self) -> None:
-        for step_run in self.carrier.cancel("token"):
+    async def _guarded(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Await work of this run; what it raises leaves the call as it is, and not as a group of exceptions."""
+        assert self.tasks is not None, "work is done while the group is open"
+        try:
+            await work(*args)
+        except BaseException as exc:
+            self.carrier.interrupt = self.carrier.interrupt or exc
+            self.tasks.cancel_scope.cancel()
+
+    def _heed(self) -> None:
+        for step_run in self.carrier.heed():
             self.spawn(step_run)
 
 

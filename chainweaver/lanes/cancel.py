@@ -1,6 +1,7 @@
 """Stopping: how somebody outside a run asks for its end, and how those who wait hear of it.
 
-`CancellationToken` is what callers hold, `Stop` what a lane waits with. Both may be set from any thread.
+`CancellationToken` is what callers hold, `Stop` what a lane waits with. Both may be set from any thread, and from a
+signal handler: no lock is taken, and whoever is told only leaves a note.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class CancellationToken:
         return self._cancelled
 
     def cancel(self) -> None:
-        """Ask every run that holds the token to end; may be called from any thread, and more than once."""
+        """Ask every run that holds the token to end.
+
+        May be called from any thread, from a signal handler, and more than once. It does not wait for the runs.
+        """
         self._cancelled = True
         for listener in list(self._listeners):
             if self._listeners.pop(listener, self) is None:

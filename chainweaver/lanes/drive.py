@@ -7,22 +7,23 @@ how one waits, is in the `Performer` that a lane passes in.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from typing_extensions import assert_never
 
 from chainweaver._execution.commands import CancelReason, Invoke, Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell
 from chainweaver._execution.walk import walk
+from chainweaver.lanes.cancel import Stop
 from chainweaver.lanes.services import LATER
 
 if TYPE_CHECKING:
-    from chainweaver._execution.commands import Command, PlainCall
+    from chainweaver._execution.commands import Command
     from chainweaver._execution.run import Run
     from chainweaver._execution.schedule import Schedule, StepRun
     from chainweaver.cache.flight import Flight
-    from chainweaver.lanes.cancel import Stop
     from chainweaver.lanes.services import Services
     from chainweaver.plan import PlannedTool
 
@@ -43,7 +44,7 @@ class Performer(Protocol):
     services: Services
 
     async def call(self, tool: PlannedTool, args: tuple[Any, ...], timeout_s: float | None) -> Any:
-        """What the tool returns; raises what it raises, or `TimedOut`."""
+        """What the tool returns; raises what it raises (a StopIteration as `Raised`), or `TimedOut`."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -53,6 +54,50 @@ class Performer(Protocol):
     async def wait_for(self, flight: Flight, timeout_s: float | None) -> dict[str, Any] | None:
         """What another run computes; None when it failed. Raises `TimedOut`."""
         ...
+
+    def is_interrupted(self) -> bool:
+        """Whether a cancellation that came out of a command is meant for the caller, and not made by the tool."""
+        ...
+
+
+class Raised(Exception):
+    """Carries an exception out of a coroutine that Python would not let through (PEP 479).
+
+    Attributes:
+        error: What the tool raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def raised(error: BaseException) -> BaseException:
+    """The exception in the form in which it may leave a coroutine."""
+    return Raised(error) if isinstance(error, StopIteration) else error
+
+
+def failure_of(exc: BaseException, is_interrupted: Callable[[], bool]) -> Exception | None:
+    """The failure of the tool that an exception stands for; None when it is the caller who is interrupted.
+
+    A tool that raises `asyncio.CancelledError` by itself (it awaited something that was cancelled) has failed, on
+    every lane. KeyboardInterrupt, SystemExit and their like are for the caller.
+
+    Args:
+        is_interrupted: Whether a cancellation is meant for the caller (see `Performer`).
+    """
+    if isinstance(exc, Raised):
+        return exc.error
+    if isinstance(exc, Exception):
+        return exc
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or not isinstance(exc, asyncio.CancelledError) or is_interrupted():
+        return None
+    from concurrent.futures import CancelledError
+
+    own = CancelledError(*exc.args)
+    own.__cause__ = exc
+    return own
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
@@ -91,16 +136,17 @@ async def drive(run: Run, performer: Performer) -> None:
                         reply = await performer.call(tool, (value,), None)
                 elif stop.reason is not None or (reply := services.serve(command)) is LATER:
                     reply = await perform(command, performer)
-            except Exception as exc:
-                run.now_ns = now_ns()
-                command = life.throw(exc)
             except RunCancelled as cancelled:
                 run.now_ns = now_ns()
                 command = life.throw(cancelled)
             except BaseException as exc:
-                interrupt = exc
+                failure = failure_of(exc, performer.is_interrupted)
                 run.now_ns = now_ns()
-                command = life.throw(RunCancelled("interrupt"))
+                if failure is not None:
+                    command = life.throw(failure)
+                else:
+                    interrupt = interrupt or exc
+                    command = life.throw(RunCancelled("interrupt"))
             else:
                 run.now_ns = now_ns()
                 command = life.send(reply)
@@ -139,29 +185,37 @@ async def perform(command: Command, performer: Performer) -> Any:
 
 
 async def look_up(command: Lookup, performer: Performer) -> dict[str, Any] | Lead:
-    """Ask the cache; wait while another run computes, and lead when that one fails."""
+    """Ask the cache; wait while another run computes, and lead when that one fails.
+
+    Raises:
+        TimedOut: The others took longer than the look-up may, all waits together.
+    """
+    services, timeout_s = performer.services, command.timeout_s
+    began_ns = services.runtime.now_ns()
     while True:
-        found = performer.services.look_up(command)
+        found = services.look_up(command)
         if isinstance(found, (dict, Lead)):
             return found
-        shared = await performer.wait_for(found, command.timeout_s)
+        left_s = None if timeout_s is None else timeout_s - (services.runtime.now_ns() - began_ns) / 1e9
+        shared = await performer.wait_for(found, left_s)
         if shared is not None:
             return shared
 
 
-def is_inline(command: Command | None) -> TypeGuard[PlainCall]:
-    """Whether the command calls a tool whose author wants the running thread, whatever the lane."""
-    return type(command) is tuple and command[0].lane == "inline" and command[0].inline
-
-
 class Crowd(Protocol):
-    """How one lane goes about several steps at a time."""
+    """How one lane goes about several steps at a time.
+
+    Attributes:
+        lock: Held while the schedule is told something; never while anything is performed.
+        calls_inline: A sync tool that names no lane may be called by whoever carries its step.
+    """
 
     lock: AbstractContextManager[Any]
     services: Services
+    calls_inline: bool
 
-    def performer_for(self, step_run: StepRun) -> Performer:
-        """The performer of one step; its `stop` ends that step alone."""
+    def performer(self, stop: Stop) -> Performer:
+        """The performer of one command; `stop` ends that command alone."""
         ...
 
     def split(self, going: list[StepRun]) -> tuple[StepRun | None, Sequence[StepRun]]:
@@ -173,7 +227,11 @@ class Crowd(Protocol):
         ...
 
     def over(self) -> None:
-        """Nothing is in flight any more."""
+        """Nothing is in flight any more, or something has to leave the call: whoever waits for the end has to look."""
+        ...
+
+    def is_interrupted(self) -> bool:
+        """As for a performer."""
         ...
 
 
@@ -182,25 +240,35 @@ class Carrier:
 
     Whoever performed a command replies for it and goes on with the first step run that is ready now, so that a linear
     flow spawns nothing.
+
+    Attributes:
+        asked: Why somebody outside wants the run to end. A note and not a call, because a signal handler may leave it
+            while the schedule is being told something: whoever replies next reads it, and `heed` does.
+        interrupt: What has to leave the call once the run has ended.
     """
 
-    def __init__(self, schedule: Schedule, crowd: Crowd, now_ns: Callable[[], int]) -> None:
+    def __init__(self, run: Run, schedule: Schedule, crowd: Crowd) -> None:
+        self.run = run
         self.schedule = schedule
         self.crowd = crowd
-        self.now_ns = now_ns
+        self.asked: CancelReason | None = None
         self.interrupt: BaseException | None = None
+        self._now_ns = crowd.services.runtime.now_ns
+        self._performing: set[StepRun] = set()
 
     async def start(self) -> None:
         """Begin the run; returns when the caller has nothing more to carry itself."""
         with self.crowd.lock:
             going = self.schedule.start()
-        if self.schedule.over:
+            doomed, over = self._heed(going), self.schedule.over
+        self._stop(doomed)
+        if over:
             self.crowd.over()
         await self.carry(going)
 
     async def carry(self, going: list[StepRun]) -> None:
         """Perform what can go on now; siblings are given to others."""
-        crowd = self.crowd
+        crowd, run, serve = self.crowd, self.run, self.crowd.services.serve
         while going:
             step_run, others = crowd.split(going)
             for other in others:
@@ -210,51 +278,87 @@ class Carrier:
             failure: BaseException | None = None
             reply = None
             try:
-                if is_inline(command):
-                    tool, value = command
-                    reply = tool.fn(value)
-                elif (reply := crowd.services.serve(command)) is LATER:
-                    reply = await perform(command, crowd.performer_for(step_run))
-            except (Exception, RunCancelled) as exc:
-                failure = exc
+                if type(command) is tuple and self._may_call(command[0]):
+                    # Nothing can stop such a call, so that it needs no performer, which costs half a step.
+                    reply = command[0].fn(command[1])
+                elif run.cancelled is not None or (reply := serve(command)) is LATER:
+                    reply = await perform(command, self._performer_for(step_run))
+            except RunCancelled as cancelled:
+                failure = cancelled
             except BaseException as exc:
-                self.interrupt = exc
-                failure = RunCancelled("interrupt")
-            going = self.reply(step_run, reply, failure)
+                failure = failure_of(exc, crowd.is_interrupted)
+                if failure is None:
+                    self.interrupt = self.interrupt or exc
+                    failure = RunCancelled("interrupt")
+            going = self._reply(step_run, command, reply, failure)
 
-    def reply(self, step_run: StepRun, reply: Any, failure: BaseException | None) -> list[StepRun]:
-        """Tell the schedule what came of a command, and stop those that no longer matter."""
-        schedule = self.schedule
+    def heed(self) -> list[StepRun]:
+        """End the run if somebody asked for it; the step runs that have something to settle or to tell."""
+        going: list[StepRun] = []
         with self.crowd.lock:
-            if step_run.command is None:  # given up while it was performed: its reply comes too late
-                return []
-            schedule.run.now_ns = self.now_ns()
-            going = schedule.ok(step_run, reply) if failure is None else schedule.err(step_run, failure)
-            doomed, schedule.doomed = schedule.doomed, []
-            over = schedule.over
-        self.stop(doomed)
-        if over:
-            self.crowd.over()
+            doomed = self._heed(going)
+        self._stop(doomed)
         return going
 
-    def cancel(self, reason: CancelReason) -> list[StepRun]:
-        """End the run: what can be stopped is stopped, the rest is waited for."""
-        with self.crowd.lock:
-            self.schedule.run.now_ns = self.now_ns()
-            going = self.schedule.cancel(RunCancelled(reason))
-            doomed, self.schedule.doomed = self.schedule.doomed, []
-        self.stop(doomed)
-        return going
+    def is_over(self) -> bool:
+        """Whether nothing is in flight any more."""
+        with self.crowd.lock:  # in the middle of a reply it may look so
+            return self.schedule.over
 
     def give_up(self) -> list[StepRun]:
         """End the run without waiting for anybody; what is still performed replies to nobody."""
         with self.crowd.lock:
-            self.schedule.run.now_ns = self.now_ns()
-            return self.schedule.give_up(RunCancelled("interrupt"))
+            self.run.now_ns = self._now_ns()
+            going = self.schedule.give_up(RunCancelled("interrupt"))
+        self._stop(list(self._performing))
+        return going
 
-    def stop(self, doomed: list[StepRun]) -> None:
+    def _may_call(self, tool: PlannedTool) -> bool:
+        """Whether to call a tool right here, without further ado."""
+        if not tool.inline or not (tool.lane is not None or self.crowd.calls_inline):
+            return False
+        return self.asked is None and self.run.cancelled is None
+
+    def _performer_for(self, step_run: StepRun) -> Performer:
+        self._performing.add(step_run)
+        stop = step_run.task = Stop()
+        # After the assignment: who dooms this step run from now on finds the stop, who did so before left a trace.
+        if self.run.cancelled is not None:
+            stop.set(self.run.cancelled.reason)
+        elif self.run.failures and self.run.is_surplus(step_run.step):
+            stop.set("surplus")
+        return self.crowd.performer(stop)
+
+    def _reply(self, step_run: StepRun, command: Command, reply: Any, failure: BaseException | None) -> list[StepRun]:
+        """Tell the schedule what came of a command, and stop those that no longer matter."""
+        schedule = self.schedule
+        doomed: list[StepRun] = []
+        self._performing.discard(step_run)
+        with self.crowd.lock:
+            if step_run.command is not command:  # given up while it was performed: its reply comes too late
+                return []
+            self.run.now_ns = self._now_ns()
+            going = schedule.ok(step_run, reply) if failure is None else schedule.err(step_run, failure)
+            if self.asked is not None or schedule.doomed:
+                doomed = self._heed(going)
+            over = schedule.over
+        self._stop(doomed)
+        if over:
+            self.crowd.over()
+        return going
+
+    def _heed(self, going: list[StepRun]) -> list[StepRun]:
+        """Cancel the run if that was asked for; the step runs in flight that do not matter any more. Under the lock."""
+        schedule = self.schedule
+        if self.asked is not None and self.run.cancelled is None and not schedule.over:
+            self.run.now_ns = self._now_ns()
+            going += schedule.cancel(RunCancelled(self.asked))
+        doomed, schedule.doomed = schedule.doomed, []
+        return doomed
+
+    def _stop(self, doomed: list[StepRun]) -> None:
         """Wake what waits in vain."""
-        cancelled = self.schedule.run.cancelled
+        cancelled = self.run.cancelled
         for step_run in doomed:
             if step_run.task is not None:
                 step_run.task.set("surplus" if cancelled is None else cancelled.reason)

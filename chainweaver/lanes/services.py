@@ -7,6 +7,7 @@ hands a flight back to the lane). One object per run; what it holds belongs to t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from chainweaver._execution.commands import Lead, Lookup, Save, Settle, Tell
@@ -190,9 +191,10 @@ class Services:
 
     Attributes:
         backlog: Waits until the reader of an event stream has caught up; None where nobody streams.
+        lock: Where several threads perform for one run: they save and tell one at a time. None elsewhere.
     """
 
-    __slots__ = ("backlog", "cache", "checkpoints", "listeners", "run", "runtime")
+    __slots__ = ("_handed_over", "_leads", "backlog", "cache", "checkpoints", "listeners", "lock", "run", "runtime")
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
         self.run = run
@@ -201,6 +203,9 @@ class Services:
         self.checkpoints: CheckpointService | None = None
         self.listeners: Listeners | None = None
         self.backlog: Callable[[], Awaitable[None]] | None = None
+        self.lock: AbstractContextManager[Any] | None = None
+        self._leads: set[Lead] = set()
+        self._handed_over = False
 
     def serve(self, command: Command) -> Any:
         """The reply to a command that can be answered at once; LATER for one that has to wait or to call a tool."""
@@ -219,17 +224,44 @@ class Services:
 
     def look_up(self, command: Lookup) -> dict[str, Any] | Lead | Flight:
         assert self.cache is not None, "a run without a cache looks nothing up"
-        return self.cache.look_up(command)
+        found = self.cache.look_up(command)
+        if isinstance(found, Lead):
+            self._leads.add(found)
+            if self._handed_over:  # the run was given up meanwhile, and nobody will take this lead
+                self.hand_over()
+        return found
 
     def settle(self, command: Settle) -> str | None:
         assert self.cache is not None, "a run without a cache leads nothing"
+        try:
+            self._leads.remove(command.lead)
+        except KeyError:  # handed over already
+            return None
         return self.cache.settle(command)
+
+    def hand_over(self) -> None:
+        """Give away the leads that an interrupt kept the run from settling, so that nobody waits for it for ever."""
+        self._handed_over = True
+        while self._leads:
+            self.settle(Settle(next(iter(self._leads)), None))
 
     def save(self, command: Save) -> None:
         assert self.checkpoints is not None, "a run without a checkpointer saves nothing"
-        self.checkpoints.save(command)
+        if self.lock is None:
+            self.checkpoints.save(command)
+            return
+        with self.lock:
+            self.checkpoints.save(command)
 
     def tell(self, command: Tell) -> None:
+        """Tell the listeners."""
+        if self.lock is None:
+            self._tell(command)
+            return
+        with self.lock:
+            self._tell(command)
+
+    def _tell(self, command: Tell) -> None:
         """Tell the listeners; contexts are built only for hooks that somebody has."""
         from chainweaver.observe import StepEndContext, StepStartContext
         from chainweaver.results import date_of, record_of

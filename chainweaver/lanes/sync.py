@@ -7,197 +7,280 @@ worker threads; tools of lane "inline" still run in the calling thread.
 
 from __future__ import annotations
 
+import contextvars
+import os
+import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from chainweaver._execution.commands import TimedOut
+from chainweaver._execution.commands import Invoke, RunCancelled, Save, Settle, Tell, TimedOut
 from chainweaver._execution.schedule import Schedule
 from chainweaver.lanes.cancel import NEVER, Stop
-from chainweaver.lanes.drive import Carrier, drive, is_inline, run_to_end
+from chainweaver.lanes.drive import Carrier, drive, raised, run_to_end
+from chainweaver.lanes.threads import Bell, DaemonThreads
 
 if TYPE_CHECKING:
+    from chainweaver._execution.commands import Command
     from chainweaver._execution.run import Run
     from chainweaver._execution.schedule import StepRun
     from chainweaver.cache.flight import Flight
     from chainweaver.lanes.cancel import CancellationToken
     from chainweaver.lanes.loop import LoopThread
     from chainweaver.lanes.services import Services
-    from chainweaver.lanes.threads import DaemonThreads
     from chainweaver.plan import PlannedTool
+
+CLEANUP_S = 1.0
+"""How long an async tool that was cancelled may take over its `finally` clauses before it counts as abandoned."""
 
 
 class Resources:
-    """What the lanes of one executor share: threads, the private event loop, lanes that users brought.
+    """What the lanes of one executor share: threads, private event loops, lanes that users brought.
 
-    Made on first use, so that an executor that never needs a thread never imports one.
+    Made on first use, so that an executor that never needs a thread never starts one.
     """
 
     def __init__(self, default_lane: str | None, lanes: Mapping[str, Any]) -> None:
         self.default_lane = default_lane
+        self.calls_inline = default_lane in (None, "inline")
         self.lanes = dict(lanes)
         self._lock = threading.Lock()
         self._threads: DaemonThreads | None = None
-        self._loop: LoopThread | None = None
+        self._loops: dict[int, LoopThread] = {}
+        _ALL.add(self)
 
     @property
     def threads(self) -> DaemonThreads:
+        """The daemon threads of this executor."""
         if self._threads is None:
             with self._lock:
                 if self._threads is None:
-                    from chainweaver.lanes.threads import DaemonThreads
-
                     self._threads = DaemonThreads()
         return self._threads
 
     @property
     def loop(self) -> LoopThread:
-        if self._loop is None:
-            with self._lock:
-                if self._loop is None:
-                    from chainweaver.lanes.loop import LoopThread
+        """The private event loop: one that no tool further up blocks, when a tool has started a flow itself."""
+        from chainweaver.lanes.loop import DEPTH, LoopThread
 
-                    self._loop = LoopThread()
-        return self._loop
+        depth = DEPTH.get()
+        with self._lock:
+            found = self._loops.get(depth)
+            if found is None:
+                found = self._loops[depth] = LoopThread(depth + 1)
+        return found
+
+    def lane_of(self, tool: PlannedTool) -> Any:
+        """What a sync tool runs on: None, "inline", "thread", or an object with `submit`."""
+        lane = self.default_lane if tool.lane is None else tool.lane
+        return self.lanes.get(lane, lane) if isinstance(lane, str) else lane
 
     def close(self) -> None:
-        """Release threads and loop; both are made again when they are needed again."""
+        """Release threads and loops; they are made again when they are needed again."""
         with self._lock:
             threads, self._threads = self._threads, None
-            loop, self._loop = self._loop, None
+            loops, self._loops = self._loops, {}
+        for loop in loops.values():
+            loop.close()
         if threads is not None:
             threads.close()
-        if loop is not None:
-            loop.close()
+
+    def forget(self) -> None:
+        """Start from nothing, in a process that was forked: its threads stayed behind."""
+        self._lock = threading.Lock()
+        self._threads = None
+        self._loops = {}
 
 
-class Job:
-    """A call on its way in another thread."""
+_ALL: weakref.WeakSet[Resources] = weakref.WeakSet()
 
-    __slots__ = ("call", "done", "error", "finished", "value")
+
+def _forget_all() -> None:
+    for resources in list(_ALL):
+        resources.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+# ---- calls that somebody else performs
+
+
+class Job(Protocol):
+    """A call on its way somewhere else.
+
+    Attributes:
+        finished: It has a value or an error.
+    """
+
+    finished: bool
+    value: Any
+    error: BaseException | None
+
+    def cancel(self) -> None:
+        """Have it end, where that can be done."""
+        ...
+
+
+class ThreadJob:
+    """A call in a daemon thread. It cannot be stopped, only left behind."""
+
+    __slots__ = ("_call", "_done", "error", "finished", "value")
 
     def __init__(self, call: Callable[[], Any], done: Callable[[], None]) -> None:
-        self.call = call
-        self.done = done
+        self._call: Callable[[], Any] | None = call
+        self._done = done
         self.finished = False
         self.value: Any = None
         self.error: BaseException | None = None
 
     def __call__(self) -> None:
+        assert self._call is not None, "a job is called once"
         try:
-            self.value = self.call()
+            self.value = self._call()
+        except BaseException as exc:
+            self.error = exc
+        self._call = None
+        self.finished = True
+        self._done()
+
+    def cancel(self) -> None:
+        """Nothing to do."""
+
+
+class LaneJob:
+    """A call on a lane that the user brought."""
+
+    __slots__ = ("_done", "_future", "error", "finished", "value")
+
+    def __init__(self, lane: Any, tool: PlannedTool, args: tuple[Any, ...], done: Callable[[], None]) -> None:
+        self.finished = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._done = done
+        if is_in_process(lane):
+            self._future = lane.submit(contextvars.copy_context().run, tool.fn, *args)
+        else:
+            self._future = lane.submit(tool.fn, *args)
+        self._future.add_done_callback(self._end)
+
+    def cancel(self) -> None:
+        """Take the call back if it has not begun; then it is finished at once."""
+        self._future.cancel()
+
+    def _end(self, future: Any) -> None:
+        try:
+            self.value = future.result()
         except BaseException as exc:
             self.error = exc
         self.finished = True
-        self.done()
+        self._done()
+
+
+def is_in_process(lane: Any) -> bool:
+    """Whether what is submitted to a lane of the user stays in this process, so that contextvars can go along.
+
+    A pool of threads does; any other lane says so itself, with a true attribute `in_process`.
+    """
+    pools = sys.modules.get("concurrent.futures.thread")
+    known = pools is not None and isinstance(lane, pools.ThreadPoolExecutor)
+    return bool(getattr(lane, "in_process", known))
 
 
 class BlockingPerformer:
     """Performs by blocking the thread it is called in."""
 
-    owns_thread = True
-
     def __init__(self, services: Services, resources: Resources, stop: Stop) -> None:
         self.services = services
         self.resources = resources
         self.stop = stop
+        self.owns_thread = resources.calls_inline
 
     async def call(self, tool: PlannedTool, args: tuple[Any, ...], timeout_s: float | None) -> Any:
-        lane = tool.lane or self.resources.default_lane
+        resources = self.resources
+        lane = None if tool.is_async else resources.lane_of(tool)
+        if lane in (None, "inline") and timeout_s is None and not tool.is_async:
+            return self._call_here(tool, args)
+        bell = Bell()
         if tool.is_async:
-            return self._call_async(tool, args, timeout_s)
-        if lane in (None, "inline") and timeout_s is None:
-            return tool.fn(*args)
-        if lane in (None, "inline", "thread"):
-            return self._call_in_thread(lambda: tool.fn(*args), timeout_s)
-        return self._call_in_lane(self.resources.lanes.get(lane, lane), tool, args, timeout_s)
+            job: Job = resources.loop.start(tool.fn, args, bell.ring)
+        elif lane in (None, "inline", "thread"):
+            job = thread_job = ThreadJob(lambda: tool.fn(*args), bell.ring)
+            resources.threads.start(thread_job)
+        else:
+            job = LaneJob(lane, tool, args, bell.ring)
+        return self._outcome(job, bell, timeout_s)
 
     async def sleep(self, seconds: float) -> None:
         if self.services.runtime.pause is not None:
             self.services.runtime.pause(seconds)
             return
-        event = threading.Event()
-        self._wait(event, seconds)
+        self._wait(Bell(), seconds)
+        self.stop.check()
 
     async def wait_for(self, flight: Flight, timeout_s: float | None) -> dict[str, Any] | None:
-        event = threading.Event()
+        bell = Bell()
         told: list[dict[str, Any] | None] = []
 
         def tell(outputs: dict[str, Any] | None) -> None:
             told.append(outputs)
-            event.set()
+            bell.ring()
 
         flight.add_waiter(tell)
         try:
-            if not self._wait(event, timeout_s):
-                raise TimedOut
+            self._wait(bell, timeout_s)
         finally:
             flight.remove_waiter(tell)
+        if not told:
+            self.stop.check()
+            raise TimedOut
         return told[0]
 
-    def _wait(self, event: threading.Event, timeout_s: float | None) -> bool:
-        """Wait for an event; False when the time is over first.
+    def is_interrupted(self) -> bool:
+        return False  # a blocking call cannot be cancelled from outside
 
-        Raises:
-            RunCancelled: The run was told to end meanwhile.
-        """
-        happened = False
-
-        def stopped() -> None:
-            event.set()
-
-        self.stop.wake(stopped)
+    def _call_here(self, tool: PlannedTool, args: tuple[Any, ...]) -> Any:
         try:
-            happened = event.wait(timeout_s)
-        finally:
-            self.stop.unwake(stopped)
-        return happened
+            return tool.fn(*args)
+        except StopIteration as exc:
+            raise raised(exc) from None
 
-    def _call_in_thread(self, call: Callable[[], Any], timeout_s: float | None) -> Any:
-        event = threading.Event()
-        job = Job(call, event.set)
+    def _wait(self, bell: Bell, timeout_s: float | None) -> None:
+        """Wait until the bell is rung, the time is over or the run is told to end, whatever comes first."""
+        self.stop.wake(bell.ring)
+        try:
+            bell.wait(timeout_s)
+        finally:
+            self.stop.unwake(bell.ring)
+
+    def _outcome(self, job: Job, bell: Bell, timeout_s: float | None) -> Any:
+        """What came of a job that rings the bell when it has finished; one that is late or in vain is cancelled."""
         now_ns = self.services.runtime.now_ns
         began_ns = now_ns()
-        self.resources.threads.start(job)
-        self._wait(event, timeout_s)
+        try:
+            self._wait(bell, timeout_s)
+        except BaseException:
+            job.cancel()
+            raise
         if not job.finished:
+            job.cancel()
+            if not isinstance(job, ThreadJob):
+                bell.wait(CLEANUP_S)
             self.stop.check()
-            raise TimedOut(abandoned=True)
+            raise TimedOut(abandoned=not job.finished)
         if timeout_s is not None and now_ns() - began_ns > timeout_s * 1e9:
             raise TimedOut  # it did finish, but late
         if job.error is not None:
-            raise job.error
+            raise raised(job.error)
         return job.value
 
-    def _call_async(self, tool: PlannedTool, args: tuple[Any, ...], timeout_s: float | None) -> Any:
-        event = threading.Event()
-        future = self.resources.loop.start(tool.fn, args)
-        future.add_done_callback(lambda _: event.set())
-        return self._result(future, event, timeout_s)
 
-    def _call_in_lane(self, lane: Any, tool: PlannedTool, args: tuple[Any, ...], timeout_s: float | None) -> Any:
-        event = threading.Event()
-        future = lane.submit(tool.fn, *args)
-        future.add_done_callback(lambda _: event.set())
-        return self._result(future, event, timeout_s)
-
-    def _result(self, future: Any, event: threading.Event, timeout_s: float | None) -> Any:
-        now_ns = self.services.runtime.now_ns
-        began_ns = now_ns()
-        try:
-            self._wait(event, timeout_s)
-        except BaseException:
-            future.cancel()
-            raise
-        if not future.done():
-            stopped = future.cancel()
-            self.stop.check()
-            raise TimedOut(abandoned=not stopped)
-        if timeout_s is not None and now_ns() - began_ns > timeout_s * 1e9:
-            raise TimedOut
-        return future.result()
+# ---- a run
 
 
 def run_sync(run: Run, services: Services, resources: Resources, limit: int, token: CancellationToken | None) -> None:
@@ -206,103 +289,145 @@ def run_sync(run: Run, services: Services, resources: Resources, limit: int, tok
     Raises:
         BaseException: What interrupted the caller; the run has ended by then.
     """
-    if limit == 1:
-        if token is None:
+    try:
+        if limit != 1:
+            _ThreadCrowd(run, services, resources, limit).execute(token)
+        elif token is None:
             run_to_end(drive(run, BlockingPerformer(services, resources, NEVER)))
-            return
-        stop = Stop()
-        performer = BlockingPerformer(services, resources, stop)
-        token.listen(stop.set_by_token)
-        try:
-            run_to_end(drive(run, performer))
-        finally:
-            token.unlisten(stop.set_by_token)
-        return
-    _ThreadCrowd(run, services, resources, limit).execute(token)
+        else:
+            _run_alone(run, services, resources, token)
+    except BaseException:
+        # An interrupt may hit any line, also between two commands.
+        run.cancelled = run.cancelled or RunCancelled("interrupt")
+        raise
+    finally:
+        if services.cache is not None:
+            services.hand_over()
+
+
+def _run_alone(run: Run, services: Services, resources: Resources, token: CancellationToken) -> None:
+    """Perform a run at limit 1 that a token may end."""
+    stop = Stop()
+    token.listen(stop.set_by_token)
+    try:
+        run_to_end(drive(run, BlockingPerformer(services, resources, stop)))
+    finally:
+        token.unlisten(stop.set_by_token)
 
 
 class _ThreadCrowd:
-    """The threads of one run. The calling thread carries like any other, and is the only one to run inline tools."""
+    """The threads of one run. The calling thread is the only one to run tools of lane "inline".
+
+    In a flow without such tools it carries steps like any other thread; else it keeps itself free for them.
+    """
 
     def __init__(self, run: Run, services: Services, resources: Resources, limit: int) -> None:
         self.services = services
         self.resources = resources
-        self.schedule = Schedule(run, limit)
-        self.carrier = Carrier(self.schedule, self, services.runtime.now_ns)
-        self.lock = threading.Lock()
-        self.aside = threading.Lock()
-        self.inbox: SimpleQueue[StepRun | str] = SimpleQueue()
+        self.calls_inline = resources.calls_inline
+        self.lock: AbstractContextManager[Any] = threading.Lock()
+        services.lock = threading.Lock()
+        self.carrier = Carrier(run, Schedule(run, limit), self)
+        self.inbox: SimpleQueue[StepRun | None] = SimpleQueue()
+        """Inline steps for the calling thread; None: look whether the run is over or somebody asks for its end."""
         self.mine: deque[StepRun] = deque()
         self.home = threading.get_ident()
+        self.has_inline = any(
+            tool is not None and self._is_home_tool(tool)
+            for step in run.plan.steps
+            for tool in (step.tool, step.fallback)
+        )
 
     # ---- what the carrier asks for
 
-    def performer_for(self, step_run: StepRun) -> BlockingPerformer:
-        step_run.task = Stop()
-        if self.schedule.run.cancelled is not None:
-            step_run.task.set(self.schedule.run.cancelled.reason)
-        return BlockingPerformer(self.services, self.resources, step_run.task)
+    def performer(self, stop: Stop) -> BlockingPerformer:
+        return BlockingPerformer(self.services, self.resources, stop)
 
     def split(self, going: list[StepRun]) -> tuple[StepRun | None, Sequence[StepRun]]:
+        if not self.has_inline:
+            return going[0], going[1:]
         if threading.get_ident() != self.home:
-            free = [one for one in going if not is_inline(one.command)]
-            inline = [one for one in going if is_inline(one.command)]
+            free = [one for one in going if not self._is_inline(one.command)]
+            inline = [one for one in going if self._is_inline(one.command)]
             return (free[0] if free else None), free[1:] + inline
-        if len(going) == 1 and not self.mine:
-            return going[0], ()
-        self.mine.extend(one for one in going if is_inline(one.command))
-        others = [one for one in going if not is_inline(one.command)]
-        if self.mine:
-            return self.mine.popleft(), others
-        return (others[0] if others else None), others[1:]
+        others: list[StepRun] = []
+        for one in going:
+            (self.mine if self._stays_home(one.command) else others).append(one)
+        return (self.mine.popleft() if self.mine else None), others
 
     def spawn(self, step_run: StepRun) -> None:
-        if is_inline(step_run.command):
+        if self._is_inline(step_run.command):
             self.inbox.put(step_run)
         else:
-            self.resources.threads.start(lambda: run_to_end(self._carry_one(step_run)))
+            self.resources.threads.start(lambda: self._carry_one(step_run))
 
     def over(self) -> None:
-        self.inbox.put("over")
+        self.inbox.put(None)
+
+    def is_interrupted(self) -> bool:
+        return False
+
+    def _is_home_tool(self, tool: PlannedTool) -> bool:
+        lane = self.resources.default_lane if tool.lane is None else tool.lane
+        return tool.inline and lane == "inline"
+
+    def _is_inline(self, command: Command | None) -> bool:
+        """Whether the command calls a tool that the calling thread has to run. One under a limit has its own thread."""
+        if not self.has_inline:
+            return False
+        if isinstance(command, tuple):
+            return self._is_home_tool(command[0])
+        return isinstance(command, Invoke) and command.timeout_s is None and self._is_home_tool(command.tool)
+
+    def _stays_home(self, command: Command | None) -> bool:
+        """Whether the calling thread performs a command itself: what only it may do, and what does not keep it long."""
+        return self._is_inline(command) or isinstance(command, (Tell, Save, Settle))
 
     # ---- the calling thread
 
     def execute(self, token: CancellationToken | None) -> None:
-        wake = self._token_cancelled
+        carrier = self.carrier
         if token is not None:
-            token.listen(wake)
+            token.listen(self._token_cancelled)
         try:
-            run_to_end(self.carrier.start())
-            while not self.schedule.over:
+            run_to_end(carrier.start())
+            while carrier.interrupt is None and not carrier.is_over():
                 self._next()
+            if carrier.interrupt is not None:
+                self._give_up()
         except BaseException as exc:
-            self.carrier.interrupt = exc
-            self._settle(self.carrier.give_up())
+            carrier.interrupt = carrier.interrupt or exc
+            self._give_up()
         finally:
             if token is not None:
-                token.unlisten(wake)
-        if self.carrier.interrupt is not None:
-            raise self.carrier.interrupt
+                token.unlisten(self._token_cancelled)
+        if carrier.interrupt is not None:
+            raise carrier.interrupt
 
     def _next(self) -> None:
-        if self.mine:
-            run_to_end(self.carrier.carry([self.mine.popleft()]))
-            return
-        message = self.inbox.get()
-        if message == "cancel":
-            run_to_end(self.carrier.carry(self.carrier.cancel("token")))
-        elif not isinstance(message, str):
-            run_to_end(self.carrier.carry([message]))
+        """Wait for something to do, and do it."""
+        step_run = self.mine.popleft() if self.mine else self.inbox.get()
+        going = self.carrier.heed() if step_run is None else [step_run]
+        run_to_end(self.carrier.carry(going))
 
     def _token_cancelled(self) -> None:
-        self.inbox.put("cancel")
+        self.carrier.asked = "token"
+        self.inbox.put(None)
 
-    async def _carry_one(self, step_run: StepRun) -> None:
-        await self.carrier.carry([step_run])
-        if self.carrier.interrupt is not None:
-            self.over()
-
-    def _settle(self, going: list[StepRun]) -> None:
-        """Perform what is left to settle and to tell after an interrupt; nothing new begins."""
+    def _give_up(self) -> None:
+        """End the run now, and perform only what is left to settle and to tell."""
+        going = self.carrier.give_up()
+        self.mine.clear()
         for step_run in going:
             run_to_end(self.carrier.carry([step_run]))
+
+    # ---- a worker thread
+
+    def _carry_one(self, step_run: StepRun) -> None:
+        try:
+            run_to_end(self.carrier.carry([step_run]))
+        except BaseException as exc:
+            # Nobody would hear of it, and the calling thread would wait for ever.
+            self.carrier.interrupt = self.carrier.interrupt or exc
+        if self.carrier.interrupt is not None:
+            self.over()

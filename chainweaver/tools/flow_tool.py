@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-
 if TYPE_CHECKING:
     from chainweaver.flow import ToolSafetyContract
     from chainweaver.tools.definition import Tool
