@@ -16,7 +16,7 @@ def made_in(source: str) -> Iterator[str]:
     """Names of findings: words like these given to a function that notes errors or warnings, or looped over."""
     for one in ast.walk(ast.parse(source)):
         if isinstance(one, ast.Call):
-            function = getattr(one.func, "attr", None) or getattr(one.func, "id", "")
+            function = str(getattr(one.func, "attr", None) or getattr(one.func, "id", ""))
             given: list[ast.AST] = list(one.args) if re.search("error|warning", function) else []
         elif isinstance(one, ast.For) and "issue_type" in {getattr(part, "id", "") for part in ast.walk(one.target)}:
             given = list(ast.walk(one.iter))
