@@ -1,4 +1,4 @@
-"""Attempts: what is tried again, how long a run waits before, and what a fallback or a skip makes of the last failure."""
+"""Attempts: what is tried again, how long a run waits before, and what skip and fallback make of the last failure."""
 
 from __future__ import annotations
 

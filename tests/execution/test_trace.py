@@ -1,0 +1,226 @@
+"""What records keep: snapshots within a budget, references by name, summaries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chainweaver._execution import capture_within, reference_only, summarize
+from tests.execution.kit import Crowd, Walk, a_run, a_tool, one_step
+
+snapshot = capture_within(64)
+
+
+class Foreign:
+    """An object that nobody here can copy."""
+
+
+class Refuses:
+    """A key that can be hashed once."""
+
+    hashed = 0
+
+    def __hash__(self) -> int:
+        self.hashed += 1
+        if self.hashed > 1:
+            raise RuntimeError("hashed already")
+        return 7
+
+
+class Hostile:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("no attributes")
+
+
+class Table:
+    shape = (3, 2)
+
+
+@pytest.fixture(params=["walk", "life", "schedule"])
+def played(request):
+    """Plays a run with one step, on the short path, through its life and on a schedule."""
+
+    def play(tool: Any, initial: dict[str, Any], reply: Any, **options: Any) -> Any:
+        run = a_run(one_step(tool), initial, resumed=request.param == "life", **options)
+        if request.param == "schedule":
+            crowd = Crowd(run)
+            change(crowd.flying["0"].command)
+            crowd.ok("0", reply)
+            return crowd.concluded()
+        walk = Walk(run)
+        change(walk.command)
+        walk.ok(reply)
+        return walk.run
+
+    def change(command: Any) -> None:
+        """What an unkind tool does to its input."""
+        for value in command[1].__dict__.values():
+            if isinstance(value, list):
+                value.append("changed by the tool")
+
+    return play
+
+
+ROWS = a_tool("rows", {"rows": Any}, {"kept": Any})
+
+
+def test_a_record_shows_the_inputs_as_they_were(played):
+    """R36: a tool that changes its input does not rewrite the record of it."""
+    run = played(ROWS, {"rows": [1, [2]]}, {"kept": [3]})
+
+    assert run.inputs == [{"rows": [1, [2]]}]
+    assert run.slots[0]["rows"] == [1, [2], "changed by the tool"], "the object itself went through"
+
+
+def test_a_record_shows_the_outputs_as_they_were(played):
+    """R36: what later steps do to a value is not seen in the record of the step that made it."""
+    kept = [3, [4]]
+    run = played(ROWS, {"rows": 1}, {"kept": kept})
+    kept.append("changed later")
+
+    assert run.details[0].shown == {"kept": [3, [4]]}
+    assert run.slots[1]["kept"] is kept, "identity is the promise to the next step"
+
+
+def test_what_is_too_large_is_named_by_reference_once(played):
+    """R36: inputs and outputs of one name are listed once."""
+    same = a_tool("same", {"rows": Any}, {"rows": Any})
+    many = list(range(100))
+    run = played(same, {"rows": many}, {"rows": many})
+
+    assert run.inputs[0]["rows"] is many
+    assert run.details[0].by_reference == ("rows",)
+
+
+def test_references_of_inputs_and_outputs_are_both_listed(played):
+    """R36: `by_reference` names every field that shows a live object."""
+    run = played(ROWS, {"rows": Foreign()}, {"kept": Foreign()})
+
+    assert run.details[0].by_reference == ("rows", "kept")
+
+
+def test_a_step_with_scalars_only_has_no_details(played):
+    """R36: decided at compile time, so that a plain step pays nothing."""
+    run = played(a_tool("double", {"n": int}, {"m": int}), {"n": 1}, {"m": 2})
+
+    assert run.details == {}
+    assert run.inputs == [{"n": 1}]
+
+
+def test_what_the_caller_gave_is_kept_as_it_was(played):
+    """R36: the result shows the input of the run, not what tools made of it."""
+    run = played(ROWS, {"rows": [1]}, {"kept": 0})
+
+    assert run.given == {"rows": [1]}
+
+
+# ---- captures
+
+
+@pytest.mark.parametrize(
+    "value", [[], [1, [2, [3]]], {"a": {"b": [1]}}, (1, (2, [3])), {1, 2}, [{1: (2,)}], {"a": None, "b": b"x"}]
+)
+def test_plain_containers_are_copied_at_every_depth(value):
+    """R36: the copy is equal and shares no container."""
+    shown, by_reference = snapshot({"value": value})
+
+    assert shown == {"value": value}
+    assert type(shown["value"]) is type(value)
+    assert by_reference == ()
+    assert shown["value"] is not value or value == ()
+
+
+def test_inner_containers_are_copied_too():
+    """R36: a change deep inside does not show."""
+    inner = [1]
+    shown, _ = snapshot({"value": {"inner": (inner,)}})
+    inner.append(2)
+
+    assert shown == {"value": {"inner": ([1],)}}
+
+
+def test_the_budget_counts_items_over_all_fields():
+    """R36: a field that does not fit stays by reference and gives its share back."""
+    values = {"first": [1] * 40, "second": [1] * 40, "third": [1] * 24, "fourth": [1]}
+    shown, by_reference = snapshot(values)
+
+    assert by_reference == ("second", "fourth")
+    assert shown["second"] is values["second"]
+    assert shown["third"] is not values["third"]
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_a_budget_of_nothing_copies_nothing_but_empty_containers(limit):
+    """R36: `trace_copy_limit` is exact."""
+    values = {"empty": [], "one": [1], "two": [1, 2]}
+    _, by_reference = capture_within(limit)(values)
+
+    assert by_reference == (("one", "two") if limit == 0 else ("two",))
+
+
+@pytest.mark.parametrize("value", [Foreign(), [Foreign()], {"a": [Foreign()]}, frozenset({1}), lambda: 0, Foreign])
+def test_foreign_objects_are_kept_and_named(value):
+    """R36: nothing foreign is copied, pickled or converted."""
+    shown, by_reference = snapshot({"n": 1, "value": value})
+
+    assert shown["value"] is value
+    assert by_reference == ("value",)
+
+
+def test_containers_that_hold_themselves_are_kept_by_reference():
+    """R36: a snapshot of a cycle ends."""
+    listed: list[Any] = []
+    listed.append(listed)
+    mapped: dict[str, Any] = {"a": 1}
+    mapped["self"] = mapped
+    twice: list[Any] = []
+    twice += [twice, twice]
+
+    assert capture_within(10_000)({"listed": listed, "mapped": mapped})[1] == ("listed", "mapped")
+    assert snapshot({"twice": twice})[1] == ("twice",)
+
+
+def test_what_breaks_while_it_is_copied_is_kept_by_reference():
+    """R17: no value may break a run from within its trace."""
+    value = {Refuses(): 1}
+    shown, by_reference = snapshot({"value": value, "other": [1]})
+
+    assert shown["value"] is value
+    assert by_reference == ("value",)
+
+
+def test_references_copy_nothing():
+    """R36: trace_values="reference"."""
+    value = [1]
+    shown, by_reference = reference_only({"n": 1, "value": value})
+
+    assert shown["value"] is value
+    assert by_reference == ("value",)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (7, 7),
+        (2.5, 2.5),
+        (True, True),
+        (None, None),
+        ("short", "short"),
+        ("x" * 40, "x" * 40),
+        ("x" * 41, "str[41]"),
+        (b"x" * 50, "bytes[50]"),
+        ([1, 2], "list[2]"),
+        ({}, "dict[0]"),
+        (Table(), "Table[3, 2]"),
+        (Foreign(), "Foreign"),
+    ],
+)
+def test_summaries_keep_type_shape_and_size(value, shown):
+    """R36: trace_values="summary" holds no object of the run."""
+    assert summarize({"value": value}) == ({"value": shown}, ())
+
+
+def test_a_summary_of_an_object_that_answers_nothing_is_its_class():
+    """R17: no value may break a run from within its trace."""
+    assert summarize({"value": Hostile()}) == ({"value": "Hostile"}, ())
