@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from chainweaver.exceptions import FlowSerializationError
+from chainweaver.exceptions import FlowSerializationError, MissingExtraError
 from chainweaver.formats.complaints import quoted, refusal
 from chainweaver.formats.document import Document, Lines, Place, Position, offset_of
 from chainweaver.formats.limits import MAX_NUMBER_LENGTH, FlowParseLimits
@@ -47,16 +47,13 @@ def yaml_library() -> Any:
     """The PyYAML module.
 
     Raises:
-        FlowSerializationError: It is not installed; the message names the extra.
+        MissingExtraError: It is not installed.
     """
     try:
         return importlib.import_module("yaml")
     except ImportError as exc:
-        raise refusal(
-            "YAML needs PyYAML, which is not installed",
-            source=None,
-            fix="pip install 'chainweaver[yaml]', or use JSON",
-        ) from exc
+        fix = "pip install 'chainweaver[yaml]', or use JSON"
+        raise MissingExtraError("yaml", "YAML", why="PyYAML is not installed", fix=fix) from exc
 
 
 class _Open:
@@ -237,7 +234,8 @@ def read_yaml(text: str, *, source: str | None, limits: FlowParseLimits) -> Docu
         limits: Bounds; the size in bytes is checked by the caller.
 
     Raises:
-        FlowSerializationError: At the first fault, with line and column; or PyYAML is not installed.
+        FlowSerializationError: At the first fault, with line and column.
+        MissingExtraError: PyYAML is not installed.
     """
     yaml = yaml_library()
     lines = Lines(text)

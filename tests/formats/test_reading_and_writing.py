@@ -265,13 +265,6 @@ def test_other_suffixes_are_refused_and_missing_files_are_missing(tmp_path):
         load_flow_file(tmp_path / "x.json")
 
 
-def test_without_pyyaml_the_error_names_the_extra(monkeypatch):
-    """YAML is an extra; JSON works without it."""
-    monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(FlowSerializationError, match=r"chainweaver\[yaml\]"):
-        flow_from_yaml("a: 1")
-
-
 def test_without_libyaml_small_files_are_read_and_large_ones_refused(monkeypatch):
     """The pure Python parser reads the same, but is too slow for hostile input of full size."""
     yaml = yaml_text.yaml_library()
