@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chainweaver import DAGFlow, DAGFlowStep, Flow, FlowExecutor, FlowStep, tool
+from chainweaver import DAGFlow, DAGFlowStep, Flow, FlowExecutor, FlowStep, compile_flow, tool
 
 
 @tool
