@@ -183,7 +183,7 @@ class Gate:
     scalars: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Plan:
     """A compiled flow.
 
@@ -220,6 +220,10 @@ class Plan:
     unsupported: tuple[str, ...] = ()
     writes: frozenset[str] | None = None
     names: Mapping[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        # What is bound in a plan has nothing to show, and a thousand steps would hide the rest.
+        return f"Plan({self.flow_name!r}, {self.flow_version!r}, {len(self.steps)} step(s))"
 
     def tool_hashes(self) -> dict[str, str]:
         """Schema hash by tool name, for the tools that steps name."""

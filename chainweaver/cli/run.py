@@ -18,7 +18,7 @@ from chainweaver.cli._progress import note_of, step_lines
 from chainweaver.cli._ready import Ready, make_ready
 from chainweaver.cli._screen import Screen, counted, shown_time
 from chainweaver.compiler import compile_flow
-from chainweaver.exceptions import ChainWeaverError, CommandLineError, FlowCancelledError, FlowCompileError
+from chainweaver.exceptions import ChainWeaverError, CommandLineError, FlowCancelledError, FlowCompileError, ToolError
 from chainweaver.executor import FlowExecutor
 from chainweaver.results import ExecutionResult
 
@@ -142,7 +142,7 @@ def _place(error: ChainWeaverError, source: Source, result: ExecutionResult | No
         error.with_facts(where=f"{where} ({source.place(failed.step_id)})")
     else:
         error.with_facts(where=f"{where} ({source.name})")
-    if hint and error.__cause__ is not None:
+    if hint and isinstance(error, ToolError) and error.__cause__ is not None:
         error.with_facts(fix="--traceback shows where in the tool it was raised")
 
 
