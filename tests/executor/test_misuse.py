@@ -70,3 +70,10 @@ def test_the_place_of_an_error_has_the_name_of_a_step_that_the_sentence_does_not
     record = FlowExecutor(tools=[double], flows=[dag]).execute_flow("d", {"n": "many"}).step("first")
     assert record.error_message is not None
     assert "  where   flow 'd' 1, step 0 ('first')" in record.error_message.splitlines()
+
+
+def test_the_result_of_a_compilation_can_be_looked_at():
+    """Compiler: a plan of any length shows itself in one line."""
+    compiled = compile_flow(FLOW, [double])
+    assert repr(compiled.plan) == "Plan('twice', '0.1.0', 1 step(s))"
+    assert repr(compiled.plan) in repr(compiled)
