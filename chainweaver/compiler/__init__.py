@@ -3,8 +3,9 @@
 Nothing runs here. `compile_flow` is public; `PlanCache` keeps the executor's plans.
 """
 
-from chainweaver.compiler.build import compile_flow, flow_digest
+from chainweaver.compiler.build import compile_flow
 from chainweaver.compiler.cache import PlanCache
 from chainweaver.compiler.findings import CompilationError, CompilationResult, CompilationWarning
+from chainweaver.compiler.identity import flow_digest
 
 __all__ = ["CompilationError", "CompilationResult", "CompilationWarning", "PlanCache", "compile_flow", "flow_digest"]

@@ -1,25 +1,25 @@
 """Building a plan: lower, order, bind, check; everything that is found is reported at once.
 
-`compile_flow` is the one way to a plan, for users who want to know beforehand and for the executor that runs it.
+`compile_flow` is the one way to a plan, for users who want to know beforehand and for the executor that runs it. The
+checks are in the other files of this room, and happen in the order in which they are called here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from itertools import count
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
-from chainweaver.canonical import Unfingerprintable, digest
-from chainweaver.compiler import outputs
+from chainweaver.canonical import Unfingerprintable
+from chainweaver.compiler import borders, fallbacks, idle, outputs
+from chainweaver.compiler.collisions import Collisions
 from chainweaver.compiler.findings import CompilationResult, Findings
-from chainweaver.compiler.gates import contract_of, gate_of, plan_retry, plan_tool, validator_of
+from chainweaver.compiler.gates import plan_retry, plan_tool, validator_of
+from chainweaver.compiler.identity import flow_digest, late_step_fingerprint
 from chainweaver.compiler.inputs import BoundInputs, bind_inputs
-from chainweaver.compiler.keys import Visible, Writes, annotation_of, is_open, writes_of
+from chainweaver.compiler.keys import Visible, initial_of, writes_of
 from chainweaver.compiler.lower import Lowered, lower, unsupported_constructs
-from chainweaver.exceptions import ChainWeaverError, SchemaRefPolicyError
+from chainweaver.compiler.models import Catalogue, KnownTool
+from chainweaver.exceptions import SchemaRefPolicyError
 from chainweaver.plan import Plan, PlannedRetry, PlannedStep, PlannedTool, Row
 
 if TYPE_CHECKING:
@@ -47,60 +47,68 @@ def compile_flow(flow: Flow | DAGFlow, tools: Mapping[str, Tool] | Iterable[Tool
     unknown_target_key
     missing_required_input
     """
-    by_name = dict(tools) if isinstance(tools, Mapping) else {tool.name: tool for tool in tools}
-    return _Build(flow, by_name).result()
+    by_name = tools if isinstance(tools, Mapping) else {tool.name: tool for tool in tools}
+    try:
+        digest = flow_digest(flow)
+    except Unfingerprintable:
+        digest = ""
+    return build(flow, by_name, digest)
+
+
+def build(flow: Flow | DAGFlow, tools: Mapping[str, Tool], digest: str) -> CompilationResult:
+    """As `compile_flow`, for callers that know the digest of the flow; an empty one says that it has none."""
+    return _Build(flow, tools, digest).result()
 
 
 class _Build:
     """The work on one plan."""
 
-    def __init__(self, flow: Flow | DAGFlow, tools: Mapping[str, Tool]) -> None:
+    def __init__(self, flow: Flow | DAGFlow, tools: Mapping[str, Tool], digest: str) -> None:
         self.flow = flow
+        self.digest = digest
         self.findings = Findings()
-        self.steps = lower(flow, tools)
-        self.known_tools = sorted(tools)
-        self.planned_tools: dict[int, PlannedTool] = {}
-        self.border_errors: list[tuple[str, ChainWeaverError]] = []
-        self.input_schema = self._schema("input")
-        self.initial = (
-            None if self.input_schema is None or not _is_closed(self.input_schema) else _fields(self.input_schema)
-        )
-        self.visible = Visible(self.initial, flow.dynamic_params, len(self.steps))
-        self.writes: list[Writes] = []
+        self.tools = Catalogue(tools)
+        self.steps = lower(flow, self.tools)
+        size = len(self.steps)
+        self.input = borders.border_of(flow, "input", borders.INPUT, self.findings)
+        self.context = borders.border_of(flow, "context", size, self.findings)
+        self.output = borders.border_of(flow, "output", size, self.findings)
+        self.visible = Visible(initial_of(self.input.schema), flow.dynamic_params, size)
+        self.planned_tools: dict[str, PlannedTool] = {}
         self.ancestors: list[int] = []  # per step a set of positions, as the bits of one number
 
     def result(self) -> CompilationResult:
         bound = [self._bind(step) for step in self.steps]
-        self._check_whole_flow()
-        rivals = _Rivals(self.steps, self.writes, self.flow.on_context_collision)
+        collisions = self._check_whole_flow()
         feeds: list[list[int]] = [[] for _ in self.steps]
         for step in self.steps:
             for need in step.needs:
                 feeds[need].append(step.index)
-        planned = tuple(
-            self._plan_step(step, inputs, tuple(feeds[step.index]), rivals.of(step))
+        planned = [
+            self._plan_step(step, inputs, tuple(feeds[step.index]), collisions.rivals_of(step))
             for step, inputs in zip(self.steps, bound, strict=True)
-        )
-        return self.findings.result(self._plan(planned))
+        ]
+        return self.findings.result(self._plan(tuple(planned)))
 
     # ---- one step
 
     def _bind(self, step: Lowered) -> BoundInputs:
         """Bind what a step reads, make known what it writes, and check both."""
         findings = self.findings
-        outputs.check_tools(step, self.known_tools, findings)
+        outputs.check_tools(step, self.tools.names, findings)
         inputs = bind_inputs(step, self.visible, findings)
         self._add_implicit_needs(step, inputs.writers)
-        writes = writes_of(step)
-        self.writes.append(writes)
-        self.visible.add(step, writes)
+        self.visible.add(step, writes_of(step))
         outputs.check_output_mapping(step, findings)
-        outputs.check_fallback(step, findings)
+        fallbacks.check_fallback(step, inputs.given, findings)
         outputs.check_retry_safety(step, findings)
-        outputs.warn_of_copies(step, findings)
+        for tool in (step.primary, step.fallback):
+            if tool is not None and tool.tool.name not in self.planned_tools:
+                self.planned_tools[tool.tool.name] = plan_tool(tool)
+                outputs.warn_of_copies(step, tool, findings)
         return inputs
 
-    def _add_implicit_needs(self, step: Lowered, writers: Sequence[int]) -> None:
+    def _add_implicit_needs(self, step: Lowered, writers: tuple[int, ...]) -> None:
         """Let a step wait for everybody whose output it may read (R3)."""
         ancestors = 0
         for need in step.needs:
@@ -123,8 +131,8 @@ class _Build:
     ) -> PlannedStep:
         definition = step.definition
         retry = self._retry(step)
-        check_inputs, check_outputs = self._contract(step, "input"), self._contract(step, "output")
-        tool = self._tool(step.tool)
+        check_inputs, check_outputs = self._contract(step, "input", inputs), self._contract(step, "output", inputs)
+        tool = self._tool(step.primary)
         fault = self.findings.faults.get(step.index)
         rename = None if definition.output_mapping is None else tuple(definition.output_mapping.items())
         plain = (
@@ -135,7 +143,7 @@ class _Build:
             and definition.on_error == "fail"
             and rename is None
             and rivals == ((), False)
-            and not (tool.timeout_s or tool.max_output_size or tool.wants_context)
+            and not (tool.secret_outputs or tool.timeout_s or tool.max_output_size or tool.wants_context)
         )
         return PlannedStep(
             index=step.index,
@@ -150,7 +158,7 @@ class _Build:
             fallback=self._tool(step.fallback),
             fault=fault,
             retry=retry,
-            on_error="fallback" if definition.fallback_tool is not None else definition.on_error,
+            on_error=definition.on_error if step.fallback_name is None else "fallback",
             timeout_s=definition.timeout_seconds,
             rename=rename,
             check_inputs=check_inputs,
@@ -159,16 +167,11 @@ class _Build:
             guards_input=rivals[1],
             dynamic_fields=inputs.dynamic_fields,
             plain=plain,
-            fingerprint=_late_step_fingerprint(step),
+            fingerprint=late_step_fingerprint(step),
         )
 
-    def _tool(self, tool: Any) -> PlannedTool | None:
-        if tool is None:
-            return None
-        planned = self.planned_tools.get(id(tool))
-        if planned is None:
-            planned = self.planned_tools[id(tool)] = plan_tool(tool)
-        return planned
+    def _tool(self, known: KnownTool | None) -> PlannedTool | None:
+        return None if known is None else self.planned_tools[known.tool.name]
 
     def _retry(self, step: Lowered) -> PlannedRetry | None:
         if step.definition.retry is None:
@@ -176,84 +179,72 @@ class _Build:
         try:
             return plan_retry(step.definition.retry)
         except SchemaRefPolicyError as exc:
-            self._ref_error(step, "unknown_retryable_error", exc)
+            self._ref_error(step, "unknown_retryable_error", "retry", exc)
             return None
 
-    def _contract(self, step: Lowered, side: str) -> Callable[[Any], Any] | None:
+    def _contract(self, step: Lowered, side: str, inputs: BoundInputs) -> Callable[[Any], Any] | None:
         try:
-            contract = contract_of(step.definition, side)
+            contract = getattr(step.definition, f"resolved_{side}_contract")
         except SchemaRefPolicyError as exc:
-            self._ref_error(step, "unresolvable_schema_ref", exc)
+            self._ref_error(step, "unresolvable_schema_ref", f"{side}_contract", exc)
             return None
         if contract is None:
             return None
-        if side == "output":
-            outputs.check_contract(step, contract, self.findings)
+        if side == "input":
+            outputs.check_input_contract(step, self.tools.facts_of(contract), inputs.given, self.findings)
+        else:
+            outputs.check_output_contract(step, self.tools.facts_of(contract), self.findings)
         return validator_of(contract)
 
-    def _ref_error(self, step: Lowered, issue_type: str, exc: SchemaRefPolicyError) -> None:
-        self.findings.error(step, issue_type, str(exc), lambda: SchemaRefPolicyError(exc.ref, exc.detail, fix=exc.fix))
+    def _ref_error(self, step: Lowered, issue_type: str, field_name: str, exc: SchemaRefPolicyError) -> None:
+        def again() -> SchemaRefPolicyError:
+            error = SchemaRefPolicyError(exc.ref, exc.detail, fix=exc.fix)
+            error.__cause__ = exc.__cause__
+            return error
+
+        self.findings.error(step, issue_type, str(exc), again, field_name)
 
     # ---- the whole flow
 
-    def _schema(self, side: str) -> type[BaseModel] | None:
-        schema: type[BaseModel] | None = getattr(self.flow, f"{side}_schema")
-        return schema
-
-    def _check_whole_flow(self) -> None:
-        flow, initial = self.flow, self.initial or ()
-        given = () if self.input_schema is None else tuple(self.input_schema.model_fields)
-        outputs.check_collisions(self.steps, self.writes, given, flow.on_context_collision, self.findings)
-        outputs.warn_of_shadows(self.steps, self.writes, tuple(initial), flow.dynamic_params, self.findings)
-        outputs.warn_of_unused(self.steps, self.writes, flow.outputs, self.findings)
+    def _check_whole_flow(self) -> Collisions:
+        flow, visible, findings, size = self.flow, self.visible, self.findings, len(self.steps)
+        collisions = Collisions(self.steps, visible.writes, flow.on_context_collision, stops=flow.on_failure == "stop")
+        collisions.check(visible.initial.keys, findings)
+        idle.warn_of_hidden(self.steps, visible, findings)
+        idle.warn_of_unreachable(self.steps, findings)
+        # From here on reading counts for the output of the flow.
+        borders.check_outputs(flow, size, visible, findings)
+        if flow.outputs is not None:
+            idle.warn_of_unused(self.steps, visible, findings)
+        borders.check_border(flow, "context", self.context, size, visible, findings)
+        borders.check_border(flow, "output", self.output, size, visible, findings)
+        return collisions
 
     def _plan(self, steps: tuple[PlannedStep, ...]) -> Plan:
-        flow = self.flow
+        flow, writes = self.flow, self.visible.writes
         return Plan(
             flow_name=flow.name,
             flow_version=flow.version,
-            digest=flow_digest(flow),
+            digest=self.digest,
             steps=steps,
-            rows=tuple(_row(step) for step in steps),
+            rows=tuple([_row(step) for step in steps]),
             empty_slots=[*[None] * len(steps), {}],
-            need_counts=tuple(len(step.needs) for step in steps),
-            entries=tuple(step.index for step in steps if not step.needs),
-            input_gate=gate_of(self.input_schema),
-            context_gate=gate_of(self._schema("context")),
-            output_gate=gate_of(self._schema("output")),
+            need_counts=tuple([len(step.needs) for step in steps]),
+            entries=tuple([step.index for step in steps if not step.needs]),
+            input_gate=self.input.gate,
+            context_gate=self.context.gate,
+            output_gate=self.output.gate,
             collision_policy=flow.on_context_collision,
             stop_on_failure=flow.on_failure == "stop",
-            project=_projection(flow.outputs),
+            project=borders.projection_of(flow.name, len(steps), flow.outputs),
             dynamic_params=flow.dynamic_params,
             unsupported=unsupported_constructs(self.steps),
             writes=None
-            if any(one.open for one in self.writes)
-            else frozenset(key for one in self.writes for key in one.keys),
+            if any(one.open or one.unknown for one in writes)
+            else frozenset(key for one in writes for key in one.keys),
             names={step.step_id: step.index for step in steps},
+            facts=cache(lambda: plan_facts(steps)),
         )
-
-
-class _Rivals:
-    """Which earlier steps decide, at run time, whether a step's outputs collide."""
-
-    def __init__(self, steps: Sequence[Lowered], writes: Sequence[Writes], policy: str) -> None:
-        self.steps = steps
-        self.writes = writes
-        self.strict = policy == "error"
-        self.any_open = any(one.open for one in writes)
-
-    def of(self, step: Lowered) -> tuple[tuple[int, ...], bool]:
-        if not self.strict and not self.any_open:
-            return (), False  # what siblings certainly share is an error of the plan already
-        return tuple(index for index in range(step.index) if self._is_rival(index, step)), self.strict
-
-    def _is_rival(self, index: int, step: Lowered) -> bool:
-        if not self.strict and self.steps[index].level != step.level:
-            return False
-        mine, other = self.writes[step.index], self.writes[index]
-        if mine.open or other.open:
-            return True
-        return not mine.keys.keys().isdisjoint(other.keys)
 
 
 def _row(step: PlannedStep) -> Row:
@@ -278,58 +269,3 @@ class _NoTool:
 
 
 _NO_TOOL = _NoTool()
-
-
-def _projection(names: Sequence[str] | None) -> Callable[[Mapping[str, Any]], dict[str, Any]] | None:
-    if names is None:
-        return None
-    from chainweaver.exceptions import OutputMappingError
-
-    def project(context: Mapping[str, Any]) -> dict[str, Any]:
-        for name in names:
-            if name not in context:
-                raise OutputMappingError("outputs", -1, name, known=list(context))
-        return {name: context[name] for name in names}
-
-    return project
-
-
-def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    return {name: annotation_of(info) for name, info in model.model_fields.items()}
-
-
-def _is_closed(model: type[BaseModel]) -> bool:
-    """Whether the initial context can hold no other keys than those of the flow's input schema (R8)."""
-    return model.model_config.get("extra") == "forbid"
-
-
-def flow_digest(flow: Flow | DAGFlow) -> str:
-    """Content digest of a definition, 32 hex characters; what does not change a run (status, governance) is left out.
-
-    A definition with literals that have no canonical form, such as an open file, gets a digest of its own each time: it
-    is never taken for another one.
-    """
-    left_out = ("status", "governance", "trigger_conditions", "description", "tool_schema_hashes")
-    content = {name: getattr(flow, name) for name in type(flow).model_fields if name not in left_out}
-    try:
-        return digest((type(flow).__name__, content))
-    except Unfingerprintable:
-        return f"unique-{next(_UNIQUE)}"
-
-
-_UNIQUE = count()
-
-
-def _late_step_fingerprint(step: Lowered) -> Callable[[], str]:
-    """What makes a step the same step at resume: its definition and the schemas of its tools; computed on demand."""
-    definition, tools = step.definition, (step.tool, step.fallback)
-
-    # Runs with a checkpointer ask for it at every step, all others never.
-    @cache
-    def fingerprint() -> str:
-        import hashlib
-
-        parts = [definition.model_dump_json(fallback=repr), *(tool.schema_hash for tool in tools if tool is not None)]
-        return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-
-    return fingerprint

@@ -11,7 +11,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from chainweaver.compiler.build import compile_flow, flow_digest
+from chainweaver.canonical import Unfingerprintable
+from chainweaver.compiler.build import build
+from chainweaver.compiler.identity import flow_digest
 
 if TYPE_CHECKING:
     from chainweaver.compiler.findings import CompilationResult
@@ -37,7 +39,24 @@ class PlanCache:
         Raises:
             DAGDefinitionError: The steps form no DAG. Nothing is kept.
         """
-        key = (flow_digest(flow), _reached(flow, tools))
+        try:
+            digest = flow_digest(flow)
+        except Unfingerprintable:
+            digest = ""
+        # A definition without a digest is the same as itself only.
+        key = (digest or _Same(flow), _reached(flow, tools))
+        entry = self._entry(key)
+        # One lock per plan: compiling a large flow holds nobody up who wants another one.
+        with entry.lock:
+            if entry.result is None:
+                try:
+                    entry.result = build(flow, tools, digest)
+                except BaseException:
+                    self._entries.pop(key, None)
+                    raise
+            return entry.result
+
+    def _entry(self, key: Any) -> _Entry:
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
@@ -46,11 +65,7 @@ class PlanCache:
                     self._entries.popitem(last=False)
             else:
                 self._entries.move_to_end(key)
-        # One lock per plan: compiling a large flow holds nobody up who wants another one.
-        with entry.lock:
-            if entry.result is None:
-                entry.result = compile_flow(flow, tools)
-            return entry.result
+            return entry
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -64,8 +79,26 @@ class _Entry:
         self.result: CompilationResult | None = None
 
 
+class _Same:
+    """Equal when it is the very same object, which it keeps alive."""
+
+    __slots__ = ("one",)
+
+    def __init__(self, one: object) -> None:
+        self.one = one
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.one is other.one
+
+    def __hash__(self) -> int:
+        return id(self.one)
+
+
 def _reached(flow: Flow | DAGFlow, tools: Mapping[str, Tool]) -> tuple[Any, ...]:
-    """The tools that a flow names, in order of first use; a tool is equal to itself only, a missing one is None."""
+    """The tools that a flow names, in order of first use; a tool is equal to itself only, a missing one is None.
+
+    Once sub-flows run, the tools that they reach belong here as well.
+    """
     names: dict[str, None] = {}
     for step in flow.steps:
         for name in (step.tool_name, step.fallback_tool):

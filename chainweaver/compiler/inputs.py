@@ -1,22 +1,24 @@
 """Inputs: the mapping of a step, bound to the slots it reads and checked against the schemas on both ends.
 
-Called once per step, in plan order, by `build`. All findings about inputs are made here.
+Called once per step, in plan order, by `build`. What is said about faulty mappings is worded in `input_findings`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
 from typing_extensions import assert_never
 
-from chainweaver.compiler.keys import Visible, annotation_of, is_open
+from chainweaver.compiler.input_findings import InputFindings
+from chainweaver.compiler.keys import Seen, Visible
+from chainweaver.compiler.model_traits import annotation_of
+from chainweaver.compiler.models import InputField, ModelFacts
+from chainweaver.compiler.paths import DeadEnd, follow
 from chainweaver.compiler.readers import (
     Entry,
     Lookup,
-    Place,
     look_up_default,
     look_up_folded,
     look_up_inside,
@@ -26,8 +28,7 @@ from chainweaver.compiler.readers import (
     reader_of,
     whole_context_reader,
 )
-from chainweaver.compiler.types import compatible, describe
-from chainweaver.exceptions import FlowExecutionError, InputMappingError, SchemaValidationError, suggest
+from chainweaver.compiler.types import Constant, FieldOf, compatible
 from chainweaver.flow.mapping import (
     DefaultSource,
     KeySource,
@@ -35,6 +36,7 @@ from chainweaver.flow.mapping import (
     MappingSyntaxError,
     PointerSource,
     Source,
+    TemplateRef,
     TemplateSource,
     parse_source,
 )
@@ -53,11 +55,28 @@ class BoundInputs:
         read: Takes the inputs from the slots of a run.
         writers: Steps that may have written what is read, ascending.
         dynamic_fields: Input fields that are fed by dynamic parameters.
+        given: Input field -> the types that its value may have. None when everything is read.
     """
 
     read: Reader
     writers: tuple[int, ...]
     dynamic_fields: tuple[str, ...]
+    given: Mapping[str, list[Any]] | None
+
+
+def bind_inputs(step: Lowered, visible: Visible, findings: Findings) -> BoundInputs:
+    """Bind the input mapping of a step and note everything that is wrong with it."""
+    binding = _Binding(step, visible, findings)
+    tool = step.primary or step.fallback
+    schema = None if tool is None else tool.takes
+    given: Mapping[str, list[Any]] | None = binding.given
+    if step.definition.input_mapping or schema is None:
+        read = reader_of(binding.mapped(schema))
+    else:
+        read = reader_of(binding.named(schema))
+        if schema.open:
+            read, given = binding.everything(), None
+    return BoundInputs(read, tuple(sorted(binding.writers)), tuple(sorted(binding.dynamic)), given)
 
 
 class _Binding:
@@ -66,209 +85,164 @@ class _Binding:
     def __init__(self, step: Lowered, visible: Visible, findings: Findings) -> None:
         self.step = step
         self.visible = visible
-        self.findings = findings
+        self.told = InputFindings(step, visible, findings)
         self.writers: set[int] = set()
-        self.dynamic: list[str] = []
+        self.dynamic: set[str] = set()
+        self.given: dict[str, list[Any]] = {}
 
-    # ---- fields of the input model
+    # ---- what a step may read
 
-    def explicit(self, model: type[BaseModel] | None) -> list[Entry]:
+    def mapped(self, schema: ModelFacts | None) -> list[Entry]:
         """Entries for a mapping that names its sources."""
         entries = []
-        fields = {} if model is None else accepted_names(model)
         for target, value in self.step.definition.input_mapping.items():
+            field = self._field(target, schema)
             try:
                 source = parse_source(value)
             except MappingSyntaxError as exc:
-                self._syntax(target, exc)
+                self.told.syntax(target, exc)
+                self.given[field.name] = [Any]
                 continue
-            if model is not None and target not in fields and not is_open(model):
-                self._unknown_target(target, model)
-            name, annotation = fields.get(target, (target, Any))
-            place = self._place(target, source.key) if isinstance(source, KeySource) else None
-            entries.append(Entry(name, place, self._look_up(target, source), True))
-            self._check_type(target, source, annotation)
-        if model is not None:
-            self._check_required(model, {entry.field for entry in entries})
+            entry, kinds = self._entry(field, source)
+            entries.append(entry)
+            self.given[field.name] = kinds
+            self._check_kinds(field, source, kinds)
+        for field in () if schema is None else schema.fields:
+            if field.required and field.name not in self.given:
+                self.told.missing_required(field.name, certain=True)
         return entries
 
-    def implicit(self, model: type[BaseModel]) -> list[Entry]:
+    def _field(self, target: str, schema: ModelFacts | None) -> InputField:
+        field = None if schema is None else schema.accepted.get(target)
+        if field is not None:
+            return field
+        if schema is not None and not schema.open:
+            self.told.unknown_target(target, schema)
+        return InputField(target, target, Any, required=False)
+
+    def named(self, schema: ModelFacts) -> list[Entry]:
         """Entries for an empty mapping: every context key that the input model names."""
         entries = []
-        for field_name, info in model.model_fields.items():
-            names = [field_name, *([info.alias] if info.alias and info.alias != field_name else [])]
-            target = accepted_names(model).get(field_name, (field_name, Any))[0]
-            key = next((name for name in names if self.visible.is_known(name, self.step.level)), None)
-            if key is None:
-                if info.is_required():
-                    self._missing_required(field_name)
+        for field in schema.fields:
+            key, seen = self._best(field)
+            if field.required and seen.standing != "known":
+                self.told.missing_required(field.name, certain=seen.standing == "impossible")
+            if seen.standing == "impossible":
                 continue
-            place = self._place(field_name, key)
-            entries.append(Entry(target, place, look_up_place(place), False))
-            self._check_type(field_name, KeySource(key), annotation_of(info))
+            self._note(field.name, key, seen)
+            entries.append(Entry(field.key, seen.place, look_up_place(seen.place), required=False))
+            self.given[field.name] = seen.kinds
+            self._check_kinds(field, KeySource(key), seen.kinds)
         return entries
+
+    def _best(self, field: InputField) -> tuple[str, Seen]:
+        """Where a field finds its value: under its name, or under its key where only that one is known."""
+        seen = self.visible.look(field.name, self.step.level)
+        if seen.standing != "known" and field.key != field.name:
+            other = self.visible.look(field.key, self.step.level)
+            if other.standing == "known":
+                return field.key, other
+        return field.name, seen
+
+    def everything(self) -> Reader:
+        """A reader of the whole context, for models that take any key."""
+        earlier = self.visible.read_all(self.step.level)
+        self.writers.update(earlier)
+        self.dynamic.update(self.visible.dynamic)
+        return whole_context_reader([index + 1 for index in earlier], self.visible.dynamic_slot)
 
     # ---- sources
 
-    def _place(self, target: str, key: str) -> Place:
-        place, writers = self.visible.place(key, self.step.level)
-        self.writers.update(writers)
-        self.step.read_keys.append(key)
-        if key in self.visible.dynamic and target not in self.dynamic:
-            self.dynamic.append(target)
-        return place
+    def _note(self, target: str, key: str, seen: Seen) -> None:
+        self.writers.update(seen.writers)
+        if key in self.visible.dynamic:
+            self.dynamic.add(target)
 
-    def _root(self, target: str, key: str, text: str) -> Lookup:
-        if not self.visible.is_known(key, self.step.level):
-            self._missing_key(target, text, key)
-        return look_up_place(self._place(target, key))
+    def _look(self, target: str, key: str, text: str) -> Seen:
+        seen = self.visible.look(key, self.step.level)
+        if seen.standing != "known":
+            self.told.missing_key(target, text, key, certain=seen.standing == "impossible")
+        self._note(target, key, seen)
+        return seen
 
-    def _look_up(self, target: str, source: Source) -> Lookup:
+    def _entry(self, field: InputField, source: Source) -> tuple[Entry, list[Any]]:
         if isinstance(source, KeySource):
-            return self._root(target, source.key, source.key)
+            seen = self._look(field.name, source.key, source.key)
+            return Entry(field.key, seen.place, look_up_place(seen.place), required=True), seen.kinds
+        look_up, kinds = self._look_up(field.name, source)
+        return Entry(field.key, None, look_up, required=True), kinds
+
+    def _look_up(
+        self, target: str, source: PointerSource | LiteralSource | TemplateSource | DefaultSource
+    ) -> tuple[Lookup, list[Any]]:
         if isinstance(source, PointerSource):
-            root, *tokens = source.tokens
-            return look_up_inside(self._root(target, root, source.text), tokens, source.text)
+            return self._inside(target, source.tokens, source.text)
         if isinstance(source, LiteralSource):
-            return look_up_literal(source.value)
+            return look_up_literal(source.value), [Constant(source.value)]
         if isinstance(source, DefaultSource):
-            return look_up_default(self._defaulted(target, source.source), source.default)
+            return self._defaulted(target, source)
         if isinstance(source, TemplateSource):
-            return look_up_template(
-                [part if isinstance(part, str) else self._part(target, source, part) for part in source.parts]
-            )
+            return self._template(target, source)
         assert_never(source)
 
-    def _defaulted(self, target: str, source: KeySource | PointerSource) -> Lookup:
-        # A missing root is what the default is for, so it is no finding.
-        tokens = (source.key,) if isinstance(source, KeySource) else source.tokens
-        text = source.key if isinstance(source, KeySource) else source.text
-        return look_up_inside(look_up_place(self._place(target, tokens[0])), tokens[1:], text)
+    def _inside(self, target: str, tokens: Sequence[str], text: str) -> tuple[Lookup, list[Any]]:
+        root, *rest = tokens
+        seen = self._look(target, root, text)
+        return look_up_inside(look_up_place(seen.place), rest, text), self._followed(target, seen.kinds, rest, text)
 
-    def _part(self, target: str, source: TemplateSource, part: Any) -> Lookup:
-        root, *tokens = part.tokens
-        if not source.case_folded:
-            return look_up_inside(self._root(target, root, part.text), tokens, part.text)
-        keys = self.visible.folded(root, self.step.level)
-        if not keys and not self.visible.is_known(root, self.step.level):
-            self._missing_key(target, part.text, root)
-        places = [self._place(target, key) for key in keys or [root]]
-        return look_up_folded(places, root)
+    def _followed(self, target: str, kinds: list[Any], tokens: Sequence[str], text: str) -> list[Any]:
+        reached = follow(kinds, tokens) if tokens else kinds
+        if isinstance(reached, DeadEnd):
+            self.told.dead_end(target, text, reached)
+            return [Any]
+        return reached
 
-    # ---- findings
+    def _defaulted(self, target: str, source: DefaultSource) -> tuple[Lookup, list[Any]]:
+        # A key that is not there is what the default is for, so it is no finding.
+        inner = source.source
+        text, tokens = (inner.key, (inner.key,)) if isinstance(inner, KeySource) else (inner.text, inner.tokens)
+        seen = self.visible.look(tokens[0], self.step.level)
+        self._note(target, tokens[0], seen)
+        reached = follow(seen.kinds, tokens[1:])
+        kinds = [] if isinstance(reached, DeadEnd) or seen.standing == "impossible" else reached
+        look_up = look_up_inside(look_up_place(seen.place), tokens[1:], text)
+        return look_up_default(look_up, source.default), [*kinds, Constant(source.default)]
 
-    def _check_type(self, target: str, source: Source, annotation: Any) -> None:
-        if isinstance(source, LiteralSource):
-            found = [type(source.value)]
-        elif isinstance(source, TemplateSource) and not (
-            len(source.parts) == 1 and not isinstance(source.parts[0], str)
-        ):
-            found = [str]
-        elif isinstance(source, KeySource):
-            found = self.visible.types(source.key, self.visible.place(source.key, self.step.level)[1])
-            if source.key in self.visible.dynamic:
-                return
-        else:
-            return
-        if any(compatible(one, annotation) for one in found):
-            return
-        given = " | ".join(dict.fromkeys(map(describe, found)))
-        detail = (
-            f"field '{target}' of tool '{self.step.tool_name}' takes {describe(annotation)}, but {_told(source)} gives "
-            f"{given}; map another key, or convert it in a step before"
-        )
-        self._schema_error(target, "type_mismatch", detail)
+    def _template(self, target: str, source: TemplateSource) -> tuple[Lookup, list[Any]]:
+        parts: list[str | Lookup] = []
+        kinds: list[Any] = [str]
+        for part in source.parts:
+            if isinstance(part, str):
+                parts.append(part)
+                continue
+            look_up, reached = (self._folded if source.case_folded else self._reference)(target, part)
+            parts.append(look_up)
+            if len(source.parts) == 1:
+                # The object itself is passed, not its text.
+                kinds = reached
+        return look_up_template(parts), kinds
 
-    def _check_required(self, model: type[BaseModel], given: set[str]) -> None:
-        for target, (name, _) in accepted_names(model).items():
-            info = model.model_fields.get(target)
-            if info is not None and info.is_required() and name not in given:
-                self._missing_required(target)
+    def _reference(self, target: str, part: TemplateRef) -> tuple[Lookup, list[Any]]:
+        return self._inside(target, part.tokens, part.text)
 
-    def _missing_required(self, target: str) -> None:
-        known = self.visible.known_keys(self.step.level)
-        near = suggest(target, known)
-        hint = f"did you mean '{near}'? " if near else ""
-        detail = (
-            f"required field '{target}' of tool '{self.step.tool_name}' gets no value; {hint}add it to input_mapping "
-            f"(known keys: {', '.join(known) or 'none'})"
-        )
-        self._schema_error(target, "missing_required_input", detail)
+    def _folded(self, target: str, part: TemplateRef) -> tuple[Lookup, list[Any]]:
+        """A legacy reference: the keys that equal it but for their case, known ones first."""
+        [folded] = part.tokens
+        keys = self.visible.folded(folded, self.step.level)
+        if not keys:
+            return look_up_folded([self._look(target, folded, part.text).place], folded), [Any]
+        found = [self._look(target, key, part.text) for key in keys]
+        return look_up_folded([seen.place for seen in found], folded), [kind for seen in found for kind in seen.kinds]
 
-    def _unknown_target(self, target: str, model: type[BaseModel]) -> None:
-        near = suggest(target, model.model_fields)
-        fields = ", ".join(model.model_fields) or "none"
-        hint = f"did you mean '{near}'?" if near else f"its fields are {fields}"
-        detail = f"tool '{self.step.tool_name}' has no input field '{target}'; {hint}"
-        self._schema_error(target, "unknown_target_key", detail)
+    # ---- types
 
-    def _schema_error(self, target: str, issue_type: str, detail: str) -> None:
-        step = self.step
-        self.findings.error(
-            step,
-            issue_type,
-            detail,
-            lambda: SchemaValidationError(step.tool_name, step.index, detail, context="input", step_name=step.label),
-            target,
-        )
-
-    def _missing_key(self, target: str, text: str, key: str) -> None:
-        step, known = self.step, self.visible.known_keys(self.step.level)
-        near = suggest(key, known)
-        hint = f"did you mean '{near}'?" if near else f"known keys are {', '.join(known) or 'none'}"
-        self.findings.error(
-            step,
-            "missing_mapping_key",
-            f"field '{target}' reads unknown key '{text}'; {hint}",
-            lambda: InputMappingError(step.tool_name, step.index, text, known=known, step_name=step.label),
-            target,
-        )
-
-    def _syntax(self, target: str, exc: MappingSyntaxError) -> None:
-        step = self.step
-        self.findings.error(
-            step,
-            "mapping_syntax",
-            f"field '{target}': {exc}",
-            lambda: FlowExecutionError(step.tool_name, step.index, f"field '{target}': {exc}", step_name=step.label),
-            target,
-        )
+    def _check_kinds(self, field: InputField, source: Source, kinds: list[Any]) -> None:
+        if not any(compatible(kind, field.kind) for kind in kinds):
+            self.told.type_mismatch(field, source, kinds)
+        elif isinstance(source, KeySource) and any(map(_is_untyped, kinds)) and annotation_of(field.kind) is not Any:
+            self.told.implicit_any(field, source.key)
 
 
-def bind_inputs(step: Lowered, visible: Visible, findings: Findings) -> BoundInputs:
-    """Bind the input mapping of a step and note everything that is wrong with it."""
-    binding = _Binding(step, visible, findings)
-    tool = step.tool or step.fallback
-    model = None if tool is None else tool.input_schema
-    if step.definition.input_mapping:
-        read = reader_of(binding.explicit(model))
-    elif model is not None and is_open(model):
-        earlier = [index for index in range(step.index) if visible.level_of(index) < step.level]
-        binding.writers.update(earlier)
-        binding.dynamic += [name for name in visible.dynamic]
-        read = whole_context_reader([index + 1 for index in earlier], visible.dynamic_slot)
-    else:
-        read = reader_of([] if model is None else binding.implicit(model))
-    return BoundInputs(read, tuple(sorted(binding.writers)), tuple(sorted(binding.dynamic)))
-
-
-def accepted_names(model: type[BaseModel]) -> dict[str, tuple[str, Any]]:
-    """Every name that a mapping may use for a field -> the key that validation takes, and the annotation.
-
-    A field with an alias is validated by its alias unless the model accepts field names.
-    """
-    by_name = bool(model.model_config.get("populate_by_name") or model.model_config.get("validate_by_name"))
-    names: dict[str, tuple[str, Any]] = {}
-    for name, info in model.model_fields.items():
-        alias = info.validation_alias if isinstance(info.validation_alias, str) else info.alias
-        key = name if alias is None or by_name else alias
-        names[name] = (key, annotation_of(info))
-        if alias is not None:
-            names[alias] = (alias, annotation_of(info))
-    return names
-
-
-def _told(source: Source) -> str:
-    if isinstance(source, LiteralSource):
-        return "the literal"
-    return "the template" if isinstance(source, TemplateSource) else f"key '{getattr(source, 'key', '')}'"
+def _is_untyped(kind: Any) -> bool:
+    """Whether a tool returns the value under the declaration that it may be anything."""
+    return isinstance(kind, FieldOf) and annotation_of(kind) is Any

@@ -8,12 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from pydantic import BaseModel
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from chainweaver.compiler.lower import Lowered
+from chainweaver.compiler.models import ModelFacts
 from chainweaver.compiler.readers import Place
+
+Standing: TypeAlias = Literal["known", "undeclared", "impossible"]
+"""What can be said of a key beforehand: somebody may write it; only a caller can bring it, by passing more than the
+flow's input schema declares; nobody can."""
+
+INITIAL = -1
+"""Stands for the initial context where steps stand by their positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Initial:
+    """What is known about the initial context.
+
+    Attributes:
+        keys: Declared keys -> type.
+        sure: Those that are always there: the values of the validated input.
+        others: What a key that is not declared means.
+    """
+
+    keys: Mapping[str, Any]
+    sure: frozenset[str]
+    others: Standing
+
+
+UNDECLARED = Initial({}, frozenset(), "known")
+"""The initial context of a flow without an input schema: any key may come from outside."""
+
+
+def initial_of(schema: ModelFacts | None) -> Initial:
+    """What an input schema says about the initial context (R8): its validated values overlay the given ones."""
+    if schema is None:
+        return UNDECLARED
+    given = dict.fromkeys(schema.accepted, Any)
+    others: Standing = "known" if schema.open else "impossible" if schema.closed else "undeclared"
+    return Initial({**given, **schema.outputs}, frozenset(schema.outputs), others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,70 +55,72 @@ class Writes:
     """The keys that a step may write.
 
     Attributes:
-        keys: Key -> annotation of its values.
-        sure: The keys that are written whenever the step succeeds in any way.
+        keys: Key -> type of its values.
+        sure: The keys that are written whenever the step has not failed.
         open: There may be other keys as well.
+        unknown: There is no schema to ask: what reads after such a step is not called wrong, and does not wait for it.
     """
 
     keys: Mapping[str, Any]
     sure: frozenset[str]
-    open: bool
-
-    def may_write(self, key: str) -> bool:
-        return self.open or key in self.keys
-
-
-def output_fields(model: type[BaseModel]) -> dict[str, Any]:
-    """Output key -> annotation, for what a model's instances put into the context."""
-    fields = {name: annotation_of(info) for name, info in model.model_fields.items() if not info.exclude}
-    fields.update({name: info.return_type for name, info in model.model_computed_fields.items()})
-    return fields
-
-
-def annotation_of(info: Any) -> Any:
-    """The annotation of a field with its metadata, as its author wrote it."""
-    annotation = info.annotation
-    for mark in info.metadata:
-        annotation = Annotated[annotation, mark]
-    return annotation
-
-
-def is_open(model: type[BaseModel]) -> bool:
-    """Whether instances may hold fields that the model does not name."""
-    return model.model_config.get("extra") == "allow"
+    open: bool = False
+    unknown: bool = False
 
 
 def writes_of(step: Lowered) -> Writes:
     """What a step may write, from the output schemas of its tool and its fallback and from its output mapping."""
-    if step.tool is None:
-        return Writes({}, frozenset(), step.definition.output_mapping is None)
-    models = [step.tool.output_schema] + ([step.fallback.output_schema] if step.fallback is not None else [])
-    produced = [output_fields(model) for model in models]
     renames = step.definition.output_mapping
+    if step.primary is None:
+        return Writes(dict.fromkeys(renames or (), Any), frozenset(), unknown=renames is None)
+    schemas = [step.primary.gives] if step.fallback is None else [step.primary.gives, step.fallback.gives]
+    first = schemas[0].outputs
+    keys: Mapping[str, Any]
     if renames is not None:
-        first = produced[0]
-        keys = {context_key: first.get(output_key, Any) for context_key, output_key in renames.items()}
-        return Writes(keys, frozenset() if _may_skip(step) else frozenset(keys), False)
-    keys = {key: annotation for fields in reversed(produced) for key, annotation in fields.items()}
-    sure = frozenset() if _may_skip(step) else frozenset(produced[0]).intersection(*produced)
-    return Writes(keys, sure, any(map(is_open, models)))
+        keys, sure = {key: first.get(output, Any) for key, output in renames.items()}, frozenset(renames)
+    elif len(schemas) == 1:
+        keys, sure = first, frozenset(first)
+    else:
+        keys, sure = {**schemas[1].outputs, **first}, frozenset(first).intersection(schemas[1].outputs)
+    if step.definition.on_error == "skip" or step.may_be_passed:
+        sure = frozenset()
+    return Writes(keys, sure, open=renames is None and any(schema.open for schema in schemas))
 
 
-def _may_skip(step: Lowered) -> bool:
-    return step.definition.on_error == "skip"
+class Seen(NamedTuple):
+    """What a step finds under a key.
+
+    Attributes:
+        place: Where a run looks for it.
+        writers: The steps that may have written it, latest first.
+        kinds: The types that its value may have; Any where nothing is known.
+        standing: Whether it can be there at all.
+    """
+
+    place: Place
+    writers: tuple[int, ...]
+    kinds: list[Any]
+    standing: Standing
 
 
 class Visible:
-    """Answers, while steps are taken in plan order, who may have written a key that the current step reads."""
+    """Answers, while steps are taken in plan order, who may have written a key that the current step reads.
 
-    def __init__(self, initial: Mapping[str, Any] | None, dynamic: tuple[str, ...], size: int) -> None:
+    Attributes:
+        reads: Key -> the writers whose value of it somebody may read; `INITIAL` among them.
+        read_up_to: Steps below this level are read as a whole.
+    """
+
+    def __init__(self, initial: Initial, dynamic: tuple[str, ...], size: int) -> None:
         self.initial = initial
         self.dynamic = frozenset(dynamic)
         self.dynamic_slot = size + 1
         self.writes: list[Writes] = []
+        self.reads: dict[str, set[int]] = {}
+        self.read_up_to = 0
         self._levels: list[int] = []
         self._writers: dict[str, list[int]] = {}
         self._open: list[int] = []
+        self._first_unknown: int | None = None
 
     def add(self, step: Lowered, writes: Writes) -> None:
         """Make the outputs of the next step in plan order known."""
@@ -94,56 +130,66 @@ class Visible:
             self._writers.setdefault(key, []).append(step.index)
         if writes.open:
             self._open.append(step.index)
+        if writes.unknown and self._first_unknown is None:
+            self._first_unknown = step.level
 
-    def level_of(self, index: int) -> int:
-        return self._levels[index]
-
-    def place(self, key: str, level: int) -> tuple[Place, tuple[int, ...]]:
-        """Where a step of this level finds a key, and the steps that may have written it there, latest first.
+    def look(self, key: str, level: int, *, parameters: bool = True) -> Seen:
+        """What a step of this level finds under a key; counted as a read of all that it may find.
 
         A dynamic parameter comes before everything else. The initial context is the last resort.
         """
-        if key in self.dynamic:
-            return Place((self.dynamic_slot, 0), key, False), ()
-        writers: list[int] = []
-        for index in self._candidates(key, level):
-            writers.append(index)
-            if key in self.writes[index].sure:
-                return Place(tuple(one + 1 for one in writers), key, len(writers) == 1), tuple(writers)
-        return Place((*(one + 1 for one in writers), 0), key, False), tuple(writers)
+        if parameters and key in self.dynamic:
+            return Seen(Place((self.dynamic_slot, 0), key, False), (), [Any], "known")
+        writers, sure = self._candidates(key, level)
+        self.reads.setdefault(key, set()).update(writers)
+        kinds = [self.writes[index].keys.get(key, Any) for index in writers]
+        slots = tuple([one + 1 for one in writers])
+        if sure:
+            return Seen(Place(slots, key, len(slots) == 1), writers, kinds, "known")
+        initial = self.initial
+        self.reads[key].add(INITIAL)
+        kinds.append(initial.keys.get(key, Any))
+        known = writers or key in initial.keys
+        if self._first_unknown is not None and self._first_unknown < level:
+            kinds.append(Any)
+            known = True
+        place = Place((*slots, 0), key, not slots and key in initial.sure)
+        return Seen(place, writers, kinds, "known" if known else initial.others)
 
-    def is_known(self, key: str, level: int) -> bool:
-        """Whether the key can be there: it has a writer, or the initial context may hold it."""
-        if key in self.dynamic or self.initial is None or key in self.initial:
-            return True
-        return next(self._candidates(key, level), None) is not None
+    def read_all(self, level: int) -> list[int]:
+        """The steps that a reader of the whole context sees, in plan order."""
+        self.read_up_to = max(self.read_up_to, level)
+        return [index for index, other in enumerate(self._levels) if other < level]
 
     def known_keys(self, level: int) -> list[str]:
         """The keys that are known by name at this level, in the order in which they come into being."""
         written = [key for key, indexes in self._writers.items() if self._levels[indexes[0]] < level]
-        return list(dict.fromkeys([*(self.initial or ()), *written, *sorted(self.dynamic)]))
+        return list(dict.fromkeys([*self.initial.keys, *written, *sorted(self.dynamic)]))
 
     def folded(self, folded: str, level: int) -> list[str]:
-        """The known keys that equal `folded` but for their case."""
-        return [key for key in self.known_keys(level) if key.casefold() == folded]
+        """The known keys that equal `folded` but for their case, the one written last first."""
+        return [key for key in reversed(self.known_keys(level)) if key.casefold() == folded]
 
-    def types(self, key: str, writers: tuple[int, ...]) -> list[Any]:
-        """The annotations of the values that may be found under a key; Any where nothing is known."""
-        found = [self.writes[index].keys.get(key, Any) for index in writers]
-        if not writers or key not in self.writes[writers[-1]].sure:
-            found.append(Any if self.initial is None else self.initial.get(key, Any))
-        return found
+    def _candidates(self, key: str, level: int) -> tuple[tuple[int, ...], bool]:
+        """The steps whose value of the key may be the visible one, latest first; and whether one of them is there."""
+        found: list[int] = []
+        for index in self._writers_before(key, level):
+            found.append(index)
+            if key in self.writes[index].sure:
+                return tuple(found), True
+        return tuple(found), False
 
-    def _candidates(self, key: str, level: int) -> Iterator[int]:
+    def _writers_before(self, key: str, level: int) -> Iterator[int]:
         """Steps of earlier levels that may write the key, latest in plan order first."""
         named, opened = self._writers.get(key, ()), self._open
         at, other = len(named) - 1, len(opened) - 1
-        last = -1
         while at >= 0 or other >= 0:
             if other < 0 or (at >= 0 and named[at] >= opened[other]):
-                index, at = named[at], at - 1
+                index = named[at]
+                other -= other >= 0 and opened[other] == index
+                at -= 1
             else:
-                index, other = opened[other], other - 1
-            if index != last and self._levels[index] < level:
+                index = opened[other]
+                other -= 1
+            if self._levels[index] < level:
                 yield index
-            last = index

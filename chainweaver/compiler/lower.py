@@ -6,10 +6,9 @@ looked at but the structure: values and types come later.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from chainweaver.compiler.models import Catalogue, KnownTool
 from chainweaver.flow import DAGFlow, DAGFlowStep, Flow, FlowStep, validate_dag_topology
 
 
@@ -23,7 +22,10 @@ class Lowered:
         label: What messages call it: the id in a DAG, the tool in a linear flow.
         level: Longest path from an entry step.
         needs: Positions of the steps it waits for, ascending.
-        tool, fallback: The registered tools, None where there is none.
+        definition: The step as its author wrote it.
+        primary, fallback: The registered tools, None where there is none.
+        fallback_name: What `on_error` names, None when it names no tool.
+        may_be_passed: A branch before it may lead elsewhere, so that it does not run at all.
     """
 
     index: int
@@ -32,16 +34,14 @@ class Lowered:
     level: int
     needs: list[int]
     definition: FlowStep
-    tool: Any = None
-    fallback: Any = None
-    read_keys: list[str] = field(default_factory=list)
-
-    @property
-    def tool_name(self) -> str:
-        return self.definition.display_name
+    tool_name: str
+    primary: KnownTool | None = None
+    fallback: KnownTool | None = None
+    fallback_name: str | None = None
+    may_be_passed: bool = False
 
 
-def lower(flow: Flow | DAGFlow, tools: Mapping[str, Any]) -> list[Lowered]:
+def lower(flow: Flow | DAGFlow, tools: Catalogue) -> list[Lowered]:
     """The steps of a flow in plan order, with the tools they name.
 
     Raises:
@@ -49,16 +49,23 @@ def lower(flow: Flow | DAGFlow, tools: Mapping[str, Any]) -> list[Lowered]:
     """
     steps = _lower_dag(flow) if isinstance(flow, DAGFlow) else _lower_linear(flow)
     for step in steps:
-        definition = step.definition
-        step.tool = tools.get(definition.tool_name) if definition.tool_name is not None else None
-        step.fallback = tools.get(definition.fallback_tool) if definition.fallback_tool is not None else None
+        step.primary = tools.find(step.definition.tool_name)
+        step.fallback_name = step.definition.fallback_tool
+        step.fallback = tools.find(step.fallback_name)
+        step.may_be_passed = any(steps[need].may_be_passed or branches(steps[need].definition) for need in step.needs)
     return steps
+
+
+def branches(definition: FlowStep) -> bool:
+    """Whether the step chooses which of its dependents run."""
+    return isinstance(definition, DAGFlowStep) and bool(definition.branches or definition.default_next is not None)
 
 
 def _lower_linear(flow: Flow) -> list[Lowered]:
     return [
-        Lowered(index, str(index), step.display_name, index, [index - 1] if index else [], step)
+        Lowered(index, str(index), name, index, [index - 1] if index else [], step, name)
         for index, step in enumerate(flow.steps)
+        for name in (step.display_name,)
     ]
 
 
@@ -76,6 +83,7 @@ def _lower_dag(flow: DAGFlow) -> list[Lowered]:
             level=levels[step.step_id],
             needs=sorted({positions[name] for name in step.depends_on}),
             definition=step,
+            tool_name=step.display_name,
         )
         for index, step in enumerate(ordered)
     ]
@@ -113,11 +121,11 @@ def _constructs(step: Lowered) -> list[str]:
         found.append(f"map over '{definition.map_over}' at step '{step.label}'")
     if definition.decision_candidates:
         found.append(f"decision at step '{step.label}'")
-    if isinstance(definition, DAGFlowStep):
-        if definition.branches or definition.default_next is not None:
-            found.append(f"branches at step '{step.label}'")
-        if definition.step_type == "capability":
-            found.append(f"capability '{definition.capability_id}' at step '{step.label}'")
-    if step.tool is not None and step.tool.safety_declared and step.tool.safety.requires_approval:
+    if branches(definition):
+        found.append(f"branches at step '{step.label}'")
+    if isinstance(definition, DAGFlowStep) and definition.step_type == "capability":
+        found.append(f"capability '{definition.capability_id}' at step '{step.label}'")
+    tool = None if step.primary is None else step.primary.tool
+    if tool is not None and tool.safety_declared and tool.safety.requires_approval:
         found.append(f"approval of tool '{step.tool_name}' at step '{step.label}'")
     return found

@@ -7,10 +7,12 @@ Asked once per model at compile time. Every answer leans to the slow and safe si
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic.types import Secret
 
 from chainweaver.compiler.core_schemas import (
     WRAPPERS,
@@ -102,6 +104,14 @@ def _is_one_of(leaf: View, kinds: frozenset[str]) -> bool:
     return all(type(value) in classes or ("enum" in kinds and isinstance(value, Enum)) for value in values_of(leaf))
 
 
+def annotation_of(kind: Any) -> Any:
+    """The annotation behind a `FieldOf`, or the one given; metadata is left aside."""
+    if isinstance(kind, FieldOf):
+        info = kind.model.model_fields.get(kind.name)
+        kind = kind.model.model_computed_fields[kind.name].return_type if info is None else info.annotation
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
 def rebuilds(annotation: Any) -> bool:
     """Whether validating a field of this type makes a new container, so that the object that comes out is a copy.
 
@@ -111,30 +121,76 @@ def rebuilds(annotation: Any) -> bool:
     >>> rebuilds(list[int]), rebuilds(int), rebuilds(BaseModel)
     (True, False, False)
     """
+    return not _is_native(annotation) and _some_part(target_view(annotation), _is_rebuilt)
+
+
+def grows(annotation: Any) -> bool:
+    """Whether validation rebuilds a container whose type does not say how large it gets.
+
+    False for what `rebuilds` says no to, and for fixed tuples, typed dicts and containers with a maximal length.
+
+    >>> grows(list[int]), grows(tuple[int, int])
+    (True, False)
+    """
+    return not _is_native(annotation) and _some_part(target_view(annotation), _is_unbounded)
+
+
+def holds_secrets(annotation: Any) -> bool:
+    """Whether values of this type may hold one of pydantic's secrets, directly, in a container or in a model.
+
+    >>> holds_secrets(list[SecretStr]), holds_secrets(str)
+    (True, False)
+    """
+    return _holds_secrets(annotation, set())
+
+
+def _holds_secrets(annotation: Any, seen: set[type]) -> bool:
+    annotation = annotation_of(annotation)
+    cls = get_origin(annotation) or annotation
+    if not isinstance(cls, type):
+        return any(_holds_secrets(part, seen) for part in get_args(annotation))
+    if issubclass(cls, (SecretStr, SecretBytes, Secret)):
+        return True
+    inside = list(get_args(annotation))
+    if issubclass(cls, BaseModel) and cls not in seen:
+        seen.add(cls)
+        inside += [info.annotation for info in cls.model_fields.values()]
+    return any(_holds_secrets(part, seen) for part in inside)
+
+
+def _is_native(annotation: Any) -> bool:
     if isinstance(annotation, FieldOf):
         info = annotation.model.model_fields.get(annotation.name)
-        if info is not None and is_native(info):
-            return False
-    return not is_native(annotation) and _rebuilds(target_view(annotation))
+        return info is not None and is_native(info)
+    return is_native(annotation)
 
 
-def _rebuilds(view: View) -> bool:
+def _some_part(view: View, question: Callable[[View], bool]) -> bool:
+    """Whether the answer is yes for the type itself or, where it is a choice or a wrapper, for one inside."""
     view = resolved(view)
-    if view.kind in REBUILT_KINDS:
+    if question(view):
         return True
     if view.kind in ("union", "tagged-union"):
-        return any(map(_rebuilds, choices(view)))
+        return any(_some_part(choice, question) for choice in choices(view))
     if view.kind == "chain":
-        return any(_rebuilds(view.at(step)) for step in view.schema["steps"])
+        return any(_some_part(view.at(step), question) for step in view.schema["steps"])
     if view.kind == "json-or-python":
-        return _rebuilds(view.at(view.schema["python_schema"]))
+        return _some_part(view.at(view.schema["python_schema"]), question)
     if view.kind == "lax-or-strict":
-        return _rebuilds(view.at(view.schema["lax_schema"]))
-    if view.kind in ("model", "dataclass"):
-        return _revalidates(view)
+        return _some_part(view.at(view.schema["lax_schema"]), question)
     if view.kind in WRAPPERS or view.kind in ("nullable", "function-before", "function-after", "function-wrap"):
-        return _rebuilds(view.inner())
+        return _some_part(view.inner(), question)
     return False
+
+
+def _is_rebuilt(view: View) -> bool:
+    return view.kind in REBUILT_KINDS or (view.kind in ("model", "dataclass") and _revalidates(view))
+
+
+def _is_unbounded(view: View) -> bool:
+    if view.kind == "tuple":
+        return view.schema.get("variadic_item_index") is not None
+    return _is_rebuilt(view) and view.kind != "typed-dict" and view.schema.get("max_length") is None
 
 
 def _revalidates(view: View) -> bool:

@@ -6,8 +6,10 @@ writer and up to three fields are written out, since they are what most steps of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
+
+from pydantic import BaseModel
 
 from chainweaver.plan import KeyMissing, Reader, Slots
 
@@ -154,29 +156,42 @@ def look_up_inside(root: Lookup, tokens: Sequence[str], text: str) -> Lookup:
 
 
 def descend(value: Any, token: str, text: str) -> Any:
-    """One token further into a value: a key of a mapping, an index of a list, a field of a model.
+    """One token further into a value: a key of a mapping, an index of a list or tuple, a field of a model or dataclass.
 
     Tokens are strict as in RFC 6901, section 4: an index has no sign and no leading zero, and `-` is none.
 
     Raises:
         KeyMissing: There is nothing of that name.
     """
-    if isinstance(value, dict):
-        if token in value:
-            return value[token]
-        raise KeyMissing(text, tuple(str(key) for key in value))
     if isinstance(value, (list, tuple)):
-        index = _index(token)
+        index = index_of(token)
         if index is not None and index < len(value):
             return value[index]
         raise KeyMissing(text, (f"0..{len(value) - 1}",) if value else ())
-    fields = getattr(type(value), "model_fields", None) or getattr(type(value), "__dataclass_fields__", None)
-    if fields and token in fields:
+    if isinstance(value, Mapping):
+        if token in value:
+            return value[token]
+        raise KeyMissing(text, tuple(str(key) for key in value))
+    fields = _fields_of(value)
+    if token in fields:
         return getattr(value, token)
-    raise KeyMissing(text, tuple(fields or ()))
+    raise KeyMissing(text, fields)
 
 
-def _index(token: str) -> int | None:
+def _fields_of(value: Any) -> tuple[str, ...]:
+    """The names below which a value has declared parts; never the attributes of an arbitrary object."""
+    if isinstance(value, BaseModel):
+        kind = type(value)
+        return (*kind.model_fields, *kind.model_computed_fields, *(value.__pydantic_extra__ or ()))
+    return tuple(getattr(type(value), "__dataclass_fields__", ()))
+
+
+def index_of(token: str) -> int | None:
+    """The number that a token stands for as an index of a list, None when it is no index.
+
+    >>> index_of("10"), index_of("01"), index_of("-"), index_of("+1")
+    (10, None, None, None)
+    """
     if not (token.isascii() and token.isdigit()) or (len(token) > 1 and token[0] == "0") or len(token) > 18:
         return None
     return int(token)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import assert_never
 
-from chainweaver.compiler.inputs import accepted_names
-from chainweaver.compiler.keys import is_open, output_fields
 from chainweaver.compiler.lower import Lowered, lower
+from chainweaver.compiler.models import Catalogue
 from chainweaver.compiler.types import describe
 from chainweaver.flow.mapping import (
     DefaultSource,
@@ -37,14 +36,15 @@ def explain(
 ) -> ExecutionPlan:
     """The plan of a flow for an input, for a reader."""
     shape = {key: describe(type(value)) for key, value in initial_input.items()}
-    if flow.input_schema is not None:
-        shape.update({name: describe(info.annotation) for name, info in flow.input_schema.model_fields.items()})
+    if compiled.plan.input_gate is not None:
+        fields = compiled.plan.input_gate.model.model_fields
+        shape.update({name: describe(info.annotation) for name, info in fields.items()})
     shape.update(dict.fromkeys(flow.dynamic_params, "dynamic"))
     open_context = False
     steps: list[StepPlan] = []
     level_shape: dict[str, str] = {}
     level = 0
-    for step in lower(flow, tools):
+    for step in lower(flow, Catalogue(tools)):
         if step.level != level:
             # What a level writes is seen by the levels after it.
             level = step.level
@@ -52,7 +52,7 @@ def explain(
             level_shape = {}
         steps.append(_step_plan(step, compiled, shape, open_context))
         level_shape.update(_written(step))
-        open_context = open_context or step.tool is None or is_open(step.tool.output_schema)
+        open_context = open_context or step.primary is None or step.primary.gives.open
     shape.update(level_shape)
     for name in flow.dynamic_params:
         shape.pop(name, None)
@@ -73,8 +73,8 @@ def _step_plan(step: Lowered, compiled: CompilationResult, shape: Mapping[str, s
         step_index=step.index,
         tool_name=step.tool_name,
         input_sources=sources,
-        input_schema=None if step.tool is None else step.tool.input_schema.__name__,
-        output_schema=None if step.tool is None else step.tool.output_schema.__name__,
+        input_schema=None if step.primary is None else step.primary.takes.name,
+        output_schema=None if step.primary is None else step.primary.gives.name,
         unresolved_keys=unresolved,
         warnings=[f"{one.issue_type}: {one.detail}" for one in found],
     )
@@ -92,12 +92,13 @@ def _sources(step: Lowered, shape: Mapping[str, str], open_context: bool) -> tup
         return f"context['{text}'] (UNRESOLVED)"
 
     if not mapping:
-        if step.tool is None or is_open(step.tool.input_schema):
+        if step.primary is None or step.primary.takes.open:
             return {"<all>": "context (full)"}, []
-        fields = step.tool.input_schema.model_fields
-        wanted = [name for name in accepted_names(step.tool.input_schema) if name in fields]
+        fields = step.primary.takes.fields
         return {
-            name: told(name, name) for name in wanted if name in shape or open_context or fields[name].is_required()
+            field.name: told(field.name, field.name)
+            for field in fields
+            if field.name in shape or open_context or field.required
         }, unresolved
     return {target: _told(value, told) for target, value in mapping.items()}, unresolved
 
@@ -125,9 +126,9 @@ def _told(value: Any, told: Any) -> str:
 
 
 def _written(step: Lowered) -> dict[str, str]:
-    if step.tool is None:
+    if step.primary is None:
         return {}
-    fields = output_fields(step.tool.output_schema)
+    fields = step.primary.gives.outputs
     renames = step.definition.output_mapping
     if renames is not None:
         return {key: describe(fields.get(name, Any)) for key, name in renames.items()}

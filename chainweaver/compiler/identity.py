@@ -1,0 +1,74 @@
+"""When is a definition, or a step of it, the same as another one? Digests that say so.
+
+`flow_digest` keys plans, step fingerprints let a resumed run see what has changed. Neither depends on the hash seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from chainweaver.canonical import digest
+
+if TYPE_CHECKING:
+    from chainweaver.compiler.lower import Lowered
+    from chainweaver.flow import DAGFlow, Flow
+
+LEFT_OUT = frozenset({"status", "governance", "trigger_conditions", "description", "tool_schema_hashes", "groups"})
+"""What a flow says about itself without changing any run."""
+
+
+def flow_digest(flow: Flow | DAGFlow) -> str:
+    """Content digest of a definition: 32 hex characters.
+
+    What changes no run (status, governance, description, groups) is left out, and so are fields at their default.
+
+    Raises:
+        Unfingerprintable: A literal in a mapping has no canonical form, such as an open file.
+
+    >>> from chainweaver import Flow, FlowStep
+    >>> one = Flow(name="f", description="One.", steps=[FlowStep(tool_name="t")])
+    >>> other = Flow(name="f", description="Another.", steps=[FlowStep(tool_name="t", on_error="fail")])
+    >>> flow_digest(one) == flow_digest(other)
+    True
+    """
+    own = {name: value for name, value in _own(flow).items() if name not in LEFT_OUT}
+    return digest((type(flow).__name__, {**own, "steps": [_own(step) for step in flow.steps]}))
+
+
+def _own(definition: BaseModel) -> dict[str, Any]:
+    """The fields that are not at their default: half the digest of a step would be made of those."""
+    defaults = _defaults(type(definition))
+    return {
+        name: value
+        for name, value in vars(definition).items()
+        if name not in defaults or type(value) is not type(defaults[name]) or value != defaults[name]
+    }
+
+
+@lru_cache(maxsize=16)
+def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
+    return {
+        name: info.get_default(call_default_factory=True)
+        for name, info in kind.model_fields.items()
+        if not info.is_required()
+    }
+
+
+def late_step_fingerprint(step: Lowered) -> Callable[[], str]:
+    """What makes a step the same step at resume: its definition and the schemas of its tools; computed on demand."""
+    definition = step.definition
+    tools = [known.tool for known in (step.primary, step.fallback) if known is not None]
+
+    # Runs with a checkpointer ask for it at every step, all others never.
+    @cache
+    def fingerprint() -> str:
+        import hashlib
+
+        parts = [definition.model_dump_json(fallback=repr), *(tool.schema_hash for tool in tools)]
+        return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+    return fingerprint
