@@ -31,9 +31,7 @@ def take_input(run: Run) -> None:
     try:
         values = gate.open(gate.validate(given))
     except Exception as exc:
-        error = SchemaValidationError(run.plan.flow_name, -1, violations(exc), context="flow input")
-        error.__cause__ = exc
-        run.input_error = error
+        run.input_error = _refusal(run, -1, "flow input", exc)
         return
     # The result shows what was given, the context what it means.
     run.given = dict(run.given)
@@ -116,4 +114,14 @@ def _pass(run: Run, gate: Gate, values: dict[str, Any], border: str) -> None:
     try:
         gate.validate(values)
     except Exception as exc:
-        raise SchemaValidationError(run.plan.flow_name, len(run.plan.steps), violations(exc), context=border) from exc
+        error = _refusal(run, len(run.plan.steps), border, exc)
+        raise error from error.__cause__
+
+
+def _refusal(run: Run, index: int, border: str, exc: Exception) -> ChainWeaverError:
+    """Why a border let nothing pass; one whose schema cannot be found says so itself."""
+    if isinstance(exc, ChainWeaverError):
+        return exc
+    error = SchemaValidationError(run.plan.flow_name, index, violations(exc), context=border)
+    error.__cause__ = exc
+    return error
