@@ -137,12 +137,9 @@ def test_a_flow_with_errors_is_not_started_and_all_of_them_are_told(call: Call):
     called = call("run", "typo.flow.yaml", "--tools", "sums.py")
 
     assert (called.status, called.out) == (1, "")
-    assert called.err.splitlines() == [
-        "chainweaver: [CW-E101] typo.flow.yaml:6: step '0' (totl), missing_tool: tool 'totl' is not registered; "
-        "did you mean 'total'?",
-        *[line for line in called.err.splitlines() if "typo.flow.yaml:7: step '1' (divide)" in line],
-    ]
-    assert len(called.err.splitlines()) >= 2
+    first, *others = called.err.splitlines()
+    assert first.startswith("chainweaver: [CW-E101] typo.flow.yaml:6: step '0' (totl), missing_tool: ")
+    assert any("[CW-E101] typo.flow.yaml:7: step '1' (divide), unknown_target_key: " in line for line in others)
 
 
 def test_a_name_stands_for_the_flow_file_of_that_name_here(call: Call):
