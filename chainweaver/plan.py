@@ -11,7 +11,7 @@ the last slot the dynamic parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -183,6 +183,23 @@ class Gate:
     scalars: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """What a checkpoint notes about the plan of its run.
+
+    Attributes:
+        tool_hashes: Schema hash by tool name.
+        step_fingerprints: Fingerprint by step id.
+        level_sizes: How many steps each level has.
+        output_mappings: Output mapping by step id, for steps that have one.
+    """
+
+    tool_hashes: dict[str, str]
+    step_fingerprints: dict[str, str]
+    level_sizes: tuple[int, ...]
+    output_mappings: dict[str, dict[str, str]]
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Plan:
     """A compiled flow.
@@ -200,6 +217,8 @@ class Plan:
         empty_slots: What follows slot 0 at the beginning of a run: None per step, and no dynamic parameters.
         need_counts, entries: How many steps each one waits for, and those that wait for none.
         writes: All keys the steps may write, None when a step's outputs are open.
+        names: Step id -> position.
+        facts: What a checkpoint notes; worked out on first use, since most plans never need it.
     """
 
     flow_name: str
@@ -217,17 +236,14 @@ class Plan:
     stop_on_failure: bool
     project: Callable[[Mapping[str, Any]], dict[str, Any]] | None
     dynamic_params: tuple[str, ...]
-    unsupported: tuple[str, ...] = ()
-    writes: frozenset[str] | None = None
-    names: Mapping[str, int] = field(default_factory=dict)
+    unsupported: tuple[str, ...]
+    writes: frozenset[str] | None
+    names: Mapping[str, int]
+    facts: Callable[[], PlanFacts]
 
     def __repr__(self) -> str:
         # What is bound in a plan has nothing to show, and a thousand steps would hide the rest.
         return f"Plan({self.flow_name!r}, {self.flow_version!r}, {len(self.steps)} step(s))"
-
-    def tool_hashes(self) -> dict[str, str]:
-        """Schema hash by tool name, for the tools that steps name."""
-        return {step.tool.name: step.tool.schema_hash() for step in self.steps if step.tool is not None}
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
+from chainweaver._execution.run import FROM_CACHE
 from chainweaver.exceptions import (
     ChainWeaverError,
     CheckpointEncodeError,
@@ -99,13 +100,15 @@ def commit(run: Run, step: PlannedStep, merged: dict[str, Any] | None) -> StepLi
     a fault of the flow, the second means that going on could not be resumed.
     """
     try:
-        if merged is not None and run.is_surplus(step):
-            run.set_aside(step, merged)
-        elif merged is not None:
-            if step.rivals or step.guards_input:
-                check_rivals(run, step, merged)
-            run.slots[step.index + 1] = merged
-        if run.saving and run.status_of(step.index) in ("ok", "skipped") and not run.is_surplus(step):
+        surplus = bool(run.failures) and run.is_surplus(step)
+        if merged is not None:
+            if surplus:
+                run.set_aside(step, merged)
+            else:
+                if step.rivals or step.guards_input:
+                    check_rivals(run, step, merged)
+                run.slots[step.index + 1] = merged
+        if run.saving and not surplus and (merged is not None or run.status_of(step.index) == "skipped"):
             yield Save(step, merged)
     except RunCancelled:
         run.cancel(step)
@@ -223,7 +226,7 @@ def cached_outputs(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[s
         raise RunCancelled("deadline") from None
     if not isinstance(reply, Lead):
         run.check_deadline()
-        run.detail(step.index).cached = True
+        run.details[step.index] = FROM_CACHE
         if step.check_outputs is not None:
             check_contract(step, tool, reply)
         return reply  # type: ignore[no-any-return]  # the reply to a Lookup is a Lead or a dict

@@ -63,6 +63,11 @@ class Detail:
         self.surplus = False
 
 
+FROM_CACHE = Detail()
+"""Stands for the details of a step of which nothing is to be told but that its outputs came from the cache."""
+FROM_CACHE.cached = True
+
+
 class Run:
     """One run of a plan.
 
@@ -128,17 +133,19 @@ class Run:
             self._trace_id = known or self.new_id()
         return self._trace_id
 
-    def is_attended(self) -> bool:
-        """Whether every step has somebody to tell, to ask or to obey, so that none may take the short path."""
-        return self.listening or self.saving or self.caching or self.resumed or self.deadline_ns is not None
+    def is_unattended(self) -> bool:
+        """Whether nobody has to be told, asked or obeyed at every step, so that plain ones may take the short path."""
+        return not (self.listening or self.caching or self.resumed or self.deadline_ns is not None)
 
     # ---- what is known about a step
 
     def detail(self, index: int) -> Detail:
         """The details of a step, made on first use."""
         found = self.details.get(index)
-        if found is None:
-            found = self.details[index] = Detail()
+        if found is None or found is FROM_CACHE:
+            made = self.details[index] = Detail()
+            made.cached = found is FROM_CACHE
+            return made
         return found
 
     def finished(self, index: int) -> bool:

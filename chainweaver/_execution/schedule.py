@@ -82,7 +82,7 @@ class Schedule:
         self._parked: list[StepRun] = []
         self._flying: dict[int, StepRun] = {}
         self._held = 0
-        self._quick = not run.is_attended()
+        self._quick = run.is_unattended() and not run.saving
         if run.resumed:
             self._pass_over_finished()
 

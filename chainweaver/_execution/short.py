@@ -42,8 +42,8 @@ def enter(run: Run, step: PlannedStep, read: Reader, validate_input: Validate, s
 
 def leave(
     run: Run, step: PlannedStep, tool: PlannedTool, validate_output: Validate, scalars: bool, direct: bool, raw: Any
-) -> None:
-    """Keep what the tool of a plain step returned."""
+) -> dict[str, Any] | None:
+    """Keep what the tool of a plain step returned; its output fields, or None when they were refused."""
     index = step.index
     try:
         model = validate_output(raw)
@@ -53,20 +53,21 @@ def leave(
         foreign = tool.foreign_fields(raw)
         if foreign is None:
             _refuse(run, step, exc, "output")
-            return
+            return None
         try:
             fields = check_output(step, tool, foreign)
         except ChainWeaverError as error:
             run.fail(step, error)
-            return
+            return None
     if not scalars:
         run.show_outputs(step, fields)
     run.slots[index + 1] = fields
     run.ended[index] = run.now_ns
+    return fields
 
 
 def fail(run: Run, step: PlannedStep, tool: PlannedTool, exc: Exception) -> None:
-    """Record that the tool of a plain step raised."""
+    """Record that the tool of a plain step raised, or that its outputs could not be saved."""
     run.fail(step, call_error(step, tool, exc)[0])
 
 

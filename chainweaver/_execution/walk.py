@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chainweaver._execution.commands import RunCancelled
+from chainweaver._execution.commands import RunCancelled, Save
 from chainweaver._execution.life import live
 from chainweaver._execution.short import FAILED, enter, fail, leave
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 def walk(run: Run) -> RunWalk:
     """Run all steps in plan order, one after the other, as the failure policy allows."""
-    failures = run.failures
-    # Listeners, stores and deadlines concern every step: with one of them no step is plain.
-    quick = not run.is_attended()
+    failures, saving = run.failures, run.saving
+    # Listeners, caches and deadlines concern every step: with one of them none is plain.
+    quick = run.is_unattended()
     try:
         for step, plain, read, validate_input, tool, validate_output, scalars, direct in run.plan.rows:
             if failures and run.barred(step):
@@ -35,12 +35,13 @@ def walk(run: Run) -> RunWalk:
                 continue
             try:
                 raw = yield tool, value
+                fields = leave(run, step, tool, validate_output, scalars, direct, raw)
+                if saving and fields is not None:
+                    yield Save(step, fields)
             except RunCancelled:
                 run.cancel(step)
                 raise
             except Exception as exc:
                 fail(run, step, tool, exc)
-            else:
-                leave(run, step, tool, validate_output, scalars, direct, raw)
     except RunCancelled as cancelled:
         run.cancelled = cancelled

@@ -40,6 +40,8 @@ class InMemoryStepCache:
     ({'total': 3}, 1)
     """
 
+    keeps_objects = True
+
     def __init__(
         self,
         max_entries: int | None = None,

@@ -112,8 +112,14 @@ _FIX = "return plain values or declared types, or run this flow without a checkp
 
 
 def _copy_head(snapshot: ExecutionSnapshot) -> ExecutionSnapshot:
-    fields = {name: getattr(snapshot, name) for name in type(snapshot).model_fields if name != "steps"}
     try:
-        return snapshot.model_copy(update={**independent_copy(fields), "steps": []})
+        values = independent_copy({"initial_input": snapshot.initial_input, "stated": snapshot.stated})
     except UncopyableError as exc:
         raise CheckpointEncodeError(snapshot.flow_name, -1, exc.key, f"type '{exc.type_name}': {exc.reason}") from exc
+    # The others hold names only: a copy of the dict itself is all it takes.
+    names = {
+        "tool_schema_hashes": dict(snapshot.tool_schema_hashes),
+        "step_fingerprints": dict(snapshot.step_fingerprints),
+        "output_mappings": {step_id: dict(mapping) for step_id, mapping in snapshot.output_mappings.items()},
+    }
+    return snapshot.model_copy(update={**values, **names, "steps": []})

@@ -7,6 +7,7 @@ checks are in the other files of this room, and happen in the order in which the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from chainweaver.canonical import Unfingerprintable
@@ -14,7 +15,7 @@ from chainweaver.compiler import borders, fallbacks, idle, outputs
 from chainweaver.compiler.collisions import Collisions
 from chainweaver.compiler.findings import CompilationResult, Findings
 from chainweaver.compiler.gates import plan_retry, plan_tool, validator_of
-from chainweaver.compiler.identity import flow_digest, late_step_fingerprint
+from chainweaver.compiler.identity import flow_digest, late_step_fingerprint, plan_facts
 from chainweaver.compiler.inputs import BoundInputs, bind_inputs
 from chainweaver.compiler.keys import Visible, initial_of, writes_of
 from chainweaver.compiler.lower import Lowered, lower, unsupported_constructs

@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from chainweaver.canonical import digest
+from chainweaver.plan import PlanFacts
 
 if TYPE_CHECKING:
     from chainweaver.compiler.lower import Lowered
     from chainweaver.flow import DAGFlow, Flow
+    from chainweaver.plan import PlannedStep
 
 LEFT_OUT = frozenset({"status", "governance", "trigger_conditions", "description", "tool_schema_hashes", "groups"})
 """What a flow says about itself without changing any run."""
@@ -72,3 +75,14 @@ def late_step_fingerprint(step: Lowered) -> Callable[[], str]:
         return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
     return fingerprint
+
+
+def plan_facts(steps: Sequence[PlannedStep]) -> PlanFacts:
+    """What a checkpoint notes about the plan that these steps make up."""
+    levels = Counter(step.level for step in steps)
+    return PlanFacts(
+        tool_hashes={step.tool.name: step.tool.schema_hash() for step in steps if step.tool is not None},
+        step_fingerprints={step.step_id: step.fingerprint() for step in steps},
+        level_sizes=tuple(levels.values()),
+        output_mappings={step.step_id: dict(step.rename) for step in steps if step.rename is not None},
+    )

@@ -36,17 +36,21 @@ def open_checkpoint(run: Run, services: Services, checkpointer: Checkpointer) ->
     """Save the snapshot that the steps of a run are appended to; what cannot be saved fails the run at its input (R16)."""
     plan = run.plan
     try:
-        snapshot = ExecutionSnapshot(
+        facts = plan.facts()
+        # Constructed, not validated: everything in it was made here, and a plan of many steps has many names.
+        snapshot = ExecutionSnapshot.model_construct(
             trace_id=run.trace_id(),
             flow_name=plan.flow_name,
             flow_version=plan.flow_version,
             flow_digest=plan.digest,
             initial_input=_reduced_input(run, checkpointer),
             started_at=datetime.fromtimestamp(run.began_wall, timezone.utc),
-            tool_schema_hashes=plan.tool_hashes(),
-            step_fingerprints={step.step_id: step.fingerprint() for step in plan.steps},
-            level_sizes=_level_sizes(plan),
-            output_mappings={step.step_id: dict(step.rename) for step in plan.steps if step.rename is not None},
+            steps=[],
+            tool_schema_hashes=facts.tool_hashes,
+            step_fingerprints=facts.step_fingerprints,
+            level_sizes=facts.level_sizes,
+            output_mappings=facts.output_mappings,
+            stated={},
         )
         services.checkpoints = CheckpointService(checkpointer, run, snapshot)
         checkpointer.save(snapshot)
@@ -73,13 +77,6 @@ def _reduced_input(run: Run, checkpointer: Checkpointer) -> dict[str, Any]:
 def _input_model(plan: Plan) -> type[BaseModel]:
     # BaseModel itself declares no field: then every value has to be plain.
     return BaseModel if plan.input_gate is None else plan.input_gate.model
-
-
-def _level_sizes(plan: Plan) -> tuple[int, ...]:
-    sizes: dict[int, int] = {}
-    for step in plan.steps:
-        sizes[step.level] = sizes.get(step.level, 0) + 1
-    return tuple(sizes.values())
 
 
 # ---- a run goes on
@@ -133,7 +130,7 @@ def refuse_drift(plan: Plan, snapshot: ExecutionSnapshot) -> None:
     Raises:
         CheckpointDriftError: Names every executed step that changed, and how.
     """
-    hashes = plan.tool_hashes()
+    hashes = plan.facts().tool_hashes
     changes = [change for delta in snapshot.steps if (change := _change_of(plan, delta, snapshot, hashes)) is not None]
     if changes:
         raise CheckpointDriftError(

@@ -15,7 +15,7 @@ from chainweaver.exceptions import ChainWeaverError, CheckpointEncodeError
 
 if TYPE_CHECKING:
     from chainweaver._execution.commands import Command
-    from chainweaver._execution.run import Run
+    from chainweaver._execution.run import Detail, Run
     from chainweaver.cache import StepCache
     from chainweaver.cache.flight import Flight, SingleFlight
     from chainweaver.checkpoint import Checkpointer, ExecutionSnapshot, StepDelta
@@ -36,6 +36,7 @@ class CacheService:
         self.flights = flights
         self.key = StepCacheKey
         self.plain = getattr(cache, "wants_plain", False)
+        # A store that keeps the objects themselves has nothing to bring back to its declared type.
         self.live = getattr(cache, "keeps_objects", False)
         self._restores: dict[Any, Convert] = {}
         self._reduces: dict[Any, Convert] = {}
@@ -111,46 +112,54 @@ class CheckpointService:
         self.trace_id = snapshot.trace_id
         self.plain = getattr(checkpointer, "wants_plain", False)
         self.append: Callable[[str, StepDelta], None] | None = getattr(checkpointer, "append", None)
-        self._delta = StepDelta
+        self._make = StepDelta
         self._reduces: dict[Any, Convert] = {}
         self._run = run
 
     def save(self, command: Save) -> None:
         """Append the finished step, in one atomic write."""
-        step = command.step
-        outputs = None if command.outputs is None else unmapped(step, command.outputs)
-        detail = self._run.details.get(step.index)
-        if outputs is not None and self.plain:
-            outputs = self._plain(step, outputs, None if detail is None else detail.fallback)
-        run = self._run
-        now_ns, started_ns = run.now_ns, run.started[step.index]
-        began = run.began_wall + (started_ns - run.began_ns) / 1e9
+        run, step, outputs = self._run, command.step, command.outputs
+        index = step.index
+        detail = run.details.get(index)
+        if outputs is not None and (self.plain or step.rename is not None):
+            outputs = self._stored(step, outputs, detail)
+        started_ns = run.started[index]
+        began_s = run.began_wall + (started_ns - run.began_ns) / 1e9
         if detail is None:
-            delta = self._delta(
-                step.index, step.step_id, step.name, step.fingerprint(), "ok", outputs, None, 1, (), False, None, began,
-                now_ns - started_ns,
+            # By position, because every keyword costs, and nearly every checkpoint is one of these.
+            delta = self._make(
+                index, step.step_id, step.name, step.fingerprint(), "ok", outputs, None, 1, (), False, None, began_s,
+                run.now_ns - started_ns,
             )  # fmt: skip
         else:
-            delta = self._delta(
-                step.index,
+            delta = self._make(
+                index,
                 step.step_id,
                 step.name,
                 step.fingerprint(),
-                "skipped" if detail.status == "skipped" else "ok",
-                outputs,
-                None if detail.error is None else error_facts(detail.error),
-                0 if detail.cached else detail.retries + 1,
-                detail.retry_errors,
-                detail.cached,
-                detail.fallback,
-                began,
-                now_ns - started_ns,
+                status="skipped" if detail.status == "skipped" else "ok",
+                outputs=outputs,
+                error=None if detail.error is None else error_facts(detail.error),
+                attempts=0 if detail.cached else detail.retries + 1,
+                retry_errors=detail.retry_errors,
+                cached=detail.cached,
+                fallback_tool_name=detail.fallback,
+                started_at=began_s,
+                duration_ns=run.now_ns - started_ns,
             )
         if self.append is not None:
             self.append(self.trace_id, delta)
         else:
             self.snapshot.steps.append(delta)
             self.checkpointer.save(self.snapshot)
+
+    def _stored(self, step: PlannedStep, outputs: dict[str, Any], detail: Detail | None) -> dict[str, Any]:
+        """What a step merged as the store keeps it: under the tool's own names, and plain where the store asks for it."""
+        if step.rename is not None:
+            outputs = unmapped(step.rename, outputs)
+        if self.plain:
+            outputs = self._plain(step, outputs, None if detail is None else detail.fallback)
+        return outputs
 
     def _plain(self, step: PlannedStep, outputs: dict[str, Any], fallback: str | None) -> dict[str, Any]:
         from chainweaver.objects import PlainEncodeError, bind_reduce
@@ -169,11 +178,9 @@ class CheckpointService:
             ) from exc  # fmt: skip
 
 
-def unmapped(step: PlannedStep, merged: dict[str, Any]) -> dict[str, Any]:
+def unmapped(rename: tuple[tuple[str, str], ...], merged: dict[str, Any]) -> dict[str, Any]:
     """What a step merged, under the tool's own output names."""
-    if step.rename is None:
-        return merged
-    return {output_key: merged[context_key] for context_key, output_key in step.rename}
+    return {output_key: merged[context_key] for context_key, output_key in rename}
 
 
 def error_facts(error: ChainWeaverError) -> tuple[str, str | None, str, str | None]:
@@ -194,30 +201,30 @@ class Services:
         lock: Where several threads perform for one run: they save and tell one at a time. None elsewhere.
     """
 
-    __slots__ = ("_handed_over", "_leads", "backlog", "cache", "checkpoints", "listeners", "lock", "run", "runtime")
+    # What most runs do without lives on the class; see `Run`.
+    cache: CacheService | None = None
+    checkpoints: CheckpointService | None = None
+    listeners: Listeners | None = None
+    backlog: Callable[[], Awaitable[None]] | None = None
+    lock: AbstractContextManager[Any] | None = None
+    _leads: frozenset[Lead] | set[Lead] = frozenset()
+    _handed_over = False
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
         self.run = run
         self.runtime = runtime
-        self.cache: CacheService | None = None
-        self.checkpoints: CheckpointService | None = None
-        self.listeners: Listeners | None = None
-        self.backlog: Callable[[], Awaitable[None]] | None = None
-        self.lock: AbstractContextManager[Any] | None = None
-        self._leads: set[Lead] = set()
-        self._handed_over = False
 
     def serve(self, command: Command) -> Any:
         """The reply to a command that can be answered at once; LATER for one that has to wait or to call a tool."""
-        if isinstance(command, Lookup):
-            found = self.look_up(command)
-            return found if isinstance(found, (dict, Lead)) else LATER
-        if isinstance(command, Save):
+        if type(command) is Save:
             self.save(command)
             return None
-        if isinstance(command, Settle):
+        if type(command) is Lookup:
+            found = self.look_up(command)
+            return found if type(found) is dict or type(found) is Lead else LATER
+        if type(command) is Settle:
             return self.settle(command)
-        if isinstance(command, Tell) and self.backlog is None:
+        if type(command) is Tell and self.backlog is None:
             self.tell(command)
             return None
         return LATER
@@ -225,18 +232,17 @@ class Services:
     def look_up(self, command: Lookup) -> dict[str, Any] | Lead | Flight:
         assert self.cache is not None, "a run without a cache looks nothing up"
         found = self.cache.look_up(command)
-        if isinstance(found, Lead):
-            self._leads.add(found)
+        if type(found) is Lead:
+            self._leads = {*self._leads, found}
             if self._handed_over:  # the run was given up meanwhile, and nobody will take this lead
                 self.hand_over()
         return found
 
     def settle(self, command: Settle) -> str | None:
         assert self.cache is not None, "a run without a cache leads nothing"
-        try:
-            self._leads.remove(command.lead)
-        except KeyError:  # handed over already
+        if command.lead not in self._leads:  # handed over already
             return None
+        self._leads -= {command.lead}
         return self.cache.settle(command)
 
     def hand_over(self) -> None:
