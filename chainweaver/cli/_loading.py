@@ -186,6 +186,8 @@ def tools_of(modules: Iterable[Module]) -> dict[str, Tool]:
 
 
 def _load(name: str) -> Module:
+    # A file that was written a moment ago may not be in the listings that the import system keeps.
+    importlib.invalidate_caches()
     module = _import_file(name) if name.endswith(".py") or os.sep in name or "/" in name else _import_name(name)
     values = list(vars(module).values())
     return Module(

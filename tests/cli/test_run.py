@@ -321,3 +321,81 @@ def test_text_of_tools_cannot_steer_the_terminal(call: Call, project: Path):
     assert "\x1b" not in called.out + called.err
     assert "\u202e" not in called.out + called.err
     assert r"\x1b[2J" in called.err
+
+
+def test_what_was_unusual_about_a_step_is_noted(call: Call, project: Path):
+    """R20, R21: retries, fallbacks and skipped steps stand behind their times, with the reason."""
+    (project / "rough.py").write_text(
+        "from chainweaver import tool\n"
+        "left = [OSError('busy'), OSError('busy')]\n"
+        "@tool\ndef shaky() -> int:\n    if left:\n        raise left.pop()\n    return 1\n"
+        "@tool\ndef broken(shaky: int) -> int:\n    raise ValueError('no')\n"
+        "@tool(output='broken')\ndef spare(shaky: int) -> int:\n    return 2\n",
+        encoding="utf-8",
+    )
+    (project / "rough.flow.yaml").write_text(
+        "{type: Flow, name: rough, version: 1.0.0, description: '', steps: ["
+        "{tool_name: shaky, retry: {max_retries: 2, backoff_seconds: 0}},"
+        "{tool_name: broken, on_error: 'fallback:spare'},"
+        "{tool_name: broken, on_error: skip}]}",
+        encoding="utf-8",
+    )
+    called = call("run", "rough")
+    lines = without_times(called.out).splitlines()
+    assert called.status == 0
+    assert "1/3  shaky  ok T  retried 2 x" in lines
+    assert "2/3  broken  ok T  fallback spare" in lines
+    assert "3/3  broken  skipped T  Tool 'broken' failed at step 2: ValueError: no." in lines
+    assert any(line.startswith("0     shaky   ok") and line.endswith("retried 2 x") for line in lines)
+
+
+def test_a_failing_step_of_a_graph_is_found_by_its_id(call: Call, project: Path):
+    """CLI: the place is where the step is written, whatever its position in plan order."""
+    (project / "late.flow.yaml").write_text(
+        "type: DAGFlow\nname: late\nversion: 1.0.0\ndescription: ''\nsteps:\n"
+        "  - {step_id: after, tool_name: divide, depends_on: [before]}\n"
+        "  - {step_id: before, tool_name: total}\n",
+        encoding="utf-8",
+    )
+    called = call("run", "late", "--tools", "sums.py", "--input", '{"rows": [1], "by": 0}')
+    assert "  where   flow 'late' 1.0.0, step 'after' (late.flow.yaml:6)" in called.err.splitlines()
+
+
+def test_an_error_in_a_flow_of_a_module_names_the_module(call: Call):
+    """CLI: without a file there is no line to name."""
+    called = call("run", "inside", "--version", "1.0.0", "--tools", "sums.py", "--input", '{"total": 1, "by": 0}')
+    assert "  where   flow 'inside' 1.0.0, step '0' (sums.py)" in called.err.splitlines()
+
+
+def test_a_flow_whose_input_is_refused_has_no_step_to_name(call: Call, project: Path):
+    """R8: the error of the flow's own schema names the file."""
+    text = (project / "sums.flow.yaml").read_text() + "input_schema_ref: 'given:Given'\n"
+    (project / "sums.flow.yaml").write_text(text, encoding="utf-8")
+    (project / "given.py").write_text(
+        "from pydantic import BaseModel\nclass Given(BaseModel):\n    rows: list[int]\n", encoding="utf-8"
+    )
+    called = call("run", "sums", "--input", '{"rows": "x"}')
+    assert (called.status, "CW-E004" in called.err) == (1, True)
+    assert "  where   flow 'sums' 1.0.0" in called.err
+
+
+def test_a_file_without_a_name_of_its_own_can_fail_and_be_loaded_again(call: Call, project: Path):
+    """CLI: what failed half-way is not taken for loaded."""
+    tools = project / "my-sums.py"
+    tools.write_text("1 / 0\n", encoding="utf-8")
+    assert call("run", "sums", *ROWS, "--tools", "my-sums.py").status == 1
+    assert call("run", "sums", *ROWS, "--tools", "my-sums.py").status == 1
+    tools.write_text((project / "sums.py").read_text(), encoding="utf-8")
+    assert call("run", "sums", *ROWS, "--tools", "my-sums.py").status == 0
+    assert call("run", "sums", *ROWS, "--tools", "my-sums.py").status == 0
+
+
+def test_a_graph_that_is_none_is_not_started(call: Call, project: Path):
+    """R15: a cycle is told with the file it is in."""
+    (project / "sums.flow.yaml").write_text(
+        "{type: DAGFlow, name: sums, version: 1.0.0, description: '', steps: ["
+        "{step_id: a, tool_name: total, depends_on: [b]}, {step_id: b, tool_name: total, depends_on: [a]}]}",
+        encoding="utf-8",
+    )
+    called = call("run", "sums")
+    assert (called.status, "CW-E010" in called.err, "where   sums.flow.yaml" in called.err) == (1, True, True)
