@@ -224,11 +224,26 @@ def error_of(run: Run, index: int = 0) -> Any:
     return run.details[index].error
 
 
+NEVER_RUN = {
+    "status": None,
+    "inputs": None,
+    "values": None,
+    "shown": None,
+    "by_reference": (),
+    "error": None,
+    "retries": (0, ()),
+    "fallback": None,
+}
+
+
 def facts(run: Run) -> dict[str, Any]:
-    """All that a concluded run says, apart from times and from objects that are equal in words only."""
-    steps = []
+    """All that counts of a concluded run: no times, no steps that a failure had made superfluous."""
+    steps: list[Any] = []
     for step in run.plan.steps:
         detail = run.details.get(step.index)
+        if detail is not None and detail.surplus:
+            steps.append(NEVER_RUN)
+            continue
         error = None if detail is None else detail.error
         steps.append(
             {
@@ -246,7 +261,7 @@ def facts(run: Run) -> dict[str, Any]:
         "steps": steps,
         "status": run.status,
         "final_output": run.final_output,
-        "failures": sorted(run.failures),
+        "failures": sorted(index for index in run.failures if not run.details[index].surplus),
         "collisions": run.collisions,
         "output_error": str(run.output_error),
     }
