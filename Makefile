@@ -28,7 +28,7 @@ $(VENV)/.stamp-dev: pyproject.toml $(VENV)/.stamp-cli
 
 demo: $(VENV)/.stamp-cli
 	@$(BIN)/chainweaver run examples/stdlib_audit.flow.yaml --input '{"report_dir": "out/audit-report"}'
-	@echo "make demo: audited the standard library of $$($(BIN)/python --version) with examples/stdlib_audit.flow.yaml"
+	@echo "make demo: audited the standard library of $$($(BIN)/python --version) with examples/stdlib_audit.flow.yaml; the report is out/audit-report/stdlib_audit.md"
 
 test: $(VENV)/.stamp-dev
 	@$(BIN)/python .ci/suite.py test
