@@ -195,7 +195,7 @@ class Odd:
         raise ValueError
 
 
-def test_the_envelope_is_json_whatever_the_values_are():
+def test_the_envelope_is_json_whatever_the_values_are() -> None:
     """CLI: NaN, bytes, circles, lone surrogates and objects without a repr are all carried."""
     circle: list[object] = []
     circle.append(circle)
