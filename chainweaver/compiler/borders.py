@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from chainweaver.compiler.findings import Findings, describe_all
 from chainweaver.compiler.gates import gate_of
-from chainweaver.compiler.keys import Visible
+from chainweaver.compiler.keys import MISSING, Visible
 from chainweaver.compiler.models import InputField, ModelFacts
 from chainweaver.compiler.types import compatible, describe
 from chainweaver.exceptions import OutputMappingError, SchemaRefPolicyError
@@ -66,7 +66,7 @@ def _closed_gate(found: SchemaRefPolicyError) -> Gate:
 def check_outputs(flow: Flow | DAGFlow, size: int, visible: Visible, findings: Findings) -> None:
     """Note names in `outputs` that no step writes and no input provides."""
     for name in flow.outputs or ():
-        if visible.look(name, size, parameters=False).standing != "known":
+        if visible.look(name, size, parameters=False).standing in MISSING:
             hint = findings.hint(name, visible.known_keys(size), "known keys are")
             detail = f"outputs names unknown key '{name}'; {hint}"
             findings.border_error(size, flow.name, "unknown_output_key", detail, name)
@@ -93,7 +93,7 @@ def _check_field(
     findings: Findings,
 ) -> None:
     seen = visible.look(field.key, size, parameters=False)
-    if seen.standing != "known" or (projected is not None and field.key not in projected):
+    if seen.standing in MISSING or (projected is not None and field.key not in projected):
         if field.required:
             known = visible.known_keys(size) if projected is None else projected
             hint = findings.hint(field.key, known, "the keys at the end are")

@@ -6,7 +6,7 @@ Everything a run would otherwise look up on a class or a module is looked up her
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -50,7 +50,7 @@ def plan_tool(known: KnownTool) -> PlannedTool:
         scalar_outputs=scalars_only(outputs),
         output_model=outputs,
         fingerprint=_late_fingerprint(inputs),
-        schema_hash=lambda: str(tool.schema_hash),
+        schema_hash=cache(lambda: str(tool.schema_hash)),
         output_size=lambda model: len(model.__pydantic_serializer__.to_json(model, fallback=repr)),
         secret_outputs=tuple(name for name, kind in known.gives.outputs.items() if holds_secrets(kind)),
     )
@@ -61,7 +61,8 @@ def validator_of(model: type[BaseModel]) -> Callable[[Any], Any]:
     # A model with forward references has a validator that rebuilds it on first use; asking for it now makes it real.
     if not model.__pydantic_complete__:
         model.model_rebuild(raise_errors=False)
-    return model.__pydantic_validator__.validate_python
+    # One whose names lead nowhere has none at all, and says so when a run reaches it.
+    return model.__pydantic_validator__.validate_python if model.__pydantic_complete__ else model.model_validate
 
 
 def _is_direct(facts: ModelFacts) -> bool:

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import assert_never
 
 from chainweaver.compiler.input_findings import InputFindings
-from chainweaver.compiler.keys import Seen, Visible
+from chainweaver.compiler.keys import MISSING, Seen, Visible
 from chainweaver.compiler.model_traits import annotation_of
 from chainweaver.compiler.models import InputField, ModelFacts
 from chainweaver.compiler.paths import DeadEnd, follow
 from chainweaver.compiler.readers import (
     Entry,
     Lookup,
+    Place,
     look_up_default,
+    look_up_first,
     look_up_folded,
     look_up_inside,
     look_up_literal,
@@ -124,25 +126,26 @@ class _Binding:
         """Entries for an empty mapping: every context key that the input model names."""
         entries = []
         for field in schema.fields:
-            key, seen = self._best(field)
-            if field.required and seen.standing != "known":
-                self.told.missing_required(field.name, certain=seen.standing == "impossible")
-            if seen.standing == "impossible":
-                continue
-            self._note(field.name, key, seen)
-            entries.append(Entry(field.key, seen.place, look_up_place(seen.place), required=False))
-            self.given[field.name] = seen.kinds
-            self._check_kinds(field, KeySource(key), seen.kinds)
+            places = self._places(field)
+            if places:
+                place, *others = places
+                look_up = look_up_first(places) if others else look_up_place(place)
+                entries.append(Entry(field.key, None if others else place, look_up, required=False))
         return entries
 
-    def _best(self, field: InputField) -> tuple[str, Seen]:
-        """Where a field finds its value: under its name, or under its key where only that one is known."""
-        seen = self.visible.look(field.name, self.step.level)
-        if seen.standing != "known" and field.key != field.name:
-            other = self.visible.look(field.key, self.step.level)
-            if other.standing == "known":
-                return field.key, other
-        return field.name, seen
+    def _places(self, field: InputField) -> list[Place]:
+        """Where a field finds its value: under the first of its names that is declared, else under any of them."""
+        seen = {key: self.visible.look(key, self.step.level) for key in dict.fromkeys((field.name, field.key))}
+        declared = [key for key, one in seen.items() if one.standing == "declared"]
+        possible = declared[:1] or [key for key, one in seen.items() if one.standing != "impossible"]
+        if field.required and not any(seen[key].standing not in MISSING for key in possible):
+            self.told.missing_required(field.name, certain=not possible)
+        for key in possible:
+            self._note(field.name, key, seen[key])
+            self._check_kinds(field, KeySource(key), seen[key].kinds)
+        if possible:
+            self.given[field.name] = [kind for key in possible for kind in seen[key].kinds]
+        return [seen[key].place for key in possible]
 
     def everything(self) -> Reader:
         """A reader of the whole context, for models that take any key."""
@@ -160,7 +163,7 @@ class _Binding:
 
     def _look(self, target: str, key: str, text: str) -> Seen:
         seen = self.visible.look(key, self.step.level)
-        if seen.standing != "known":
+        if seen.standing in MISSING:
             self.told.missing_key(target, text, key, certain=seen.standing == "impossible")
         self._note(target, key, seen)
         return seen
@@ -188,7 +191,8 @@ class _Binding:
     def _inside(self, target: str, tokens: Sequence[str], text: str) -> tuple[Lookup, list[Any]]:
         root, *rest = tokens
         seen = self._look(target, root, text)
-        return look_up_inside(look_up_place(seen.place), rest, text), self._followed(target, seen.kinds, rest, text)
+        look_up = look_up_inside(look_up_place(seen.place, text), rest, text)
+        return look_up, self._followed(target, seen.kinds, rest, text)
 
     def _followed(self, target: str, kinds: list[Any], tokens: Sequence[str], text: str) -> list[Any]:
         reached = follow(kinds, tokens) if tokens else kinds
@@ -205,7 +209,7 @@ class _Binding:
         self._note(target, tokens[0], seen)
         reached = follow(seen.kinds, tokens[1:])
         kinds = [] if isinstance(reached, DeadEnd) or seen.standing == "impossible" else reached
-        look_up = look_up_inside(look_up_place(seen.place), tokens[1:], text)
+        look_up = look_up_inside(look_up_place(seen.place, text), tokens[1:], text)
         return look_up_default(look_up, source.default), [*kinds, Constant(source.default)]
 
     def _template(self, target: str, source: TemplateSource) -> tuple[Lookup, list[Any]]:

@@ -14,9 +14,15 @@ from chainweaver.compiler.lower import Lowered
 from chainweaver.compiler.models import ModelFacts
 from chainweaver.compiler.readers import Place
 
-Standing: TypeAlias = Literal["known", "undeclared", "impossible"]
-"""What can be said of a key beforehand: somebody may write it; only a caller can bring it, by passing more than the
-flow's input schema declares; nobody can."""
+Standing: TypeAlias = Literal["declared", "outside", "undeclared", "impossible"]
+"""What can be said of a key beforehand.
+
+"declared": a step may write it, or the input schema names it. "outside": there is no input schema, so a caller may
+bring it. "undeclared": there is one, and only a caller who passes more than that can bring it. "impossible": nobody can.
+"""
+
+MISSING = ("undeclared", "impossible")
+"""The standings of a key that a definition must not rely on."""
 
 INITIAL = -1
 """Stands for the initial context where steps stand by their positions."""
@@ -37,7 +43,7 @@ class Initial:
     others: Standing
 
 
-UNDECLARED = Initial({}, frozenset(), "known")
+UNDECLARED = Initial({}, frozenset(), "outside")
 """The initial context of a flow without an input schema: any key may come from outside."""
 
 
@@ -46,7 +52,7 @@ def initial_of(schema: ModelFacts | None) -> Initial:
     if schema is None:
         return UNDECLARED
     given = dict.fromkeys(schema.accepted, Any)
-    others: Standing = "known" if schema.open else "impossible" if schema.closed else "undeclared"
+    others: Standing = "outside" if schema.open else "impossible" if schema.closed else "undeclared"
     return Initial({**given, **schema.outputs}, frozenset(schema.outputs), others)
 
 
@@ -139,22 +145,21 @@ class Visible:
         A dynamic parameter comes before everything else. The initial context is the last resort.
         """
         if parameters and key in self.dynamic:
-            return Seen(Place((self.dynamic_slot, 0), key, False), (), [Any], "known")
+            return Seen(Place((self.dynamic_slot, 0), key, False), (), [Any], "declared")
         writers, sure = self._candidates(key, level)
         self.reads.setdefault(key, set()).update(writers)
         kinds = [self.writes[index].keys.get(key, Any) for index in writers]
         slots = tuple([one + 1 for one in writers])
         if sure:
-            return Seen(Place(slots, key, len(slots) == 1), writers, kinds, "known")
+            return Seen(Place(slots, key, len(slots) == 1), writers, kinds, "declared")
         initial = self.initial
         self.reads[key].add(INITIAL)
         kinds.append(initial.keys.get(key, Any))
-        known = writers or key in initial.keys
+        standing: Standing = "declared" if writers or key in initial.keys else initial.others
         if self._first_unknown is not None and self._first_unknown < level:
             kinds.append(Any)
-            known = True
-        place = Place((*slots, 0), key, not slots and key in initial.sure)
-        return Seen(place, writers, kinds, "known" if known else initial.others)
+            standing = "declared" if standing == "declared" else "outside"
+        return Seen(Place((*slots, 0), key, not slots and key in initial.sure), writers, kinds, standing)
 
     def read_all(self, level: int) -> list[int]:
         """The steps that a reader of the whole context sees, in plan order."""

@@ -107,8 +107,12 @@ def whole_context_reader(slots_visible: Sequence[int], dynamic_slot: int) -> Rea
 # ---- look-ups
 
 
-def look_up_place(place: Place) -> Lookup:
-    """The value of a key, from the latest candidate that holds it."""
+def look_up_place(place: Place, text: str | None = None) -> Lookup:
+    """The value of a key, from the latest candidate that holds it.
+
+    Args:
+        text: What the mapping calls it, when that is not the key itself.
+    """
     candidates, key = place.slots, place.key
 
     def look_up(slots: Slots) -> Any:
@@ -117,21 +121,35 @@ def look_up_place(place: Place) -> Lookup:
             if values is not None and key in values:
                 return values[key]
         known = tuple(dict.fromkeys(str(one) for slot in candidates for one in slots[slot] or ()))
-        raise KeyMissing(key, known)
+        raise KeyMissing(key if text is None else text, known)
+
+    return look_up
+
+
+def look_up_first(places: Sequence[Place]) -> Lookup:
+    """The value of the first of several keys that is there."""
+    *before, last = map(look_up_place, places)
+
+    def look_up(slots: Slots) -> Any:
+        for one in before:
+            try:
+                return one(slots)
+            except KeyMissing:
+                continue
+        return last(slots)
 
     return look_up
 
 
 def look_up_folded(places: Sequence[Place], folded: str) -> Lookup:
     """The value of the key that equals `folded` but for its case; keys of the initial context are compared last."""
-    exact = tuple(look_up_place(place) for place in places)
+    exact = look_up_first(places)
 
     def look_up(slots: Slots) -> Any:
-        for one in exact:
-            try:
-                return one(slots)
-            except KeyMissing:
-                continue
+        try:
+            return exact(slots)
+        except KeyMissing:
+            pass
         for key, value in (slots[0] or {}).items():
             if isinstance(key, str) and key.casefold() == folded:
                 return value
@@ -199,8 +217,16 @@ def index_of(token: str) -> int | None:
 
 def look_up_literal(value: Any) -> Lookup:
     """A constant; containers are built anew for every run."""
-    build = constructor_of(value)
+    build = _builder_of(value)
     return lambda slots: build()
+
+
+def _builder_of(value: Any) -> Callable[[], Any]:
+    try:
+        return constructor_of(value)
+    except RecursionError:
+        # It contains itself, or is nested so deeply that building it would fail as well.
+        return lambda: value
 
 
 def constructor_of(value: Any) -> Callable[[], Any]:
@@ -231,7 +257,7 @@ def look_up_template(parts: Sequence[str | Lookup]) -> Lookup:
 
 def look_up_default(look_up: Lookup, default: Any) -> Lookup:
     """The value, or the default when it is missing."""
-    build = constructor_of(default)
+    build = _builder_of(default)
 
     def look_up_or_default(slots: Slots) -> Any:
         try:

@@ -1,0 +1,68 @@
+"""Models and exceptions that the flows of these tests name by reference."""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+
+class Number(BaseModel):
+    """Takes other keys as well, without saying what they are."""
+
+    n: int
+
+
+class Exactly(BaseModel):
+    """Takes nothing else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    n: int
+
+
+class Anything(BaseModel):
+    """Takes whatever comes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    n: int
+
+
+class Text(BaseModel):
+    n: list[int]
+
+
+class More(BaseModel):
+    n: int
+    missing: str
+
+
+class Perhaps(BaseModel):
+    n: int
+    missing: str = ""
+
+
+class Person(BaseModel):
+    name: str
+    tags: list[str] = []
+
+
+class Request(BaseModel):
+    """An input with parts, an alias and a field that stays inside."""
+
+    user: Person
+    rows: list[Person]
+    pair: tuple[int, str]
+    prices: dict[str, float]
+    limit: int = Field(10, validation_alias=AliasChoices("limit", "Limit"))
+    hidden: int = Field(0, exclude=True)
+
+
+class Unlucky(Exception):
+    """Named by retry policies."""
+
+
+class Outer:
+    """Only a place for a class."""
+
+    class NotAModel:
+        """A class that is no model."""
