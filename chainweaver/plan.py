@@ -214,6 +214,7 @@ class Plan:
         project: Merged context -> final output, None for the whole context.
         dynamic_params: Names that callers may pass beside the input.
         unsupported: Constructs that no lane can run, one sentence each.
+        inline_lanes: The lanes, None or "inline", that the tools name which may be called in the running thread.
         empty_slots: What follows slot 0 at the beginning of a run: None per step, and no dynamic parameters.
         need_counts, entries: How many steps each one waits for, and those that wait for none.
         writes: All keys the steps may write, None when a step's outputs are open.
@@ -237,6 +238,7 @@ class Plan:
     project: Callable[[Mapping[str, Any]], dict[str, Any]] | None
     dynamic_params: tuple[str, ...]
     unsupported: tuple[str, ...]
+    inline_lanes: frozenset[str | None]
     writes: frozenset[str] | None
     names: Mapping[str, int]
     facts: Callable[[], PlanFacts]

@@ -36,15 +36,6 @@ if TYPE_CHECKING:
     Fields = Generator[Command, Any, dict[str, Any]]
 
 
-def live(run: Run, step: PlannedStep) -> StepLife:
-    """Take a step from its inputs to its outcome and commit it."""
-    merged = yield from obtain(run, step)
-    if needs_commit(run, step):
-        return (yield from commit(run, step, merged))
-    run.keep(step, merged)
-    return merged
-
-
 def obtain(run: Run, step: PlannedStep) -> StepLife:
     """Get the outputs of a step, as they will be merged; None when it failed or was skipped.
 
@@ -221,7 +212,7 @@ def cached_outputs(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[s
         run.detail(step.index).cache_note = str(reason)
         return (yield from attempts(run, step, tool, given, value))
     try:
-        reply = yield Lookup(tool, digest, run.remaining_s())
+        reply = yield Lookup(tool, digest, None if run.deadline_ns is None else run.remaining_s())
     except TimedOut:
         raise RunCancelled("deadline") from None
     if not isinstance(reply, Lead):

@@ -110,8 +110,8 @@ class Schedule:
         self._take_reply(step_run)
         going: list[StepRun] = []
         if step_run.life is None:
-            row = self.run.plan.rows[step_run.step.index]
-            leave(self.run, row.step, row.tool, row.validate_output, row.scalars, row.direct, value)
+            step, _, _, _, tool, validate_output, scalars, direct = self.run.plan.rows[step_run.step.index]
+            leave(self.run, step, tool, validate_output, scalars, direct, value)
             self._finish(step_run, going)
         else:
             self._advance(step_run, step_run.life.send, value, going)
@@ -180,8 +180,12 @@ class Schedule:
             value = enter(run, step, read, validate_input, scalars)
             if value is FAILED:
                 self._finish(step_run, going)
-            else:
-                self._command(step_run, (tool, value), going)
+                return
+            # A step only begins while a slot is free, so that its call can have it.
+            step_run.command = (tool, value)
+            self._held += 1
+            step_run.holds_slot = True
+            going.append(step_run)
         else:
             life = obtain(run, step)
             step_run = self._flying[index] = StepRun(step, life)

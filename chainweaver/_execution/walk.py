@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chainweaver._execution.commands import RunCancelled, Save
-from chainweaver._execution.life import live
+from chainweaver._execution.life import commit, obtain
 from chainweaver._execution.short import FAILED, enter, fail, leave
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def walk(run: Run) -> RunWalk:
     """Run all steps in plan order, one after the other, as the failure policy allows."""
-    failures, saving = run.failures, run.saving
+    failures, saving, resumed = run.failures, run.saving, run.resumed
+    attended = saving or run.listening
     # Listeners, caches and deadlines concern every step: with one of them none is plain.
     quick = run.is_unattended()
     try:
@@ -27,8 +28,12 @@ def walk(run: Run) -> RunWalk:
             if failures and run.barred(step):
                 continue
             if not (plain and quick):
-                if not run.finished(step.index):
-                    yield from live(run, step)
+                if not (resumed and run.finished(step.index)):
+                    merged = yield from obtain(run, step)
+                    if attended or step.rivals or step.guards_input:
+                        yield from commit(run, step, merged)
+                    else:
+                        run.keep(step, merged)
                 continue
             value = enter(run, step, read, validate_input, scalars)
             if value is FAILED:

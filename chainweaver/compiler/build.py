@@ -240,6 +240,7 @@ class _Build:
             project=borders.projection_of(flow.name, len(steps), flow.outputs),
             dynamic_params=flow.dynamic_params,
             unsupported=unsupported_constructs(self.steps),
+            inline_lanes=frozenset(tool.lane for tool in self.planned_tools.values() if tool.inline),
             writes=None
             if any(one.open or one.unknown for one in writes)
             else frozenset(key for one in writes for key in one.keys),

@@ -342,7 +342,8 @@ class Carrier:
             if self.asked is not None or schedule.doomed:
                 doomed = self._heed(going)
             over = schedule.over
-        self._stop(doomed)
+        if doomed:
+            self._stop(doomed)
         if over:
             self.crowd.over()
         return going

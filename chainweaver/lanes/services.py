@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Convert = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+_new_tuple = tuple.__new__
+
+
 class CacheService:
     """The step cache of an executor, with the table that lets one run compute for all."""
 
@@ -44,7 +47,8 @@ class CacheService:
     def look_up(self, command: Lookup) -> dict[str, Any] | Lead | Flight:
         """The outputs of a hit; a Lead when this run has to compute; a flight to wait for when another run does."""
         tool = command.tool
-        key = self.key(tool.name, tool.schema_hash(), command.digest)
+        # What the named tuple's own constructor does, for a third of its price.
+        key = _new_tuple(self.key, (tool.name, tool.schema_hash(), command.digest))
         note, found = self._get(tool, key)
         if found is not None:
             return found
@@ -221,7 +225,9 @@ class Services:
             return None
         if type(command) is Lookup:
             found = self.look_up(command)
-            return found if type(found) is dict or type(found) is Lead else LATER
+            if type(found) is dict or type(found) is Lead:
+                return found
+            return LATER
         if type(command) is Settle:
             return self.settle(command)
         if type(command) is Tell and self.backlog is None:

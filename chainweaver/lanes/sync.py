@@ -332,11 +332,8 @@ class _ThreadCrowd:
         """Inline steps for the calling thread; None: look whether the run is over or somebody asks for its end."""
         self.mine: deque[StepRun] = deque()
         self.home = threading.get_ident()
-        self.has_inline = any(
-            tool is not None and self._is_home_tool(tool)
-            for step in run.plan.steps
-            for tool in (step.tool, step.fallback)
-        )
+        lanes = run.plan.inline_lanes
+        self.has_inline = "inline" in lanes or (None in lanes and resources.default_lane == "inline")
 
     # ---- what the carrier asks for
 
@@ -346,7 +343,10 @@ class _ThreadCrowd:
     def split(self, going: list[StepRun]) -> tuple[StepRun | None, Sequence[StepRun]]:
         if not self.has_inline:
             return going[0], going[1:]
-        if threading.get_ident() != self.home:
+        if threading.get_ident() == self.home:
+            if len(going) == 1 and not self.mine and self._stays_home(going[0].command):
+                return going[0], ()
+        else:
             free = [one for one in going if not self._is_inline(one.command)]
             inline = [one for one in going if self._is_inline(one.command)]
             return (free[0] if free else None), free[1:] + inline
@@ -381,6 +381,8 @@ class _ThreadCrowd:
 
     def _stays_home(self, command: Command | None) -> bool:
         """Whether the calling thread performs a command itself: what only it may do, and what does not keep it long."""
+        if type(command) is tuple and command[0].lane == "inline" and command[0].inline:
+            return True
         return self._is_inline(command) or isinstance(command, (Tell, Save, Settle))
 
     # ---- the calling thread
