@@ -304,7 +304,7 @@ def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
     if status is None:
         return None
     detail = run.details.get(step.index) or _NOTHING_SPECIAL
-    outputs = detail.shown if detail.shown is not None else run.slots[step.index + 1]
+    outputs = run.shown_outputs(step.index)
     started, ended = run.started[step.index], run.ended[step.index]
     return StepRecord(
         step_index=step.index,

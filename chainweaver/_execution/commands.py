@@ -41,14 +41,6 @@ class Sleep:
         self.seconds = seconds
         self.jitter = jitter
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sleep) and (self.seconds, self.jitter) == (other.seconds, other.jitter)
-
-    __hash__ = None  # type: ignore[assignment]  # compared in tests, never a key
-
-    def __repr__(self) -> str:
-        return f"Sleep({self.seconds!r}, jitter={self.jitter!r})"
-
 
 class Lookup:
     """Ask the step cache. Reply: the stored output fields, or a `Lead` when this run has to compute them.

@@ -348,7 +348,7 @@ def mapped(run: Run, step: PlannedStep, tool: PlannedTool, fields: dict[str, Any
     if step.rename is None:
         return fields
     if tool.scalar_outputs:
-        run.detail(step.index).shown = fields
+        run.show(step, fields)
     try:
         return {context_key: fields[output_key] for context_key, output_key in step.rename}
     except KeyError as exc:

@@ -33,7 +33,6 @@ class Detail:
     Attributes:
         status: None while the step runs.
         error: The domain error with which it failed, was skipped or cancelled; its `__cause__` is the original.
-        shown: Outputs as the record shows them, when they differ from the values in the slot.
         surplus: Finished, although a failure with a lower index had made it superfluous.
     """
 
@@ -45,7 +44,6 @@ class Detail:
         "cached",
         "cache_note",
         "fallback",
-        "shown",
         "by_reference",
         "surplus",
     )
@@ -58,7 +56,6 @@ class Detail:
         self.cached = False
         self.cache_note: str | None = None
         self.fallback: str | None = None
-        self.shown: dict[str, Any] | None = None
         self.by_reference: tuple[str, ...] = ()
         self.surplus = False
 
@@ -75,6 +72,8 @@ class Run:
         slots: Slot 0 the initial context, slot `i + 1` what step i merges (None until it is done), last the dynamic
             parameters.
         inputs: Per step the resolved inputs as the record shows them.
+        shown: Per step its outputs as the record shows them, where they are not what is in its slot; None while there
+            is nothing to show, as in flows of scalars.
         started, ended: Per step monotonic nanoseconds.
         details: Step index -> Detail, sparse.
         now_ns: Monotonic time of the latest reply; set by the lane.
@@ -102,6 +101,7 @@ class Run:
     listening = caching = saving = resumed = False
     deadline_ns: int | None = None
     lane = "sync"
+    shown: list[dict[str, Any] | None] | None = None
     _trace_id: str | None = None
 
     def __init__(
@@ -179,10 +179,22 @@ class Run:
     def show_outputs(self, step: PlannedStep, fields: dict[str, Any]) -> None:
         """Keep container outputs for the record, before a later step can change them."""
         shown, by_reference = self.capture(fields)
-        detail = self.detail(step.index)
-        detail.shown = shown
+        self.show(step, shown)
         if by_reference:
+            detail = self.detail(step.index)
             detail.by_reference += tuple(name for name in by_reference if name not in detail.by_reference)
+
+    def show(self, step: PlannedStep, shown: dict[str, Any]) -> None:
+        """Keep what the record of a step shows as its outputs, where that is not what is in its slot."""
+        kept = self.shown
+        if kept is None:
+            kept = self.shown = [None] * len(self.plan.steps)
+        kept[step.index] = shown
+
+    def shown_outputs(self, index: int) -> dict[str, Any] | None:
+        """The outputs of a step as its record shows them; None where it gave none."""
+        shown = None if self.shown is None else self.shown[index]
+        return self.slots[index + 1] if shown is None else shown
 
     def fail(self, step: PlannedStep, error: ChainWeaverError) -> None:
         """Record that the step failed; its values, if it has any, do not count."""
@@ -215,8 +227,8 @@ class Run:
         detail = self.detail(step.index)
         detail.status = "ok"
         detail.surplus = True
-        if detail.shown is None:
-            detail.shown = merged
+        if self.shown is None or self.shown[step.index] is None:
+            self.show(step, merged)
         self.slots[step.index + 1] = None
 
     def cancel(self, step: PlannedStep) -> None:
@@ -240,9 +252,10 @@ class Run:
         return bar is not None and step.index > bar
 
     def barred(self, step: PlannedStep) -> bool:
-        """Whether the step, all of whose needs are closed, must not start: a failure is before it, or one of them."""
-        if not self.failures:
-            return False
+        """Whether a run with failures must not start the step, all of whose needs are closed.
+
+        A failure is before it in plan order, or one of its needs.
+        """
         # Needs that were barred themselves have no outcome at all, and bar as well.
         return self.is_surplus(step) or any(self.status_of(need) not in ("ok", "skipped") for need in step.needs)
 

@@ -250,7 +250,7 @@ def facts(run: Run) -> dict[str, Any]:
                 "status": run.status_of(step.index),
                 "inputs": run.inputs[step.index],
                 "values": run.slots[step.index + 1],
-                "shown": run.slots[step.index + 1] if detail is None or detail.shown is None else detail.shown,
+                "shown": run.shown_outputs(step.index),
                 "by_reference": () if detail is None else detail.by_reference,
                 "error": None if error is None else (type(error).__name__, str(error), repr(error.__cause__)),
                 "retries": (0, ()) if detail is None else (detail.retries, detail.retry_errors),

@@ -48,7 +48,7 @@ def test_a_hit_is_renamed_like_any_output():
     walk.ok({"m": 9})
 
     assert walk.run.final_output == {"n": 3, "squared": 9}
-    assert walk.run.details[0].shown == {"m": 9}
+    assert walk.run.shown_outputs(0) == {"m": 9}
 
 
 def test_equal_inputs_have_equal_digests_and_others_do_not():

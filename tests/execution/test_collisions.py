@@ -89,7 +89,7 @@ def test_a_sibling_whose_failure_comes_first_makes_the_waiting_outcome_superfluo
     concluded = run.concluded()
 
     assert concluded.details[1].surplus
-    assert concluded.details[1].shown == {"k": 2}
+    assert concluded.shown_outputs(1) == {"k": 2}
     assert concluded.slots[2] is None
 
 

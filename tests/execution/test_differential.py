@@ -75,7 +75,7 @@ class Played:
                 gives["shared"] = int
             model: Any = gives
             if part.what == "unopened":
-                model = create_model(f"{name}_output", __base__=Trap, **{key: (Any, ...) for key in gives})
+                model = create_model(f"{name}_output", __base__=Trap, **dict.fromkeys(gives, (Any, ...)))
             tool = a_tool(name, takes, model)
             mapping = {
                 "n": "missing" if part.what == "unread" else "n",

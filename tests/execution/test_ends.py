@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from chainweaver import FlowStep
-from chainweaver._execution import RunCancelled, summarize
+from chainweaver._execution import Collision, RunCancelled, summarize
 from chainweaver._execution.conclude import merged_context
-from chainweaver.exceptions import OutputMappingError, SchemaValidationError
+from chainweaver.exceptions import OutputMappingError, SchemaRefPolicyError, SchemaValidationError
 from tests.execution.kit import Crowd, Walk, a_plan, a_run, a_step, a_tool, one_step, statuses
 
 DOUBLE = a_tool("double", ["n"], ["m"])
@@ -82,6 +82,14 @@ def test_a_validator_that_raises_refuses_the_input():
     assert run.input_error.detail == "RuntimeError: not ready"
 
 
+def test_an_input_schema_that_cannot_be_found_is_what_the_record_says():
+    """R16: an unresolvable reference refuses the input with its own error."""
+    run = a_run(one_step(DOUBLE, flow={"input_schema_ref": f"{HERE}:Nobody"}), {"n": 1})
+
+    assert isinstance(run.input_error, SchemaRefPolicyError)
+    assert run.input_error.ref == f"{HERE}:Nobody"
+
+
 def test_the_input_is_shown_by_the_capture_of_the_run():
     """R36: a summary keeps no object of the caller."""
     run = a_run(one_step(DOUBLE), {"n": 1, "rows": [1, 2]}, capture=summarize)
@@ -147,6 +155,28 @@ def test_a_context_that_does_not_fit_fails_the_run_before_its_output():
     assert walk.run.output_error.context == "flow context"
     fits = walked({"n": 4}, {"m": 8}, context_schema_ref=f"{HERE}:Small", outputs=["n"])
     assert fits.run.final_output == {"n": 4}
+
+
+def test_an_output_schema_that_cannot_be_found_fails_the_run_at_its_end():
+    """R16: what ran before keeps its records."""
+    walk = walked({"n": 4}, {"m": 8}, output_schema_ref=f"{HERE}:Nobody")
+
+    assert walk.run.status == "failed"
+    assert isinstance(walk.run.output_error, SchemaRefPolicyError)
+    assert statuses(walk.run) == {"0": "ok"}
+
+
+def test_collisions_are_found_around_steps_that_gave_nothing():
+    """R11, R12: a skipped step merges nothing and collides with nothing."""
+    tools = [a_tool("one", ["n"], ["n"]), a_tool("two", ["n"], ["n"]), a_tool("three", ["n"], ["m"])]
+    steps = [FlowStep(tool_name="one", on_error="skip"), FlowStep(tool_name="two"), FlowStep(tool_name="three")]
+    walk = Walk(a_run(a_plan(steps, tools), {"n": 4}))
+    walk.err(OSError("down"))
+    walk.ok({"n": 5})
+    walk.ok({"m": 6})
+
+    assert walk.run.final_output == {"n": 5, "m": 6}
+    assert walk.run.collisions == [Collision(1, "two", ("n",))]
 
 
 def test_a_failed_run_keeps_what_it_reached():

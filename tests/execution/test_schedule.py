@@ -6,11 +6,17 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 from chainweaver._execution import Lead, RunCancelled
 from chainweaver.exceptions import RunProtocolError
 from chainweaver.flow import RetryPolicy
 from tests.execution.kit import Crowd, Walk, a_plan, a_run, a_step, a_tool, error_of, facts, statuses
+
+
+class Anything(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
 
 A, B, C, D = (a_tool(name, ["n"], [f"{name}_out"]) for name in "abcd")
 JOIN = a_tool("join", ["a_out", "b_out"], ["joined"])
@@ -129,6 +135,18 @@ def test_what_was_done_before_a_resume_is_not_started_again():
     assert resumed.asks("join") == ("call", "join", {"a_out": 7, "b_out": 2})
 
 
+def test_a_resumed_walk_passes_over_what_was_done():
+    """R32: a committed step never runs again, at limit 1 either."""
+    run = a_run(a_plan(DIAMOND, [A, B, JOIN]), {"n": 1}, resumed=True)
+    run.slots[2] = {"b_out": 7}
+    walk = Walk(run)
+
+    assert walk.asks == ("call", "a", {"n": 1})
+    assert walk.ok({"a_out": 1}) == ("call", "join", {"a_out": 1, "b_out": 7})
+    assert walk.ok({"joined": 2}) is None
+    assert run.final_output == {"n": 1, "a_out": 1, "b_out": 7, "joined": 2}
+
+
 @pytest.mark.parametrize("reply", ["ok", "err"])
 def test_a_second_reply_is_a_fault_of_the_lane(reply):
     """A reply without a command in flight is refused and changes nothing."""
@@ -184,7 +202,7 @@ def test_a_failure_dooms_what_had_started_too_early():
     assert concluded.details[2].surplus
     assert concluded.details[3].surplus
     assert concluded.slots == [{"n": 1}, {"a_out": 1}, None, None, None, {}]
-    assert concluded.details[3].shown == {"d_out": 1}, "the record keeps what the context does not"
+    assert concluded.shown_outputs(3) == {"d_out": 1}, "the record keeps what the context does not"
 
 
 def test_a_second_failure_further_ahead_dooms_the_rest_once():
@@ -283,6 +301,17 @@ def test_the_names_that_an_error_lists_do_not_depend_on_who_was_faster():
     assert "known   n, a_out\n" in texts.pop() + "\n"
 
 
+def test_everything_a_step_depends_on_is_among_the_names_it_could_have_read():
+    """R3: near and far needs, each once, in plan order."""
+    reader = a_tool("reader", {"n": int}, ["read"])
+    steps = [a_step("a"), a_step("b", "a"), a_step("c", "a"), a_step("reader", "b c", input_mapping={"n": "missing"})]
+    walk = Walk(a_run(a_plan(steps, [A, B, C, reader]), {"n": 1}))
+    for name in "abc":
+        walk.ok({f"{name}_out": 1})
+
+    assert error_of(walk.run, 3).known == ("n", "a_out", "b_out", "c_out")
+
+
 # ---- the end of the run
 
 
@@ -358,6 +387,16 @@ def test_giving_up_does_not_wait_for_replies():
     assert run.give_up(RunCancelled("interrupt")) == []
     assert run.doomed() == []
     assert statuses(run.concluded()) == {"a": "cancelled", "b": "cancelled", "c": None}
+
+
+def test_giving_up_closes_what_waits_for_a_rival():
+    """R17: an outcome that waited is committed as soon as nobody is left to wait for."""
+    left, right = (a_tool(name, ["n"], Anything) for name in ("left", "right"))
+    run = crowd([a_step("left"), a_step("right")], [left, right])
+    assert run.ok("right", {"r": 1}) == []
+
+    assert run.give_up(RunCancelled("interrupt")) == []
+    assert statuses(run.concluded()) == {"left": "cancelled", "right": "ok"}
 
 
 def test_giving_up_hands_over_what_was_led():

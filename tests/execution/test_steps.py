@@ -335,7 +335,7 @@ def test_an_output_mapping_renames_and_prunes(play):
     run = play(tool, output_mapping={"first": "a"}).ok({"a": 1, "b": 2})
 
     assert run.slots[1] == {"first": 1}
-    assert run.details[0].shown == {"a": 1, "b": 2}
+    assert run.shown_outputs(0) == {"a": 1, "b": 2}
     assert run.final_output == {"n": 4, "first": 1}
 
 
@@ -345,8 +345,8 @@ def test_an_output_mapping_of_containers_shows_a_snapshot(play):
     run = play(a_tool("rows", ["n"], {"rows": Any}), output_mapping={"found": "rows"}).ok({"rows": rows})
 
     assert run.slots[1]["found"] is rows
-    assert run.details[0].shown == {"rows": [1]}
-    assert run.details[0].shown["rows"] is not rows
+    assert run.shown_outputs(0) == {"rows": [1]}
+    assert run.shown_outputs(0)["rows"] is not rows
 
 
 def test_a_missing_output_key_fails_the_step(play):

@@ -79,7 +79,7 @@ def test_a_record_shows_the_outputs_as_they_were(played):
     run = played(ROWS, {"rows": 1}, {"kept": kept})
     kept.append("changed later")
 
-    assert run.details[0].shown == {"kept": [3, [4]]}
+    assert run.shown_outputs(0) == {"kept": [3, [4]]}
     assert run.slots[1]["kept"] is kept, "identity is the promise to the next step"
 
 
