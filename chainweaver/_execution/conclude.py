@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def take_input(run: Run) -> None:
-    """Make the given input the initial context: keep it as the trace shows it, then lay the validated values over it."""
+    """Make the given input the initial context: kept as the trace shows it, with the validated values laid over it."""
     given = run.slots[0]
     assert given is not None, "slot 0 is filled before a run begins"
     if not SCALARS.issuperset(map(type, given.values())):

@@ -51,13 +51,13 @@ def a_tool(name: str, takes: Any = (), gives: Any = (), fn: Callable[..., Any] |
     )
 
 
-def a_model(name: str, fields: Any, **config: Any) -> Any:
+def a_model(name: str, fields: Any) -> Any:
     """A model from a dict of types or a list of names of integers; a model stays what it is."""
     if isinstance(fields, type):
         return fields
     types = fields if isinstance(fields, Mapping) else dict.fromkeys(fields, int)
     described: dict[str, Any] = {key: kind if isinstance(kind, tuple) else (kind, ...) for key, kind in types.items()}
-    return create_model(name, __config__=config or None, **described)
+    return create_model(name, **described)
 
 
 def _never(*args: Any) -> Any:

@@ -28,7 +28,7 @@ SUCCESSES = ("dict", "own model", "other model")
 class Trap(BaseModel):
     """An output model that validates and cannot be opened."""
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property
     def trap(self) -> int:
         raise ZeroDivisionError("trap")
@@ -75,7 +75,8 @@ class Played:
                 gives["shared"] = int
             model: Any = gives
             if part.what == "unopened":
-                model = create_model(f"{name}_output", __base__=Trap, **dict.fromkeys(gives, (Any, ...)))
+                fields: dict[str, Any] = dict.fromkeys(gives, (Any, ...))
+                model = create_model(f"{name}_output", __base__=Trap, **fields)
             tool = a_tool(name, takes, model)
             mapping = {
                 "n": "missing" if part.what == "unread" else "n",

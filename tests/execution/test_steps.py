@@ -22,7 +22,7 @@ from chainweaver.exceptions import (
     ToolNotFoundError,
 )
 from chainweaver.plan import Plan
-from tests.execution.kit import Crowd, Walk, a_plan, a_run, a_step, a_tool, asked, error_of, one_step, statuses
+from tests.execution.kit import Crowd, Walk, a_plan, a_run, a_step, a_tool, error_of, one_step, statuses
 
 DOUBLE = a_tool("double", ["n"], ["m"])
 
@@ -40,11 +40,15 @@ class Played:
 
     def __init__(self, way: str, plan: Plan, initial: Any, **options: Any) -> None:
         self.run: Run = a_run(plan, initial, resumed=way == "life", **options)
-        self.driver: Any = Crowd(self.run) if way == "schedule" else Walk(self.run)
-        command = self.driver.flying["0"].command if way == "schedule" and self.driver.began else None
-        self.asks = asked(command) if way == "schedule" else self.driver.asks
-        if way == "schedule" and self.driver.schedule.over:
-            self.driver.concluded()
+        self.driver: Crowd | Walk
+        if way == "schedule":
+            self.driver = crowd = Crowd(self.run)
+            self.asks = crowd.asks("0") if crowd.began else None
+            if crowd.schedule.over:
+                crowd.concluded()
+        else:
+            self.driver = walk = Walk(self.run)
+            self.asks = walk.asks
 
     def ok(self, reply: Any) -> Run:
         if isinstance(self.driver, Crowd):
@@ -214,7 +218,7 @@ class Same(BaseModel):
     m: str
     more: Any = None
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property
     def twice(self) -> int:
         return 2 * int(self.m)
@@ -227,6 +231,13 @@ def test_an_instance_of_another_model_is_taken_by_its_fields(play, returned):
 
     assert run.status == "ok"
     assert run.slots[1] == {"m": 8}
+
+
+def test_a_tool_that_is_tried_by_hand_takes_other_models_likewise():
+    """R10: `Tool.run` and a run agree about what fits."""
+    tool = a_tool("half", ["n"], ["m"], lambda inputs: Half(m=8))
+
+    assert tool.run({"n": 1}) == {"m": 8}
 
 
 def test_an_instance_of_another_model_keeps_the_identity_of_its_values(play):
@@ -277,7 +288,7 @@ def test_outputs_that_do_not_fit_fail_the_step(play, returned):
 class Deceptive(BaseModel):
     m: int
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property
     def half(self) -> float:
         raise ZeroDivisionError("no half")
