@@ -6,8 +6,9 @@ so that `import chainweaver` costs next to nothing. Applications import from her
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from chainweaver._lazy import lazy_names
 
 if TYPE_CHECKING:
     from chainweaver.cache import (
@@ -303,19 +304,10 @@ _ROOMS: dict[str, tuple[str, ...]] = {
 }
 """Every public name, under the module that holds it."""
 
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-
-__all__ = ["__version__", *sorted(_ROOM_OF)]  # noqa: PLE0604  # computed once from the table above
+__all__ = ["__version__", *sorted(name for names in _ROOMS.values() for name in names)]  # noqa: PLE0604  # computed once from the table above
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use and keep it, so that the second use is a plain attribute."""
-    room = _ROOM_OF.get(name)
-    if room is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(room), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(globals(), _ROOMS)
 
 
 def __dir__() -> list[str]:

@@ -116,7 +116,8 @@ class ExecutionResult(BaseModel):
     >>> @tool
     ... def double(n: int) -> int:
     ...     return 2 * n
-    >>> executor = FlowExecutor(tools=[double], flows=[Flow(name="f", description="d", steps=[FlowStep(tool_name="double")])])
+    >>> flow = Flow(name="f", description="d", steps=[FlowStep(tool_name="double")])
+    >>> executor = FlowExecutor(tools=[double], flows=[flow])
     >>> result = executor.execute_flow("f", {"n": 21})
     >>> result.status, result.final_output
     ('ok', {'n': 21, 'double': 42})
@@ -258,8 +259,8 @@ class ExecutionResult(BaseModel):
         from html import escape
 
         rows = "".join(
-            f"<tr><td>{record.step_index}</td><td>{escape(record.step_id or '')}</td><td>{escape(record.tool_name)}</td>"
-            f"<td>{escape(record.status)}</td><td>{record.duration_ms:.2f} ms</td>"
+            f"<tr><td>{record.step_index}</td><td>{escape(record.step_id or '')}</td>"
+            f"<td>{escape(record.tool_name)}</td><td>{escape(record.status)}</td><td>{record.duration_ms:.2f} ms</td>"
             f"<td>{escape(record.error_message or '')}</td></tr>"
             for record in self.execution_log
         )
@@ -269,21 +270,15 @@ class ExecutionResult(BaseModel):
 
 
 _set = object.__setattr__
-_INTERNAL = {
-    "__pydantic_fields_set__": lambda: set(_FIELDS),
-    "__pydantic_extra__": lambda: None,
-    "__pydantic_private__": lambda: None,
-}
+_FIELDS = frozenset(ExecutionResult.model_fields)
+_INTERNAL = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 
 
 def _internal(result: ExecutionResult, name: str) -> Any:
     """What Pydantic keeps beside the fields; filled in only when Pydantic asks, since most results are just read."""
-    value = _INTERNAL[name]()
+    value = set(_FIELDS) if name == "__pydantic_fields_set__" else None
     _set(result, name, value)
     return value
-
-
-_FIELDS = set(ExecutionResult.model_fields)
 
 
 # ---- from a run to fields
@@ -404,8 +399,8 @@ class StepPlan(BaseModel):
     """What `explain_flow` says about one step.
 
     Attributes:
-        input_sources: Field -> `context['k']`, `context['k'] (UNRESOLVED)` or `literal(<repr>)`; `{"<all>": "context (full)"}`
-            for a tool that takes the whole context.
+        input_sources: Field -> `context['k']`, `context['k'] (UNRESOLVED)` or `literal(<repr>)`;
+            `{"<all>": "context (full)"}` for a tool that takes the whole context.
         unresolved_keys: Context keys that nobody provides for this input.
         warnings: What the compiler has to say about the step.
     """

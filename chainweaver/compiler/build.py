@@ -120,7 +120,7 @@ class _Build:
                 ancestors |= self.ancestors[writer] | 1 << writer
                 other = self.steps[writer]
                 detail = (
-                    f"step '{step.label}' reads what step '{other.label}' may write, so it waits for it; "
+                    f"it reads what step '{other.label}' may write, so it waits for it; "
                     f"say so with depends_on=['{other.step_id}']"
                 )
                 self.findings.warning(step, "implicit_dependency", detail)

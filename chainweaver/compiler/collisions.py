@@ -105,7 +105,7 @@ class Collisions:
 
 def _warn(step: Lowered, key: str, whose: str, findings: Findings) -> None:
     detail = (
-        f"step '{step.label}' overwrites key '{key}' of {whose}; rename it with output_mapping, "
+        f"it overwrites key '{key}' of {whose}; rename that with output_mapping, "
         "or set on_context_collision to 'overwrite'"
     )
     findings.warning(step, "context_collision", detail, key)

@@ -18,7 +18,8 @@ Standing: TypeAlias = Literal["declared", "outside", "undeclared", "impossible"]
 """What can be said of a key beforehand.
 
 "declared": a step may write it, or the input schema names it. "outside": there is no input schema, so a caller may
-bring it. "undeclared": there is one, and only a caller who passes more than that can bring it. "impossible": nobody can.
+bring it. "undeclared": there is one, and only a caller who passes more than that can bring it. "impossible": nobody
+can.
 """
 
 MISSING = ("undeclared", "impossible")

@@ -7,7 +7,6 @@ are imported when they are needed, so that importing this one stays cheap.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +20,6 @@ from chainweaver.exceptions import (
     ToolNotFoundError,
     suggest,
 )
-from chainweaver.registry import FlowRegistry
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,11 +36,10 @@ if TYPE_CHECKING:
     from chainweaver.lanes.sync import Resources
     from chainweaver.observe import FlowEvent, Listeners
     from chainweaver.plan import Plan
+    from chainweaver.registry import FlowRegistry
     from chainweaver.results import ExecutionPlan, ExecutionResult
     from chainweaver.runtime import Runtime
     from chainweaver.tools import Tool
-
-_log = logging.getLogger("chainweaver.executor")
 
 TraceValues = Literal["snapshot", "reference", "summary"]
 
@@ -164,7 +161,11 @@ class FlowExecutor:
             raise ValueError(f"trace_values has to be 'snapshot', 'reference' or 'summary', not {trace_values!r}.")
         if trace_copy_limit < 0:
             raise ValueError(f"trace_copy_limit has to be at least 0, not {trace_copy_limit}.")
-        self.registry = FlowRegistry(discover_plugins=discover_plugins) if registry is None else registry
+        if registry is None:
+            from chainweaver.registry import FlowRegistry
+
+            registry = FlowRegistry(discover_plugins=discover_plugins)
+        self.registry = registry
         self._settings: dict[str, Any] = {
             "middleware": tuple(middleware or ()),
             "step_cache": step_cache,
@@ -611,12 +612,8 @@ class _Bound:
         self.runtime: Runtime = settings["runtime"] or Runtime()
         self.plans = PlanCache()
         self.resources: Resources = Resources(settings["lane"], settings["lanes"])
-        self.capture = {
-            "snapshot": lambda: core.capture_within(settings["trace_copy_limit"]),
-            "reference": lambda: core.reference_only,
-            "summary": lambda: core.summarize,
-        }[settings["trace_values"]]()
-        self.summary = settings["trace_values"] == "summary"
+        captures = {"reference": core.reference_only, "summary": core.summarize}
+        self.capture = captures.get(settings["trace_values"]) or core.capture_within(settings["trace_copy_limit"])
         self.new_run = core.Run
         self.new_services = Services
         self.run_sync = run_sync
@@ -677,9 +674,12 @@ def _check_dynamic(plan: Plan, given: Mapping[str, Any]) -> None:
 
 
 def _log_collisions(run: Run) -> None:
+    import logging
+
+    log = logging.getLogger("chainweaver.executor")
     level = logging.DEBUG if run.plan.collision_policy == "overwrite" else logging.WARNING
-    if not _log.isEnabledFor(level):
+    if not log.isEnabledFor(level):
         return
     for index, name, keys in run.collisions:
         for key in keys:
-            _log.log(level, "Step %d (%s): context key '%s' overwritten", index, name, key)
+            log.log(level, "Step %d (%s): context key '%s' overwritten", index, name, key)

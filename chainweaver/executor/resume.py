@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def open_checkpoint(run: Run, services: Services, checkpointer: Checkpointer) -> None:
-    """Save the snapshot that the steps of a run are appended to; what cannot be saved fails the run at its input (R16)."""
+    """Save the snapshot that steps are appended to; what cannot be saved fails the run at its input (R16)."""
     plan = run.plan
     try:
         facts = plan.facts()

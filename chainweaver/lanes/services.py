@@ -158,7 +158,7 @@ class CheckpointService:
             self.checkpointer.save(self.snapshot)
 
     def _stored(self, step: PlannedStep, outputs: dict[str, Any], detail: Detail | None) -> dict[str, Any]:
-        """What a step merged as the store keeps it: under the tool's own names, and plain where the store asks for it."""
+        """What a step merged as the store keeps it: under the tool's own names, and plain where the store asks."""
         if step.rename is not None:
             outputs = unmapped(step.rename, outputs)
         if self.plain:

@@ -5,36 +5,55 @@ that stream, and the fingerprints of schemas. Nothing here runs a flow. Used by 
 everyone who writes a tool.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from chainweaver.plan import ToolContext
-from chainweaver.tools.decorator import FunctionTool, tool
-from chainweaver.tools.definition import Tool
-from chainweaver.tools.fingerprint import schema_fingerprint
-from chainweaver.tools.native import Native, is_native
-from chainweaver.tools.streaming import StreamingTool, ToolChunk
+from chainweaver._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from chainweaver.tools.drift import check_flow_compatibility
+    from chainweaver.plan import (
+        ToolContext as ToolContext,
+    )
+    from chainweaver.tools.decorator import (
+        FunctionTool as FunctionTool,
+        tool as tool,
+    )
+    from chainweaver.tools.definition import (
+        Tool as Tool,
+    )
+    from chainweaver.tools.drift import (
+        check_flow_compatibility as check_flow_compatibility,
+    )
+    from chainweaver.tools.fingerprint import (
+        schema_fingerprint as schema_fingerprint,
+    )
+    from chainweaver.tools.native import (
+        Native as Native,
+        is_native as is_native,
+    )
+    from chainweaver.tools.streaming import (
+        StreamingTool as StreamingTool,
+        ToolChunk as ToolChunk,
+    )
 
-__all__ = [
-    "FunctionTool",
-    "Native",
-    "StreamingTool",
-    "Tool",
-    "ToolChunk",
-    "ToolContext",
-    "check_flow_compatibility",
-    "is_native",
-    "schema_fingerprint",
-    "tool",
-]
+_HOMES = {
+    "chainweaver.plan": ("ToolContext",),
+    "chainweaver.tools.decorator": (
+        "FunctionTool",
+        "tool",
+    ),
+    "chainweaver.tools.definition": ("Tool",),
+    "chainweaver.tools.drift": ("check_flow_compatibility",),
+    "chainweaver.tools.fingerprint": ("schema_fingerprint",),
+    "chainweaver.tools.native": (
+        "Native",
+        "is_native",
+    ),
+    "chainweaver.tools.streaming": (
+        "StreamingTool",
+        "ToolChunk",
+    ),
+}
+"""Every public name, under the module that holds it."""
 
-
-def __getattr__(name: str) -> Any:
-    # A program that only defines tools does not pay for the definitions of flows.
-    if name == "check_flow_compatibility":
-        from chainweaver.tools.drift import check_flow_compatibility
-
-        return check_flow_compatibility
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(globals(), _HOMES)
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605  # computed from the table above

@@ -7,7 +7,6 @@ and makes the model `<name>_input`. Only `@tool` comes here, once per function.
 from __future__ import annotations
 
 import inspect
-import sys
 import typing
 import warnings
 from dataclasses import dataclass, field
@@ -151,15 +150,6 @@ def class_hints(cls: Any, source: Source) -> dict[str, Any]:
         return typing.get_type_hints(cls, localns=dict(source.namespace), include_extras=True)
     except UNRESOLVED as exc:
         raise source.refusal(f"Failed to resolve type hints of {cls.__name__}: {exc}", RESOLVE_FIX) from exc
-
-
-def caller_namespace(depth: int) -> dict[str, Any]:
-    """The local names of the frame so many calls above the caller.
-
-    Annotations that are text can name classes that are local to the function in which a tool is defined.
-    """
-    frame = sys._getframe(depth + 1)
-    return {} if frame.f_locals is frame.f_globals else dict(frame.f_locals)
 
 
 def input_model(source: Source, reading: Reading) -> type[BaseModel]:

@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"exceptions"},
+            {"exceptions", "_lazy"},
             {"canonical", "runtime"},
             {"flow"},
             {"formats", "viz"},
