@@ -5,11 +5,13 @@ Nothing runs here: what a step would read is asked of its reader, with slots tha
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from chainweaver import DAGFlow, DAGFlowStep, Flow, FlowStep
+from pydantic import create_model
+
+from chainweaver import DAGFlow, DAGFlowStep, Flow, FlowStep, Tool
 from chainweaver.compiler import CompilationResult, compile_flow
-from tests.execution.kit import a_model, a_tool
 
 __all__ = [
     "a_chain",
@@ -25,6 +27,25 @@ __all__ = [
     "schema",
     "warned",
 ]
+
+
+def a_tool(name: str, takes: Any = (), gives: Any = (), fn: Callable[..., Any] | None = None, **options: Any) -> Tool:
+    """A tool with input and output fields: a dict of types, a list of names of integers, or a model."""
+    return Tool(
+        name=name,
+        description=f"{name} of a test",
+        input_schema=takes if isinstance(takes, type) else a_model(f"{name}_input", takes),
+        output_schema=gives if isinstance(gives, type) else a_model(f"{name}_output", gives),
+        fn=fn or (lambda inputs: {}),
+        **options,
+    )
+
+
+def a_model(name: str, fields: Any, **config: Any) -> Any:
+    """A model from a dict of types (or of pairs with a default) or from a list of names of integers."""
+    types = fields if isinstance(fields, Mapping) else dict.fromkeys(fields, int)
+    described: dict[str, Any] = {key: kind if isinstance(kind, tuple) else (kind, ...) for key, kind in types.items()}
+    return create_model(name, __config__=config or None, **described)
 
 
 def call(tool: Any, mapping: dict[str, Any] | None = None, **options: Any) -> FlowStep:
