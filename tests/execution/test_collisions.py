@@ -71,6 +71,28 @@ def test_an_outcome_waits_for_siblings_before_it_in_plan_order():
     assert run.ok("left", {"l": 1}) == ["last"]
 
 
+@pytest.mark.parametrize("order", list(permutations(["left", "middle", "right"])), ids="-".join)
+def test_every_sibling_before_a_step_is_its_rival(order):
+    """R12: the third of three collides with the second, whoever was faster."""
+    middle = a_tool("middle", ["n"], Anything)
+    steps = [a_step("left"), a_step("middle"), a_step("right")]
+    run = Crowd(a_run(a_plan(steps, [LEFT, middle, RIGHT]), {"n": 1}))
+    for name in order:
+        run.ok(name, {"left": {"l": 1}, "middle": {"k": 1}, "right": {"k": 2}}[name])
+
+    assert statuses(run.concluded()) == {"left": "ok", "middle": "ok", "right": "failed"}
+    assert "both 'middle' and its sibling 'right'" in error_of(run.run, 2).sentence
+
+
+def test_a_failure_does_not_wait_for_rivals():
+    """R19: it has nothing to compare, and dooms what comes after it at once."""
+    steps = [a_step("left"), a_step("right"), a_step("last")]
+    run = Crowd(a_run(a_plan(steps, [LEFT, RIGHT, LAST]), {"n": 1}))
+    run.err("right", OSError("down"))
+
+    assert run.doomed() == ["last"]
+
+
 def test_a_sibling_that_failed_is_no_rival_any_more():
     """R12: a key that was not written cannot collide."""
     run = Crowd(a_run(a_plan(SIBLINGS, [LEFT, RIGHT], on_failure="finish"), {"n": 1}))

@@ -273,6 +273,17 @@ def test_the_fallback_gets_the_same_inputs_and_its_outputs_count():
     assert walk.run.status_of(0) == "ok"
 
 
+def test_the_inputs_are_validated_for_the_fallback_anew():
+    """R21: it has an input model of its own."""
+    mirror = a_tool("mirror", {"url": str, "tries": (int, 3)}, {"size": int})
+
+    assert fetching(others=[mirror], on_error="fallback:mirror").err(OSError("down")) == (
+        "call",
+        "mirror",
+        {"url": "u", "tries": 3},
+    )
+
+
 def test_the_fallback_has_retries_of_its_own():
     """R21: the policy of the step holds for each of the two tools."""
     walk = fetching(others=[MIRROR], on_error="fallback:mirror", retry=ONCE)

@@ -181,6 +181,16 @@ def test_containers_that_hold_themselves_are_kept_by_reference():
     assert snapshot({"twice": twice})[1] == ("twice",)
 
 
+@pytest.mark.parametrize(("levels", "by_reference"), [(33, ()), (34, ("value",))])
+def test_containers_may_be_nested_33_deep(levels, by_reference):
+    """R36: a copy never comes near the recursion limit."""
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+
+    assert snapshot({"value": value})[1] == by_reference
+
+
 def test_what_breaks_while_it_is_copied_is_kept_by_reference():
     """R17: no value may break a run from within its trace."""
     value = {Refuses(): 1}
