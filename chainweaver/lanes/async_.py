@@ -79,24 +79,61 @@ class AwaitingPerformer:
         lane = None if tool.is_async else self.resources.lane_of(tool)
         if timeout_s is None and lane == "inline":
             return self._call_here(tool, args)
-        now_ns = self.services.runtime.now_ns
-        began_ns = now_ns()
+        if tool.is_async:
+            return await self._await(tool, args, timeout_s)
+        return await self._call_elsewhere(lane, tool, args, timeout_s)
+
+    async def _await(self, tool: PlannedTool, args: tuple[Any, ...], timeout_s: float | None) -> Any:
+        """Await an async tool, which the time limit or the end of the run cancels."""
+        began_ns = self.services.runtime.now_ns()
         reply: Any = None
         failure: Exception | None = None
         with self._scope(timeout_s) as scope:
             try:
-                reply = await (tool.fn(*args) if tool.is_async else self._elsewhere(lane, tool, args))
+                reply = await tool.fn(*args)
             except Exception as exc:
                 failure = exc
         if scope.cancelled_caught:
             self.stop.check()
-            raise TimedOut(abandoned=not tool.is_async)
-        late = timeout_s is not None and now_ns() - began_ns > timeout_s * 1e9
-        if late or (scope.cancel_called and self.stop.reason is None):
-            raise TimedOut  # it did end, but late
+            raise TimedOut
+        self._refuse_late(scope, timeout_s, began_ns)
         if failure is not None:
             raise failure
         return reply
+
+    async def _call_elsewhere(
+        self, lane: Any, tool: PlannedTool, args: tuple[Any, ...], timeout_s: float | None
+    ) -> Any:
+        """Call a sync tool in a thread or on a lane of the user; one that is late or in vain is left behind."""
+        began_ns = self.services.runtime.now_ns()
+        event = anyio.Event()
+        if lane in (None, "inline", "thread"):
+            job: Job = ThreadJob(lambda: tool.fn(*args), soon(event.set))
+            self.resources.threads.start(job)  # type: ignore[arg-type]  # a ThreadJob is callable
+        else:
+            job = LaneJob(lane, tool, args, soon(event.set))
+        has_ended = False
+        with self._scope(timeout_s) as scope:
+            try:
+                await event.wait()
+            finally:
+                has_ended = job.finished
+                job.cancel()
+        if not has_ended:
+            self.stop.check()
+            raise TimedOut(abandoned=not job.finished)
+        self._refuse_late(scope, timeout_s, began_ns)
+        if job.error is not None:
+            raise raised(job.error)
+        return job.value
+
+    def _refuse_late(self, scope: anyio.CancelScope, timeout_s: float | None, began_ns: int) -> None:
+        """A tool that did end, but after its time."""
+        if timeout_s is None:
+            return
+        by_timer = scope.cancel_called and self.stop.reason is None
+        if by_timer or self.services.runtime.now_ns() - began_ns > timeout_s * 1e9:
+            raise TimedOut
 
     async def sleep(self, seconds: float) -> None:
         if self.services.runtime.pause is not None:
@@ -148,24 +185,6 @@ class AwaitingPerformer:
                 yield scope
             finally:
                 self.stop.unwake(cancel)
-
-    async def _elsewhere(self, lane: Any, tool: PlannedTool, args: tuple[Any, ...]) -> Any:
-        """Call a sync tool in a thread or on a lane of the user; left behind when this task is cancelled."""
-        event = anyio.Event()
-        wake = soon(event.set)
-        if lane is None or isinstance(lane, str):
-            job: Job = ThreadJob(lambda: tool.fn(*args), wake)
-            self.resources.threads.start(job)  # type: ignore[arg-type]  # a ThreadJob is callable
-        else:
-            job = LaneJob(lane, tool, args, wake)
-        try:
-            await event.wait()
-        except BaseException:
-            job.cancel()
-            raise
-        if job.error is not None:
-            raise raised(job.error)
-        return job.value
 
 
 async def run_async(
@@ -238,7 +257,7 @@ class _TaskCrowd:
         heed = soon(self._heed)
 
         def cancelled() -> None:
-            self.carrier.asked = "token"
+            self.carrier.ask("token")
             heed()
 
         if token is not None:

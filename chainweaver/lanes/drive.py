@@ -269,6 +269,7 @@ class Carrier:
     async def carry(self, going: list[StepRun]) -> None:
         """Perform what can go on now; siblings are given to others."""
         crowd, run, serve = self.crowd, self.run, self.crowd.services.serve
+        calls_inline = crowd.calls_inline
         while going:
             step_run, others = crowd.split(going)
             for other in others:
@@ -278,9 +279,15 @@ class Carrier:
             failure: BaseException | None = None
             reply = None
             try:
-                if type(command) is tuple and self._may_call(command[0]):
+                if (
+                    type(command) is tuple
+                    and (tool := command[0]).inline
+                    and (calls_inline or tool.lane is not None)
+                    and self.asked is None
+                    and run.cancelled is None
+                ):
                     # Nothing can stop such a call, so that it needs no performer, which costs half a step.
-                    reply = command[0].fn(command[1])
+                    reply = tool.fn(command[1])
                 elif run.cancelled is not None or (reply := serve(command)) is LATER:
                     reply = await perform(command, self._performer_for(step_run))
             except RunCancelled as cancelled:
@@ -291,6 +298,13 @@ class Carrier:
                     self.interrupt = self.interrupt or exc
                     failure = RunCancelled("interrupt")
             going = self._reply(step_run, command, reply, failure)
+
+    def ask(self, reason: CancelReason) -> None:
+        """Leave the note that the run has to end, and wake whoever waits; may be called by a signal handler."""
+        self.asked = reason
+        for step_run in list(self._performing):
+            if step_run.task is not None:
+                step_run.task.set(reason)
 
     def heed(self) -> list[StepRun]:
         """End the run if somebody asked for it; the step runs that have something to settle or to tell."""
@@ -313,17 +327,13 @@ class Carrier:
         self._stop(list(self._performing))
         return going
 
-    def _may_call(self, tool: PlannedTool) -> bool:
-        """Whether to call a tool right here, without further ado."""
-        if not tool.inline or not (tool.lane is not None or self.crowd.calls_inline):
-            return False
-        return self.asked is None and self.run.cancelled is None
-
     def _performer_for(self, step_run: StepRun) -> Performer:
         self._performing.add(step_run)
         stop = step_run.task = Stop()
         # After the assignment: who dooms this step run from now on finds the stop, who did so before left a trace.
-        if self.run.cancelled is not None:
+        if self.asked is not None:
+            stop.set(self.asked)
+        elif self.run.cancelled is not None:
             stop.set(self.run.cancelled.reason)
         elif self.run.failures and self.run.is_surplus(step_run.step):
             stop.set("surplus")
@@ -332,8 +342,9 @@ class Carrier:
     def _reply(self, step_run: StepRun, command: Command, reply: Any, failure: BaseException | None) -> list[StepRun]:
         """Tell the schedule what came of a command, and stop those that no longer matter."""
         schedule = self.schedule
-        doomed: list[StepRun] = []
-        self._performing.discard(step_run)
+        doomed: Sequence[StepRun] = ()
+        if step_run.task is not None:
+            self._performing.discard(step_run)
         with self.crowd.lock:
             if step_run.command is not command:  # given up while it was performed: its reply comes too late
                 return []
@@ -357,7 +368,7 @@ class Carrier:
         doomed, schedule.doomed = schedule.doomed, []
         return doomed
 
-    def _stop(self, doomed: list[StepRun]) -> None:
+    def _stop(self, doomed: Sequence[StepRun]) -> None:
         """Wake what waits in vain."""
         cancelled = self.run.cancelled
         for step_run in doomed:

@@ -206,7 +206,7 @@ class BlockingPerformer:
         lane = None if tool.is_async else resources.lane_of(tool)
         if lane in (None, "inline") and timeout_s is None and not tool.is_async:
             return self._call_here(tool, args)
-        bell = Bell()
+        bell, began_ns = Bell(), self.services.runtime.now_ns()
         if tool.is_async:
             job: Job = resources.loop.start(tool.fn, args, bell.ring)
         elif lane in (None, "inline", "thread"):
@@ -214,7 +214,7 @@ class BlockingPerformer:
             resources.threads.start(thread_job)
         else:
             job = LaneJob(lane, tool, args, bell.ring)
-        return self._outcome(job, bell, timeout_s)
+        return self._outcome(job, bell, timeout_s, began_ns)
 
     async def sleep(self, seconds: float) -> None:
         if self.services.runtime.pause is not None:
@@ -258,10 +258,8 @@ class BlockingPerformer:
         finally:
             self.stop.unwake(bell.ring)
 
-    def _outcome(self, job: Job, bell: Bell, timeout_s: float | None) -> Any:
+    def _outcome(self, job: Job, bell: Bell, timeout_s: float | None, began_ns: int) -> Any:
         """What came of a job that rings the bell when it has finished; one that is late or in vain is cancelled."""
-        now_ns = self.services.runtime.now_ns
-        began_ns = now_ns()
         try:
             self._wait(bell, timeout_s)
         except BaseException:
@@ -273,7 +271,7 @@ class BlockingPerformer:
                 bell.wait(CLEANUP_S)
             self.stop.check()
             raise TimedOut(abandoned=not job.finished)
-        if timeout_s is not None and now_ns() - began_ns > timeout_s * 1e9:
+        if timeout_s is not None and self.services.runtime.now_ns() - began_ns > timeout_s * 1e9:
             raise TimedOut  # it did finish, but late
         if job.error is not None:
             raise raised(job.error)
@@ -345,7 +343,7 @@ class _ThreadCrowd:
             return going[0], going[1:]
         if threading.get_ident() == self.home:
             if len(going) == 1 and not self.mine and self._stays_home(going[0].command):
-                return going[0], ()
+                return going[0], ()  # the common case, without the lists of the general one
         else:
             free = [one for one in going if not self._is_inline(one.command)]
             inline = [one for one in going if self._is_inline(one.command)]
@@ -413,7 +411,7 @@ class _ThreadCrowd:
         run_to_end(self.carrier.carry(going))
 
     def _token_cancelled(self) -> None:
-        self.carrier.asked = "token"
+        self.carrier.ask("token")
         self.inbox.put(None)
 
     def _give_up(self) -> None:

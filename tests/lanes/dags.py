@@ -223,14 +223,14 @@ def ending_of(story: Story) -> Ending:
     written: dict[str, dict[str, int]] = {}
     for position, step in enumerate(ordered):
         before = [one for one in ordered[:position] if level(one.name) < level(step.name)]
-        outcome = _outcome(step, before, written, ending.steps)
+        siblings = [one for one in ordered[:position] if level(one.name) == level(step.name)]
+        outcome = _outcome(step, before, siblings, written, ending.steps)
         if outcome is None:
             continue
         ending.steps[step.name] = outcome
         if outcome.status == "ok":
             merged = _merged(step, outcome)
-            siblings = [one for one in ordered[:position] if level(one.name) == level(step.name)]
-            _collide(story, step, outcome, merged, siblings, written, ending)
+            _collide(story, outcome, merged, ending)
         if outcome.status == "ok":
             written[step.name] = merged
             ending.context.update(merged)
@@ -242,7 +242,11 @@ def ending_of(story: Story) -> Ending:
 
 
 def _outcome(
-    step: Step, before: list[Step], written: dict[str, dict[str, int]], ended: dict[str, Outcome]
+    step: Step,
+    before: list[Step],
+    siblings: list[Step],
+    written: dict[str, dict[str, int]],
+    ended: dict[str, Outcome],
 ) -> Outcome | None:
     """What a step does with what it can see (R3); None when a failure keeps it from running (R19)."""
     needs = set(step.needs)
@@ -264,8 +268,11 @@ def _outcome(
             inputs[name] = value
     if any(need not in ended or ended[need].status == "failed" for need in needs):
         return None
+    refused = "skipped" if step.on_error == "skip" else "failed"
+    if any(_keys(step) & _keys(one) for one in siblings):  # R12: seen at compile time, whatever the policy
+        return Outcome(refused, error="FlowExecutionError")
     if missing:
-        return Outcome("skipped" if step.on_error == "skip" else "failed", error="InputMappingError")
+        return Outcome(refused, error="InputMappingError")
     return _called(step, inputs)
 
 
@@ -304,18 +311,8 @@ def _merged(step: Step, outcome: Outcome) -> dict[str, int]:
     return {key: outcome.outputs[output] for key, output in step.writes.items()}
 
 
-def _collide(
-    story: Story,
-    step: Step,
-    outcome: Outcome,
-    merged: dict[str, int],
-    siblings: list[Step],
-    written: dict[str, dict[str, int]],
-    ending: Ending,
-) -> None:
-    """R12: siblings never write one key; under "error" nobody writes a key that is there."""
-    if any(key in written.get(one.name, ()) for one in siblings for key in merged):
-        outcome.status, outcome.error, outcome.outputs = "failed", "FlowExecutionError", None
-    elif story.on_collision == "error" and any(key in ending.context for key in merged):
+def _collide(story: Story, outcome: Outcome, merged: dict[str, int], ending: Ending) -> None:
+    """R12: under "error" nobody writes a key that is there."""
+    if story.on_collision == "error" and any(key in ending.context for key in merged):
         outcome.status, outcome.error, outcome.outputs = "failed", "ContextKeyCollisionError", None
         ending.raised = "ContextKeyCollisionError"

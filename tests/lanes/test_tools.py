@@ -13,10 +13,10 @@ import pytest
 
 from chainweaver import RetryPolicy
 from tests.lanes.kit import a_flow, a_step, a_tool, chain, fan
-from tests.lanes.table import ASYNCIO, LANES, LIMITS, SYNC, Lane, pause
+from tests.lanes.table import ASYNCIO, LANES, SYNC, Lane, pause
 
 lanes = pytest.mark.parametrize("lane", LANES, ids=repr)
-limits = pytest.mark.parametrize("limit", LIMITS)
+limits = pytest.mark.parametrize("limit", [1, 4])
 
 USER: contextvars.ContextVar[int] = contextvars.ContextVar("user", default=0)
 
@@ -104,12 +104,13 @@ def test_a_tool_that_raises_stop_iteration_has_failed_with_it(lane: Lane, limit:
     tools = [
         a_tool("plain", run_out),
         a_tool("thread", run_out, lane="thread"),
-        a_tool("slow", run_out, timeout_seconds=5),
+        a_tool("inline", run_out, lane="inline"),
+        a_tool("limited", run_out, timeout_seconds=5),
     ]
     flow = fan(tools, on_failure="finish")
     with lane.executor(tools=tools, flows=[flow], max_step_concurrency=limit) as executor:
         result = lane.run(executor, "flow", {})
-    assert [record.error_cause for record in result.execution_log] == ["StopIteration"] * 3
+    assert [record.error_cause for record in result.execution_log] == ["StopIteration"] * 4
 
 
 @lanes
