@@ -43,14 +43,17 @@ def warn_of_hidden(steps: Sequence[Lowered], visible: Visible, findings: Finding
     owner: dict[str, int] = dict.fromkeys(visible.initial.keys, INITIAL)
     for step in steps:
         for key in visible.writes[step.index].keys:
+            before = owner.get(key)
+            owner[key] = step.index
             if key in visible.dynamic:
                 detail = f"key '{key}' is hidden by the dynamic parameter of that name; rename it with output_mapping"
                 findings.warning(step, "shadowed_key", detail, key)
-            elif key in owner and not _is_read(visible, steps, owner[key], key):
-                whose = "of the flow's input" if owner[key] == INITIAL else f"of step '{steps[owner[key]].label}'"
+            elif (
+                before is not None and _level(steps, before) < step.level and not _is_read(visible, steps, before, key)
+            ):
+                whose = "of the flow's input" if before == INITIAL else f"of step '{steps[before].label}'"
                 detail = f"key '{key}' {whose} is overwritten before anything reads it; rename one with output_mapping"
                 findings.warning(step, "shadowed_key", detail, key)
-            owner[key] = step.index
 
 
 def warn_of_unused(steps: Sequence[Lowered], visible: Visible, findings: Findings) -> None:
@@ -68,8 +71,11 @@ def warn_of_unused(steps: Sequence[Lowered], visible: Visible, findings: Finding
 
 
 def _is_read(visible: Visible, steps: Sequence[Lowered], writer: int, key: str) -> bool:
-    level = -1 if writer == INITIAL else steps[writer].level
-    return level < visible.read_up_to or writer in visible.reads.get(key, ())
+    return _level(steps, writer) < visible.read_up_to or writer in visible.reads.get(key, ())
+
+
+def _level(steps: Sequence[Lowered], writer: int) -> int:
+    return INITIAL if writer == INITIAL else steps[writer].level
 
 
 def _has_effects(step: Lowered) -> bool:

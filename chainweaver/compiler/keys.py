@@ -114,7 +114,7 @@ class Visible:
 
     Attributes:
         reads: Key -> the writers whose value of it somebody may read; `INITIAL` among them.
-        read_up_to: Steps below this level are read as a whole.
+        read_up_to: Steps below this level are read as a whole; `INITIAL` while not even the initial context is.
     """
 
     def __init__(self, initial: Initial, dynamic: tuple[str, ...], size: int) -> None:
@@ -123,7 +123,7 @@ class Visible:
         self.dynamic_slot = size + 1
         self.writes: list[Writes] = []
         self.reads: dict[str, set[int]] = {}
-        self.read_up_to = 0
+        self.read_up_to = INITIAL
         self._levels: list[int] = []
         self._writers: dict[str, list[int]] = {}
         self._open: list[int] = []

@@ -45,7 +45,8 @@ def a_model(name: str, fields: Any, **config: Any) -> Any:
     """A model from a dict of types (or of pairs with a default) or from a list of names of integers."""
     types = fields if isinstance(fields, Mapping) else dict.fromkeys(fields, int)
     described: dict[str, Any] = {key: kind if isinstance(kind, tuple) else (kind, ...) for key, kind in types.items()}
-    return create_model(name, __config__=config or None, **described)
+    made: Any = create_model
+    return made(name, __config__=config or None, **described)
 
 
 def call(tool: Any, mapping: dict[str, Any] | None = None, **options: Any) -> FlowStep:
@@ -87,8 +88,9 @@ def warned(result: CompilationResult) -> list[tuple[int, str, str | None]]:
 
 def detail(result: CompilationResult, issue_type: str) -> str:
     """The words of the one finding of this type."""
-    [only] = [one.detail for one in (*result.errors, *result.warnings) if one.issue_type == issue_type]
-    return only
+    every: list[Any] = [*result.errors, *result.warnings]
+    [only] = [one for one in every if one.issue_type == issue_type]
+    return str(only.detail)
 
 
 def inputs(result: CompilationResult, index: int, *slots: dict[str, Any] | None) -> dict[str, Any]:

@@ -285,7 +285,9 @@ def test_a_field_with_an_alias_is_found_under_either_name():
     take = a_tool("take", Takes, ["done"])
     make = a_tool("make", {}, {"sum": int})
     assert inputs(compiled(a_chain(call(make), call(take)), make, take), 1, {}, {"sum": 3}) == {"sum": 3}
-    assert inputs(compiled(a_chain(call(take)), take), 0, {"total": 3}) == {"sum": 3}
+    for given in ({"total": 3, "sum": 4}, {"sum": 3}):
+        assert inputs(compiled(a_chain(call(take)), take), 0, given) == {"sum": 3}
+    assert inputs(compiled(a_chain(call(take)), take), 0, {}) == {}
     for name in ("total", "sum"):
         assert inputs(compiled(a_chain(call(take, {name: "x"})), take), 0, {"x": 3}) == {"sum": 3}
 
@@ -449,6 +451,7 @@ class Parts(BaseModel):
     either: Person | Row | None
     open: Open
     many: tuple[int, ...]
+    two: tuple[int, str]
     bare: list
     plain: tuple
     foreign: object
@@ -472,6 +475,9 @@ class Parts(BaseModel):
         ("/open/whatever", list[int], None),
         ("/many/0", list[str], "type_mismatch"),
         ("/many/first", Any, "missing_mapping_key"),
+        ("/two/1", list[int], "type_mismatch"),
+        ("/two/2", Any, "missing_mapping_key"),
+        ("/two/first", Any, "missing_mapping_key"),
         ("/bare/0", list[int], None),
         ("/bare/first", Any, "missing_mapping_key"),
         ("/plain/0", list[int], None),
