@@ -216,6 +216,8 @@ class Plan:
         unsupported: Constructs that no lane can run, one sentence each.
         inline_lanes: The lanes, None or "inline", that the tools name which may be called in the running thread.
         empty_slots: What follows slot 0 at the beginning of a run: None per step, and no dynamic parameters.
+        is_chain: Each step waits for the one before it, so that no two ever overlap, whatever the limit.
+        is_inline: Each step is plain and its tool insists on the running thread, so that none can overlap with another.
         need_counts, entries: How many steps each one waits for, and those that wait for none.
         writes: All keys the steps may write, None when a step's outputs are open.
         names: Step id -> position.
@@ -228,6 +230,8 @@ class Plan:
     steps: tuple[PlannedStep, ...]
     rows: tuple[Row, ...]
     empty_slots: Slots
+    is_chain: bool
+    is_inline: bool
     need_counts: tuple[int, ...]
     entries: tuple[int, ...]
     input_gate: Gate | None

@@ -68,6 +68,7 @@ class Schedule:
         "_flying",
         "_held",
         "_quick",
+        "_rows",
     )
 
     def __init__(self, run: Run, limit: int) -> None:
@@ -82,6 +83,7 @@ class Schedule:
         self._parked: list[StepRun] = []
         self._flying: dict[int, StepRun] = {}
         self._held = 0
+        self._rows = plan.rows
         self._quick = run.is_unattended() and not run.saving
         if run.resumed:
             self._pass_over_finished()
@@ -110,7 +112,7 @@ class Schedule:
         self._take_reply(step_run)
         going: list[StepRun] = []
         if step_run.life is None:
-            step, _, _, _, tool, validate_output, scalars, direct = self.run.plan.rows[step_run.step.index]
+            step, _, _, _, tool, validate_output, scalars, direct = self._rows[step_run.step.index]
             leave(self.run, step, tool, validate_output, scalars, direct, value)
             self._finish(step_run, going)
         else:
@@ -172,7 +174,7 @@ class Schedule:
 
     def _begin(self, index: int, going: list[StepRun]) -> None:
         run = self.run
-        step, plain, read, validate_input, tool, _, scalars, _ = run.plan.rows[index]
+        step, plain, read, validate_input, tool, _, scalars, _ = self._rows[index]
         if run.cancelled is not None or (run.failures and run.barred(step)):
             self._close(step)
         elif plain and self._quick:
@@ -271,8 +273,15 @@ class Schedule:
     def _finish(self, step_run: StepRun, going: list[StepRun]) -> None:
         """The step has its outcome: let its dependents know, and drop what a failure has made superfluous."""
         step = step_run.step
-        del self._flying[step.index]
-        self._close(step)
+        index = step.index
+        del self._flying[index]
+        # As in _close(), which would cost every step another call.
+        self._closed[index] = True
+        unmet = self._unmet
+        for fed in step.feeds:
+            unmet[fed] -= 1
+            if not unmet[fed]:
+                heappush(self._ready, fed)
         if self.run.failures and (bar := self.run.bar()) == step.index:
             self._drop(lambda index: index > bar, RunCancelled("surplus"), going)
 

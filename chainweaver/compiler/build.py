@@ -230,6 +230,8 @@ class _Build:
             steps=steps,
             rows=tuple([_row(step) for step in steps]),
             empty_slots=[*[None] * len(steps), {}],
+            is_chain=all(step.index - 1 in step.needs for step in steps[1:]),
+            is_inline=all(step.plain and step.tool is not None and step.tool.lane == "inline" for step in steps),
             need_counts=tuple([len(step.needs) for step in steps]),
             entries=tuple([step.index for step in steps if not step.needs]),
             input_gate=self.input.gate,

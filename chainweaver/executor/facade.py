@@ -546,7 +546,7 @@ class FlowExecutor:
     ) -> ExecutionResult:
         if run.input_error is None:
             try:
-                bound.run_sync(run, services, bound.resources, self._limit, token)
+                bound.run_sync(run, services, bound.resources, self._limit_of(run), token)
             except BaseException:
                 self._end(run, services, bound)
                 raise
@@ -561,12 +561,17 @@ class FlowExecutor:
         run.lane = "async"
         if run.input_error is None:
             try:
-                await run_async(run, services, bound.resources, self._limit, token)
+                await run_async(run, services, bound.resources, self._limit_of(run), token)
             except BaseException:
                 self._end(run, services, bound)
                 raise
         result = self._end(run, services, bound)
         return result if run.status == "ok" else self._handed_out(run, result)
+
+    def _limit_of(self, run: Run) -> int:
+        """How many steps of a run may be under way at a time: one, where a higher limit could change nothing."""
+        plan = run.plan
+        return 1 if plan.is_chain or (plan.is_inline and run.is_unattended()) else self._limit
 
     def _end(self, run: Run, services: Services, bound: _Bound) -> ExecutionResult:
         """Conclude a run: one status, one result, one `flow_end` (R17)."""
