@@ -580,7 +580,10 @@ class FlowExecutor:
             _log_collisions(run)
         result = bound.result_of(run)
         if run.status == "ok" and services.checkpoints is not None and self._delete_on_success:
-            services.checkpoints.checkpointer.delete(services.checkpoints.trace_id)
+            try:
+                services.checkpoints.checkpointer.delete(services.checkpoints.trace_id)
+            except Exception as exc:  # the run has done its work, and a checkpoint too many harms nobody
+                _log.warning("Checkpoint of run %s is not deleted: %s", services.checkpoints.trace_id, exc)
         if services.listeners is not None and services.listeners.on_flow_end:
             bound.tell_end(run, services, result)
         return result
