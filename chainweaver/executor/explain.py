@@ -44,13 +44,17 @@ def explain(
     steps: list[StepPlan] = []
     level_shape: dict[str, str] = {}
     level = 0
+    told: dict[int, list[str]] = {}
+    every: list[CompilationError | CompilationWarning] = [*compiled.errors, *compiled.warnings]
+    for one in every:
+        told.setdefault(one.step_index, []).append(f"{one.issue_type}: {one.detail}")
     for step in lower(flow, Catalogue(tools)):
         if step.level != level:
             # What a level writes is seen by the levels after it.
             level = step.level
             shape.update(level_shape)
             level_shape = {}
-        steps.append(_step_plan(step, compiled, shape, open_context))
+        steps.append(_step_plan(step, told.get(step.index, []), shape, open_context))
         level_shape.update(_written(step))
         open_context = open_context or step.primary is None or step.primary.gives.open
     shape.update(level_shape)
@@ -65,10 +69,8 @@ def explain(
     )
 
 
-def _step_plan(step: Lowered, compiled: CompilationResult, shape: Mapping[str, str], open_context: bool) -> StepPlan:
+def _step_plan(step: Lowered, warnings: list[str], shape: Mapping[str, str], open_context: bool) -> StepPlan:
     sources, unresolved = _sources(step, shape, open_context)
-    every: list[CompilationError | CompilationWarning] = [*compiled.errors, *compiled.warnings]
-    found = [one for one in every if one.step_index == step.index]
     return StepPlan(
         step_index=step.index,
         tool_name=step.tool_name,
@@ -76,7 +78,7 @@ def _step_plan(step: Lowered, compiled: CompilationResult, shape: Mapping[str, s
         input_schema=None if step.primary is None else step.primary.takes.name,
         output_schema=None if step.primary is None else step.primary.gives.name,
         unresolved_keys=unresolved,
-        warnings=[f"{one.issue_type}: {one.detail}" for one in found],
+        warnings=warnings,
     )
 
 
