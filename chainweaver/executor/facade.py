@@ -22,6 +22,7 @@ from chainweaver.exceptions import (
 )
 
 if TYPE_CHECKING:
+    import logging
     from types import TracebackType
 
     from typing_extensions import Self
@@ -583,7 +584,7 @@ class FlowExecutor:
             try:
                 services.checkpoints.checkpointer.delete(services.checkpoints.trace_id)
             except Exception as exc:  # the run has done its work, and a checkpoint too many harms nobody
-                _log.warning("Checkpoint of run %s is not deleted: %s", services.checkpoints.trace_id, exc)
+                _logger().warning("Checkpoint of run %s is not deleted: %s", services.checkpoints.trace_id, exc)
         if services.listeners is not None and services.listeners.on_flow_end:
             bound.tell_end(run, services, result)
         return result
@@ -681,10 +682,17 @@ def _check_dynamic(plan: Plan, given: Mapping[str, Any]) -> None:
         raise ValueError(f"Flow '{plan.flow_name}' has no dynamic parameter {named}; {hint}")
 
 
+def _logger() -> logging.Logger:
+    # Imported by the few runs that have something to log: it costs a tenth of importing this package.
+    import logging
+
+    return logging.getLogger("chainweaver.executor")
+
+
 def _log_collisions(run: Run) -> None:
     import logging
 
-    log = logging.getLogger("chainweaver.executor")
+    log = _logger()
     level = logging.DEBUG if run.plan.collision_policy == "overwrite" else logging.WARNING
     if not log.isEnabledFor(level):
         return

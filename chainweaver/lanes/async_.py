@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -22,7 +22,8 @@ from chainweaver.lanes.drive import Carrier, drive, raised
 from chainweaver.lanes.sync import LaneJob, ThreadJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
+    from types import TracebackType
 
     from chainweaver._execution.run import Run
     from chainweaver._execution.schedule import StepRun
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from chainweaver.lanes.services import Services
     from chainweaver.lanes.sync import Job, Resources
     from chainweaver.plan import PlannedTool
+
+
+Reach: TypeAlias = "Callable[[Callable[[], None]], Callable[[], None]]"
 
 
 def soon(fn: Callable[[], object]) -> Callable[[], None]:
@@ -59,22 +63,51 @@ def is_task_cancelled() -> bool:
     return cancelling is None or cancelling() > 0
 
 
+def at_once(fn: Callable[[], None]) -> Callable[[], None]:
+    """The function itself: the stops of a crowd are set on the loop they end something on."""
+    return fn
+
+
+class Stoppable:
+    """A cancel scope that a `Stop` ends too. A class: a generator would cost half as much as the scope itself."""
+
+    __slots__ = ("cancel", "reach", "scope", "stop")
+
+    def __init__(self, stop: Stop, reach: Reach | None, timeout_s: float | None) -> None:
+        self.stop = stop
+        self.reach = reach
+        self.scope = anyio.CancelScope() if timeout_s is None else anyio.move_on_after(timeout_s)
+
+    def __enter__(self) -> anyio.CancelScope:
+        scope = self.scope.__enter__()
+        if self.reach is not None:
+            self.cancel = self.reach(scope.cancel)
+            self.stop.wake(self.cancel)
+        return scope
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool:
+        if self.reach is not None:
+            self.stop.unwake(self.cancel)
+        return bool(self.scope.__exit__(kind, exc, tb))
+
+
 class AwaitingPerformer:
     """Performs by suspending the task it is called in.
 
     Attributes:
-        watched: Somebody may set `stop`, so that calls need a cancel scope; one costs more than a whole step.
+        reach: Makes of a cancel function one that whoever sets `stop` may call. None: nobody sets it, so that calls
+            need no cancel scope, which costs more than a whole step.
     """
 
-    def __init__(self, services: Services, resources: Resources, stop: Stop, watched: bool) -> None:
+    def __init__(self, services: Services, resources: Resources, stop: Stop, reach: Reach | None) -> None:
         self.services = services
         self.resources = resources
         self.stop = stop
-        self.watched = watched
+        self.reach = reach
         self.owns_thread = resources.default_lane == "inline"
 
     async def call(self, tool: PlannedTool, args: tuple[Any, ...], timeout_s: float | None) -> Any:
-        if timeout_s is None and tool.is_async and not self.watched:
+        if timeout_s is None and tool.is_async and self.reach is None:
             return await tool.fn(*args)
         lane = None if tool.is_async else self.resources.lane_of(tool)
         if timeout_s is None and lane == "inline":
@@ -172,19 +205,9 @@ class AwaitingPerformer:
         except StopIteration as exc:
             raise raised(exc) from None
 
-    @contextlib.contextmanager
-    def _scope(self, timeout_s: float | None) -> Iterator[anyio.CancelScope]:
+    def _scope(self, timeout_s: float | None) -> Stoppable:
         """A cancel scope that ends at the time limit, or when the run is told to end."""
-        with anyio.move_on_after(timeout_s) as scope:
-            if not self.watched:
-                yield scope
-                return
-            cancel = soon(scope.cancel)
-            self.stop.wake(cancel)
-            try:
-                yield scope
-            finally:
-                self.stop.unwake(cancel)
+        return Stoppable(self.stop, self.reach, timeout_s)
 
 
 async def run_async(
@@ -199,7 +222,7 @@ async def run_async(
         if limit > 1:
             await _TaskCrowd(run, services, resources, limit).execute(token)
         elif token is None:
-            await drive(run, AwaitingPerformer(services, resources, NEVER, False))
+            await drive(run, AwaitingPerformer(services, resources, NEVER, None))
         else:
             await _run_alone(run, services, resources, token)
     except BaseException:
@@ -216,7 +239,7 @@ async def _run_alone(run: Run, services: Services, resources: Resources, token: 
     stop = Stop()
     token.listen(stop.set_by_token)
     try:
-        await drive(run, AwaitingPerformer(services, resources, stop, True))
+        await drive(run, AwaitingPerformer(services, resources, stop, soon))
     finally:
         token.unlisten(stop.set_by_token)
 
@@ -236,7 +259,7 @@ class _TaskCrowd:
     # ---- what the carrier asks for
 
     def performer(self, stop: Stop) -> AwaitingPerformer:
-        return AwaitingPerformer(self.services, self.resources, stop, True)
+        return AwaitingPerformer(self.services, self.resources, stop, at_once)
 
     def split(self, going: list[StepRun]) -> tuple[StepRun | None, Sequence[StepRun]]:
         return going[0], going[1:]
