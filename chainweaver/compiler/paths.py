@@ -102,9 +102,12 @@ def _fields(cls: Any) -> dict[str, Any] | None:
     return None
 
 
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     try:
         return get_type_hints(cls)
     except Exception:
         # Names that cannot be resolved any more: the parts are known, their types are not.
-        return dict.fromkeys(cls.__annotations__, Any)
+        parts = (
+            cls.__dataclass_fields__ if dataclasses.is_dataclass(cls) else cls.__required_keys__ | cls.__optional_keys__
+        )
+        return dict.fromkeys(sorted(parts), Any)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import types
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, computed_field
@@ -443,6 +443,10 @@ class Unresolvable:
     part: Nowhere  # type: ignore[name-defined]  # noqa: F821 - cannot be resolved at run time either
 
 
+class Lost(TypedDict):
+    part: Nowhere  # type: ignore[name-defined]  # noqa: F821 - as above
+
+
 class Parts(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -458,6 +462,8 @@ class Parts(BaseModel):
     anything: Any
     number: int
     odd: Native[Unresolvable]
+    lost: Native[Lost]
+    choice: Literal["a"]
     generic: collections.ChainMap
     mapping: dict
 
@@ -486,6 +492,9 @@ class Parts(BaseModel):
         ("/number/x", Any, "missing_mapping_key"),
         ("/odd/part", list[int], None),
         ("/odd/other", Any, "missing_mapping_key"),
+        ("/lost/part", list[int], None),
+        ("/lost/other", Any, "missing_mapping_key"),
+        ("/choice/x", list[int], None),
         ("/generic/x", list[int], None),
         ("/mapping/x", list[int], None),
         ("/open/twice", list[int], None),
