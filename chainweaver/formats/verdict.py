@@ -66,13 +66,17 @@ class Verdict:
         if self.complaints:
             return None
         fields = {key: value for key, value in data.items() if key not in FILE_KEYS}
+        surplus = [] if drop_unknown else [key for key in fields if key not in kind.model_fields][MAX_WORDED:]
+        for key in surplus:
+            # Nobody will be told of it, and for a model to refuse 100 000 keys takes longer than to read them.
+            del fields[key]
         flow, faults = self.validated(kind, fields)
         if drop_unknown and any(fault["type"] == "extra_forbidden" for fault in faults):
             self.drop(kind, fields, faults)
             flow, faults = self.validated(kind, fields)
         self.check_version(fields)
         self.complaints += [self.worded(kind, fault) for fault in faults[:MAX_WORDED]]
-        self.unworded = max(0, len(faults) - MAX_WORDED)
+        self.unworded = max(0, len(faults) - MAX_WORDED) + len(surplus)
         return None if self.complaints else flow
 
     def kind(self, data: Any) -> type[Flow] | type[DAGFlow] | None:
