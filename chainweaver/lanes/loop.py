@@ -25,9 +25,10 @@ class LoopCall:
 
     Attributes:
         finished: It has a value or an error, and its `finally` clauses have run.
+        cancelled: It ended by being cancelled, or raised as if it was.
     """
 
-    __slots__ = ("_args", "_depth", "_done", "_fn", "_loop", "_task", "error", "finished", "value")
+    __slots__ = ("_args", "_depth", "_done", "_fn", "_loop", "_task", "cancelled", "error", "finished", "value")
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class LoopCall:
         self._args = args
         self._done = done
         self._task: asyncio.Task[None] | None = None
-        self.finished = False
+        self.finished = self.cancelled = False
         self.value: Any = None
         self.error: BaseException | None = None
 
@@ -76,6 +77,7 @@ class LoopCall:
     def _end(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             self.error = asyncio.CancelledError()
+            self.cancelled = True
         self.finished = True
         self._done()
 

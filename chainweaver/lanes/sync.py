@@ -116,9 +116,11 @@ class Job(Protocol):
 
     Attributes:
         finished: It has a value or an error.
+        cancelled: It was stopped before it had either.
     """
 
     finished: bool
+    cancelled: bool
     value: Any
     error: BaseException | None
 
@@ -130,12 +132,12 @@ class Job(Protocol):
 class ThreadJob:
     """A call in a daemon thread. It cannot be stopped, only left behind."""
 
-    __slots__ = ("_call", "_done", "error", "finished", "value")
+    __slots__ = ("_call", "_done", "cancelled", "error", "finished", "value")
 
     def __init__(self, call: Callable[[], Any], done: Callable[[], None]) -> None:
         self._call: Callable[[], Any] | None = call
         self._done = done
-        self.finished = False
+        self.finished = self.cancelled = False
         self.value: Any = None
         self.error: BaseException | None = None
 
@@ -156,10 +158,10 @@ class ThreadJob:
 class LaneJob:
     """A call on a lane that the user brought."""
 
-    __slots__ = ("_done", "_future", "error", "finished", "value")
+    __slots__ = ("_done", "_future", "cancelled", "error", "finished", "value")
 
     def __init__(self, lane: Any, tool: PlannedTool, args: tuple[Any, ...], done: Callable[[], None]) -> None:
-        self.finished = False
+        self.finished = self.cancelled = False
         self.value: Any = None
         self.error: BaseException | None = None
         self._done = done
@@ -178,8 +180,18 @@ class LaneJob:
             self.value = future.result()
         except BaseException as exc:
             self.error = exc
+        self.cancelled = future.cancelled()
         self.finished = True
         self._done()
+
+
+def stop_job(job: Job, bell: Bell) -> bool:
+    """Have a job end where that can be done; whether it has ended, with a value or an error of its own."""
+    job.cancel()
+    if not isinstance(job, ThreadJob):
+        while not job.finished and bell.wait(CLEANUP_S):
+            pass
+    return job.finished and not job.cancelled
 
 
 def is_in_process(lane: Any) -> bool:
@@ -266,11 +278,11 @@ class BlockingPerformer:
             job.cancel()
             raise
         if not job.finished:
-            job.cancel()
-            if not isinstance(job, ThreadJob):
-                bell.wait(CLEANUP_S)
-            self.stop.check()
-            raise TimedOut(abandoned=not job.finished)
+            has_ended = stop_job(job, bell)
+            # What has done its work all the same counts, unless it is late: it is not to be done again.
+            if not has_ended or self.stop.reason is None:
+                self.stop.check()
+                raise TimedOut(abandoned=not job.finished)
         if timeout_s is not None and self.services.runtime.now_ns() - began_ns > timeout_s * 1e9:
             raise TimedOut  # it did finish, but late
         if job.error is not None:

@@ -230,7 +230,8 @@ def ending_of(story: Story) -> Ending:
         ending.steps[step.name] = outcome
         if outcome.status == "ok":
             merged = _merged(step, outcome)
-            _collide(story, outcome, merged, ending)
+            rivals = [written.get(one.name, {}) for one in siblings]
+            _collide(story, outcome, merged, rivals, ending)
         if outcome.status == "ok":
             written[step.name] = merged
             ending.context.update(merged)
@@ -269,8 +270,8 @@ def _outcome(
     if any(need not in ended or ended[need].status == "failed" for need in needs):
         return None
     refused = "skipped" if step.on_error == "skip" else "failed"
-    if any(_keys(step) & _keys(one) for one in siblings):  # R12: seen at compile time, whatever the policy
-        return Outcome(refused, error="FlowExecutionError")
+    if step.on_error != "skip" and any(_keys(step) & _keys(one) for one in siblings if one.on_error != "skip"):
+        return Outcome("failed", error="FlowExecutionError")  # R12: certain beforehand, so that nothing is called
     if missing:
         return Outcome(refused, error="InputMappingError")
     return _called(step, inputs)
@@ -311,8 +312,12 @@ def _merged(step: Step, outcome: Outcome) -> dict[str, int]:
     return {key: outcome.outputs[output] for key, output in step.writes.items()}
 
 
-def _collide(story: Story, outcome: Outcome, merged: dict[str, int], ending: Ending) -> None:
-    """R12: under "error" nobody writes a key that is there."""
-    if story.on_collision == "error" and any(key in ending.context for key in merged):
+def _collide(
+    story: Story, outcome: Outcome, merged: dict[str, int], rivals: list[dict[str, int]], ending: Ending
+) -> None:
+    """R12: siblings never write one key; under "error" nobody writes a key that is there. Both fail the step."""
+    if any(key in rival for rival in rivals for key in merged):
+        outcome.status, outcome.error, outcome.outputs = "failed", "FlowExecutionError", None
+    elif story.on_collision == "error" and any(key in ending.context for key in merged):
         outcome.status, outcome.error, outcome.outputs = "failed", "ContextKeyCollisionError", None
         ending.raised = "ContextKeyCollisionError"

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from chainweaver import DAGFlow, DAGFlowStep, Tool
+from chainweaver import DAGFlow, DAGFlowStep, ExecutionResult, Tool
 
 LIMIT_S = 10.0
 """How long a test waits for what has to happen; only a failing test waits that long."""
@@ -31,6 +31,16 @@ class Out(BaseModel):
 def a_tool(name: str, fn: Callable[..., Any], **options: Any) -> Tool:
     """A tool that takes `n` and gives `out`; `fn` is called with the inputs, or with nothing if it takes nothing."""
     return Tool(name=name, description=f"{name} of a test", input_schema=Number, output_schema=Out, fn=fn, **options)
+
+
+def does(act: Callable[[], object]) -> Callable[[Any], dict[str, int]]:
+    """A tool function that does something and has nothing to tell."""
+
+    def fn(given: Any) -> dict[str, int]:
+        act()
+        return {}
+
+    return fn
 
 
 def a_step(name: str, *needs: str, **options: Any) -> DAGFlowStep:
@@ -76,6 +86,13 @@ class Gauge:
         finally:
             with self._lock:
                 self._inside -= 1
+
+
+def merged(result: ExecutionResult) -> dict[str, Any]:
+    """The final output of a run that has to be ok."""
+    output = result.raise_for_failure().final_output
+    assert output is not None
+    return output
 
 
 def wait_until(happened: Callable[[], bool]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ from tests.lanes.table import LANES, LIMITS
 from tests.lanes.telling import facts
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_warnings_of_collisions() -> Iterator[None]:
+    """Random flows collide all the time; what is logged of it is the subject of other tests."""
+    logger = logging.getLogger("chainweaver.executor")
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(logging.NOTSET)
 
 
 @st.composite

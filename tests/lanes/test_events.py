@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import Any
 
@@ -18,7 +17,7 @@ from chainweaver import (
     InMemoryCheckpointer,
     RetryPolicy,
 )
-from tests.lanes.kit import Gauge, a_flow, a_step, a_tool, chain, fan
+from tests.lanes.kit import Gauge, a_flow, a_step, a_tool, chain, does, fan
 from tests.lanes.table import LANES, Lane, pause
 
 lanes = pytest.mark.parametrize("lane", LANES, ids=repr)
@@ -116,9 +115,7 @@ def test_middleware_is_told_in_the_order_of_registration(lane: Lane, limit: int)
     first, second = Diary("first "), Diary("second ")
     first.lines = second.lines = lines
     made = a_tool("t", lambda given: {})
-    with lane.executor(
-        tools=[made], flows=[fan([made])], middleware=[first], max_step_concurrency=limit
-    ) as executor:
+    with lane.executor(tools=[made], flows=[fan([made])], middleware=[first], max_step_concurrency=limit) as executor:
         executor.add_middleware(second)
         lane.run(executor, "flow", {})
         executor.remove_middleware(first)
@@ -213,16 +210,16 @@ def test_every_outcome_has_exactly_one_end(lane: Lane, limit: int, outcome: str)
             left = error
     starts = [line for line in diary.lines if line.startswith("flow ")]
     assert (len(starts), len(diary.results), diary.lines[-1]) == (1, 1, f"over {status}")
-    assert result is diary.results[0] if left is None else isinstance(left, KeyboardInterrupt) or (
-        getattr(left, "result", None) is diary.results[0]
+    assert (
+        result is diary.results[0]
+        if left is None
+        else isinstance(left, KeyboardInterrupt) or (getattr(left, "result", None) is diary.results[0])
     )
 
 
 @lanes
 @limits
-def test_a_store_that_cannot_delete_costs_no_result(
-    lane: Lane, limit: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_store_that_cannot_delete_costs_no_result(lane: Lane, limit: int, caplog: pytest.LogCaptureFixture) -> None:
     """R17: the run has done its work; what is left in the store is logged."""
 
     class Stuck(InMemoryCheckpointer):
@@ -276,7 +273,7 @@ def test_checkpoints_of_steps_side_by_side_are_written_one_at_a_time(lane: Lane)
 def test_listeners_added_during_a_run_hear_of_the_next_one(lane: Lane) -> None:
     """R40: a run keeps the listeners that it started with."""
     late = Diary()
-    tools = [a_tool("a", lambda given: executor.add_middleware(late) or {}), a_tool("b", lambda given: {})]
+    tools = [a_tool("a", does(lambda: executor.add_middleware(late))), a_tool("b", lambda given: {})]
     with lane.executor(tools=tools, flows=[chain(tools)]) as executor:
         lane.run(executor, "flow", {})
         assert late.lines == []
@@ -293,9 +290,11 @@ def test_a_hook_may_cancel_the_run(lane: Lane) -> None:
         def on_step_end(self, context: Any) -> None:
             token.cancel()
 
-    tools, seen = [a_tool(f"t{at}", lambda given: seen.append(threading.get_ident()) or {}) for at in range(5)], []
+    seen: list[int] = []
+    tools = [a_tool(f"t{at}", does(lambda: seen.append(1))) for at in range(5)]
     for limit in (1, 4):
-        token, seen = CancellationToken(), []
+        token = CancellationToken()
+        seen.clear()
         with lane.executor(
             tools=tools, flows=[chain(tools)], middleware=[Impatient()], max_step_concurrency=limit
         ) as executor:

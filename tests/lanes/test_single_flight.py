@@ -27,6 +27,12 @@ def waiting(executor: FlowExecutor) -> int:
     return sum(len(one.waiters) for one in shared)
 
 
+def flights_of(executor: FlowExecutor) -> int:
+    """How many keys are being computed."""
+    bound = executor._bound
+    return 0 if bound is None or bound.cache is None else len(bound.cache.flights)
+
+
 def an_executor(lane: Lane, *tools: Tool, limit: int = 1, steps: Any = None) -> FlowExecutor:
     flow = a_flow(*(steps or (a_step(one.name) for one in tools)))
     return lane.executor(tools=tools, flows=[flow], step_cache=InMemoryStepCache(), max_step_concurrency=limit)
@@ -187,10 +193,7 @@ def test_a_lead_that_comes_after_the_end_of_its_run_is_handed_over() -> None:
         with pytest.raises(KeyboardInterrupt):
             executor.execute_flow("flow", {})
         release.set()
-        assert executor._bound is not None
-        assert executor._bound.cache is not None
-        flights = executor._bound.cache.flights
-        wait_until(lambda: not len(flights))
+        wait_until(lambda: flights_of(executor) == 0)
         assert executor.execute_flow("alone", {}).success
 
 
@@ -218,7 +221,7 @@ def test_who_waits_for_another_run_holds_no_place(lane: Lane) -> None:
     ) as executor:
         leader = threading.Thread(target=lambda: lane.run(executor, "first", {}))
         leader.start()
-        wait_until(lambda: executor._bound is not None and len(executor._bound.cache.flights) == 2)
+        wait_until(lambda: flights_of(executor) == 2)
         assert lane.run(executor, "flow", {}).final_output == {"s0": 1, "s1": 1, "w0": 2, "w1": 2}
         leader.join(LIMIT_S)
     assert gauge.peak == 2
@@ -244,41 +247,25 @@ def test_two_steps_of_one_run_may_ask_for_the_same_key(lane: Lane, limit: int) -
 
 def test_two_runs_with_inline_tools_never_wait_for_each_other_in_a_ring() -> None:
     """R30: the thread that has to run the inline tools of a run does not itself wait for another run."""
-    barrier = threading.Barrier(2)
+    names, barrier = ("a", "b"), threading.Barrier(2)
 
-    class MeetingCache(InMemoryStepCache):
-        """Lets both runs lead one key each before they ask for the other one."""
+    def compute(given: Any) -> dict[str, int]:
+        time.sleep(0.002)
+        return {"out": given.n}
 
-        def get(self, key: Any) -> Any:
-            found = super().get(key)
-            if key.tool_name in ("a", "b") and not met.is_set() and threading.current_thread() in callers:
-                return found
-            return found
+    tools = [a_tool(name, compute, cacheable=True, lane="inline") for name in names]
+    one = a_flow(*(a_step(name) for name in names)).model_copy(update={"name": "one"})
+    two = a_flow(*(a_step(name) for name in reversed(names))).model_copy(update={"name": "two"})
 
-    met, callers = threading.Event(), set[threading.Thread]()
-    calls: list[str] = []
+    def run(flow: str, n: int) -> Any:
+        barrier.wait(LIMIT_S)
+        return executor.execute_flow(flow, {"n": n}).final_output
 
-    def compute(name: str) -> Any:
-        def fn(given: Any) -> dict[str, int]:
-            calls.append(name)
-            time.sleep(0.02)
-            return {"out": 1}
-
-        return fn
-
-    tools = [a_tool(name, compute(name), cacheable=True, lane="inline") for name in ("a", "b")]
-    one = a_flow(a_step("a"), a_step("b")).model_copy(update={"name": "one"})
-    two = a_flow(a_step("b"), a_step("a")).model_copy(update={"name": "two"})
-    with SYNC.executor(tools=tools, flows=[one, two], step_cache=MeetingCache(), max_step_concurrency=2) as executor:
-
-        def run(name: str) -> Any:
-            barrier.wait(LIMIT_S)
-            return executor.execute_flow(name, {}).final_output
-
-        with ThreadPoolExecutor(2) as pool:
-            futures = [pool.submit(run, name) for name in ("one", "two")]
-            assert [future.result(LIMIT_S) for future in futures] == [{"a": 1, "b": 1}] * 2
-    assert sorted(calls) == ["a", "b"]
+    options: dict[str, Any] = {"step_cache": InMemoryStepCache(), "max_step_concurrency": 2}
+    with SYNC.executor(tools=tools, flows=[one, two], **options) as executor, ThreadPoolExecutor(2) as pool:
+        for n in range(20):
+            futures = [pool.submit(run, flow, n) for flow in ("one", "two")]
+            assert [future.result(LIMIT_S) for future in futures] == [{"n": n, "a": n, "b": n}] * 2
 
 
 def test_a_thread_and_a_task_share_one_computation() -> None:

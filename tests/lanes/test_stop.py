@@ -302,7 +302,8 @@ def raising(kind: str, error: BaseException) -> Tool:
     async def halt_async(given: Any) -> dict[str, int]:
         raise error
 
-    options: dict[str, Any] = {"limited": {"timeout_seconds": 5}, "thread": {"lane": "thread"}}.get(kind, {})
+    every: dict[str, dict[str, Any]] = {"limited": {"timeout_seconds": 5}, "thread": {"lane": "thread"}}
+    options = every.get(kind, {})
     return a_tool("halt", halt_async if kind == "async" else halt, **options)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from chainweaver import ExecutionResult, FlowCancelledError, InMemoryStepCache, RetryPolicy
 from chainweaver.runtime import Runtime
-from tests.lanes.kit import LIMIT_S, Gauge, a_flow, a_step, a_tool, chain, fan, wait_until
+from tests.lanes.kit import LIMIT_S, Gauge, a_flow, a_step, a_tool, chain, does, fan, wait_until
 from tests.lanes.table import LANES, Lane, pause
 
 lanes = pytest.mark.parametrize("lane", LANES, ids=repr)
@@ -208,7 +208,7 @@ def test_a_tool_that_was_left_behind_frees_its_place(lane: Lane, release: thread
     """R22: at limit 2 two abandoned tools keep nobody else from running, and their late results reach nobody."""
     ran = []
     tools = [a_tool(f"stuck{at}", stuck("sync", release), timeout_seconds=SHORT_S) for at in range(2)]
-    tools += [a_tool(f"t{at}", lambda given: ran.append(1) or {}) for at in range(4)]
+    tools += [a_tool(f"t{at}", does(lambda: ran.append(1))) for at in range(4)]
     with lane.executor(tools=tools, flows=[fan(tools, on_failure="finish")], max_step_concurrency=2) as executor:
         result = lane.run(executor, "flow", {})
         before = result.model_dump_json()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chainweaver import RetryPolicy
-from tests.lanes.kit import a_flow, a_step, a_tool, chain, fan
+from tests.lanes.kit import a_flow, a_step, a_tool, chain, fan, merged
 from tests.lanes.table import ASYNCIO, LANES, SYNC, Lane, pause
 
 lanes = pytest.mark.parametrize("lane", LANES, ids=repr)
@@ -85,7 +85,7 @@ def test_an_async_tool_may_run_a_flow_of_async_tools_itself(limit: int) -> None:
             await asyncio.sleep(0)
             return {"out": 1}
         result = executor.execute_flow("flow", {"n": given.n - 1})
-        return {"out": 1 + result.raise_for_failure().final_output["t"]}
+        return {"out": 1 + merged(result)["t"]}
 
     made = a_tool("t", nested)
     with SYNC.executor(tools=[made], flows=[fan([made])], max_step_concurrency=limit) as executor:
@@ -141,7 +141,7 @@ def test_a_tool_may_run_another_flow_of_the_same_executor(lane: Lane) -> None:
 
     def nested(given: Any) -> dict[str, int]:
         result = executor.execute_flow("inner", {"n": given.n})
-        return {"out": result.raise_for_failure().final_output["leaf"]}
+        return {"out": merged(result)["leaf"]}
 
     tools = [a_tool(f"t{at}", nested) for at in range(4)]
     leaf = a_tool("leaf", lambda given: {"out": given.n + 1})
