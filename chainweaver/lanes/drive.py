@@ -73,8 +73,23 @@ class Raised(Exception):
 
 
 def raised(error: BaseException) -> BaseException:
-    """The exception in the form in which it may leave a coroutine."""
+    """What a sync tool raised, in the form in which it may leave a coroutine and is taken for nothing else."""
+    own = own_cancellation(error)
+    if own is not None:
+        return own
     return Raised(error) if isinstance(error, StopIteration) else error
+
+
+def own_cancellation(error: BaseException) -> Exception | None:
+    """The failure that an `asyncio.CancelledError` stands for which nobody but the tool made; None for others."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or not isinstance(error, asyncio.CancelledError):
+        return None
+    from concurrent.futures import CancelledError
+
+    own = CancelledError(*error.args)
+    own.__cause__ = error
+    return own
 
 
 def failure_of(exc: BaseException, is_interrupted: Callable[[], bool]) -> Exception | None:
@@ -90,14 +105,8 @@ def failure_of(exc: BaseException, is_interrupted: Callable[[], bool]) -> Except
         return exc.error
     if isinstance(exc, Exception):
         return exc
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None or not isinstance(exc, asyncio.CancelledError) or is_interrupted():
-        return None
-    from concurrent.futures import CancelledError
-
-    own = CancelledError(*exc.args)
-    own.__cause__ = exc
-    return own
+    own = own_cancellation(exc)
+    return None if own is None or is_interrupted() else own
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
