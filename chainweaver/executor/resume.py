@@ -18,6 +18,7 @@ from chainweaver.exceptions import (
     CheckpointDriftError,
     CheckpointEncodeError,
     CheckpointerNotConfiguredError,
+    CheckpointNotFoundError,
     FlowExecutionError,
     FlowNotFoundError,
 )
@@ -97,7 +98,7 @@ def stored_run(
     """
     if executor._checkpointer is None:
         raise CheckpointerNotConfiguredError(fix="pass checkpointer= to FlowExecutor")
-    snapshot = executor._checkpointer.load(trace_id)
+    snapshot = _loaded(executor._checkpointer, trace_id)
     if migrate is not None:
         snapshot = migrate(snapshot)
     try:
@@ -107,6 +108,16 @@ def stored_run(
     if not force:
         refuse_drift(prepared.plan, snapshot)
     return snapshot, prepared
+
+
+def _loaded(checkpointer: Checkpointer, trace_id: str) -> ExecutionSnapshot:
+    try:
+        snapshot: ExecutionSnapshot | None = checkpointer.load(trace_id)
+    except KeyError as exc:  # how stores that are little more than a dict say it
+        raise CheckpointNotFoundError(trace_id) from exc
+    if snapshot is None:
+        raise CheckpointNotFoundError(trace_id)
+    return snapshot
 
 
 def _gone(executor: FlowExecutor, snapshot: ExecutionSnapshot) -> CheckpointDriftError:
@@ -173,11 +184,13 @@ def prefill(
     run.resumed = run.saving = True
     services = bound.new_services(run, runtime)
     services.checkpoints = CheckpointService(checkpointer, run, snapshot)
-    bound.take_input(run)
+    # No gate: what was stored has passed it, and validating it again could change it.
+    run.given = bound.capture(run.given)[0]
     executor._attend(run, services, bound, call)
     for delta in snapshot.steps:
         index = plan.names.get(delta.step_id)
-        if index is not None:
+        # A step that may be skipped no longer has no outcome that others could go on from.
+        if index is not None and (delta.status == "ok" or plan.steps[index].on_error == "skip"):
             _fill_in(run, plan.steps[index], delta)
     if services.listeners is not None:
         bound.tell_start(run, services)
@@ -202,7 +215,7 @@ def _fill_in(run: Run, step: PlannedStep, delta: StepDelta) -> None:
         run.inputs[index] = {}
     if delta.outputs is not None:
         _fill_outputs(run, step, delta)
-    if delta.error is None and delta.attempts == 1 and not (delta.cached or delta.retry_errors):
+    if delta.status == "ok" and delta.attempts == 1 and not (delta.cached or delta.retry_errors):
         return
     detail = run.detail(index)
     detail.cached = delta.cached
@@ -223,6 +236,8 @@ def _fill_outputs(run: Run, step: PlannedStep, delta: StepDelta) -> None:
             raise CheckpointDriftError(run.trace_id(), f"outputs of step '{step.step_id}': {exc}") from exc
         if not tool.scalar_outputs:
             run.show_outputs(step, outputs)
+        elif step.rename is not None:
+            run.show(step, outputs)
     merged = outputs if step.rename is None else {key: outputs[name] for key, name in step.rename if name in outputs}
     run.slots[step.index + 1] = merged
 
