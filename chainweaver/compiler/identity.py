@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from chainweaver.canonical import digest
+from chainweaver.canonical import Unfingerprintable, digest
 from chainweaver.plan import PlanFacts
 
 if TYPE_CHECKING:
@@ -69,12 +69,20 @@ def late_step_fingerprint(step: Lowered) -> Callable[[], str]:
     # Runs with a checkpointer ask for it at every step, all others never.
     @cache
     def fingerprint() -> str:
-        import hashlib
-
-        parts = [definition.model_dump_json(fallback=repr), *(tool.schema_hash for tool in tools)]
-        return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        own = _own(definition)
+        own["input_mapping"] = {field: _content(value) for field, value in definition.input_mapping.items()}
+        return digest((own, [tool.schema_hash for tool in tools]))[:16]
 
     return fingerprint
+
+
+def _content(value: Any) -> str:
+    """What stands for a mapped value: the same in every process, whatever the hash seed and the order of keys."""
+    try:
+        return digest(value)
+    except Unfingerprintable:
+        # Resumed in another process, such a literal is another object all the same.
+        return f"a {type(value).__qualname__}"
 
 
 def plan_facts(steps: Sequence[PlannedStep]) -> PlanFacts:
