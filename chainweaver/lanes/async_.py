@@ -280,7 +280,8 @@ class _TaskCrowd:
         heed = soon(self._heed)
 
         def cancelled() -> None:
-            self.carrier.ask("token")
+            # Only the note: this may be any thread, and stops are set on the loop alone.
+            self.carrier.asked = "token"
             heed()
 
         if token is not None:

@@ -211,7 +211,7 @@ class Services:
     listeners: Listeners | None = None
     backlog: Callable[[], Awaitable[None]] | None = None
     lock: AbstractContextManager[Any] | None = None
-    _leads: frozenset[Lead] | set[Lead] = frozenset()
+    _leads: set[Lead] | None = None
     _handed_over = False
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
@@ -239,23 +239,25 @@ class Services:
         assert self.cache is not None, "a run without a cache looks nothing up"
         found = self.cache.look_up(command)
         if type(found) is Lead:
-            self._leads = {*self._leads, found}
+            # Threads of one run may lead at the same time: one set for all, changed in place.
+            vars(self).setdefault("_leads", set()).add(found)
             if self._handed_over:  # the run was given up meanwhile, and nobody will take this lead
                 self.hand_over()
         return found
 
     def settle(self, command: Settle) -> str | None:
         assert self.cache is not None, "a run without a cache leads nothing"
-        if command.lead not in self._leads:  # handed over already
+        try:
+            (self._leads or set()).remove(command.lead)
+        except KeyError:  # handed over already
             return None
-        self._leads -= {command.lead}
         return self.cache.settle(command)
 
     def hand_over(self) -> None:
         """Give away the leads that an interrupt kept the run from settling, so that nobody waits for it for ever."""
         self._handed_over = True
-        while self._leads:
-            self.settle(Settle(next(iter(self._leads)), None))
+        for lead in list(self._leads or ()):
+            self.settle(Settle(lead, None))
 
     def save(self, command: Save) -> None:
         assert self.checkpoints is not None, "a run without a checkpointer saves nothing"

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 
 from chainweaver import CancellationToken, FlowCancelledError, FlowExecutor, InMemoryStepCache, Tool
+from chainweaver._execution import Lead, Lookup, Run, Settle
+from chainweaver.cache.flight import SingleFlight
+from chainweaver.lanes.services import CacheService, Services
+from chainweaver.runtime import Runtime
 from tests.lanes.kit import LIMIT_S, Gauge, a_flow, a_step, a_tool, wait_until
 from tests.lanes.table import ASYNCIO, LANES, LIMITS, SYNC, Lane, pause
 
@@ -266,6 +273,34 @@ def test_two_runs_with_inline_tools_never_wait_for_each_other_in_a_ring() -> Non
         for n in range(20):
             futures = [pool.submit(run, flow, n) for flow in ("one", "two")]
             assert [future.result(LIMIT_S) for future in futures] == [{"n": n, "a": n, "b": n}] * 2
+
+
+@pytest.fixture
+def _restless() -> Iterator[None]:
+    """Threads take turns all the time, so that what only seems to be one operation is interrupted."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_restless")
+def test_threads_of_one_run_may_lead_at_the_same_time() -> None:
+    """R30: every lead is settled, whichever thread took it; one that is forgotten would be waited for without end."""
+    services = Services(Run.__new__(Run), Runtime())
+    services.cache = CacheService(InMemoryStepCache(), SingleFlight())
+    tool: Any = SimpleNamespace(name="t", schema_hash=lambda: "0" * 16)
+
+    def lead(thread: int) -> None:
+        for at in range(300):
+            found = services.look_up(Lookup(tool, f"{thread}/{at}", None))
+            assert isinstance(found, Lead)
+            assert services.settle(Settle(found, None)) is None
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(lead, thread) for thread in range(8)]:
+            future.result(LIMIT_S)
+    assert len(services.cache.flights) == 0
 
 
 def test_a_thread_and_a_task_share_one_computation() -> None:

@@ -149,6 +149,33 @@ def test_a_token_ends_what_waits(lane: Lane, limit: int, waits: str) -> None:
     assert ends.steps == [("start", "t"), ("end", "t")]
 
 
+@limits
+def test_a_token_touches_nothing_of_a_loop_from_another_thread(limit: int) -> None:
+    """R23: the loop gets a note; in debug mode asyncio refuses anything else from outside its thread."""
+    token, entered, raised = CancellationToken(), threading.Event(), []
+
+    async def stay(given: Any) -> dict[str, int]:
+        entered.set()
+        await pause(LIMIT_S)
+        return {}
+
+    def cancel() -> None:
+        entered.wait(LIMIT_S)
+        try:
+            token.cancel()
+        except RuntimeError as error:
+            raised.append(error)
+
+    tools = [a_tool(f"t{at}", stay) for at in range(2)]
+    with ASYNCIO.executor(tools=tools, flows=[fan(tools)], max_step_concurrency=limit) as executor:
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        with pytest.raises(FlowCancelledError):
+            asyncio.run(executor.execute_flow_async("flow", {}, cancel_token=token), debug=True)
+        thread.join(LIMIT_S)
+    assert raised == []
+
+
 @lanes
 def test_a_token_cancelled_after_the_last_step_changes_nothing(lane: Lane) -> None:
     """R23: a run that is over stays what it was, and the token holds nothing of it."""

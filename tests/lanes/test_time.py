@@ -18,6 +18,7 @@ lanes = pytest.mark.parametrize("lane", LANES, ids=repr)
 limits = pytest.mark.parametrize("limit", [1, 4])
 kinds = pytest.mark.parametrize("kind", ["sync", "async"])
 SHORT_S = 0.03
+DEADLINE_S = 0.12
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_the_deadline_ends_a_run_in_the_middle_of_a_tool(
     """R22: the deadline of a run binds during tools that have no limit of their own."""
     tools = [a_tool("before", lambda given: {"out": 3}), *(a_tool(name, stuck(kind, release)) for name in ("t", "u"))]
     with lane.executor(tools=tools, flows=[chain(tools)], max_step_concurrency=limit) as executor:
-        result = ended_by_deadline(lane, executor, 4 * SHORT_S)
+        result = ended_by_deadline(lane, executor, DEADLINE_S)
         release.set()
     assert [(record.step_id, record.status) for record in result.execution_log] == [
         ("before", "ok"),
@@ -160,7 +161,7 @@ def test_the_deadline_ends_a_run_in_the_middle_of_a_wait(lane: Lane, limit: int)
     made = a_tool("t", busy)
     flow = a_flow(a_step("t", retry=RetryPolicy(max_retries=5, backoff_seconds=LIMIT_S)))
     with lane.executor(tools=[made], flows=[flow], max_step_concurrency=limit) as executor:
-        result = ended_by_deadline(lane, executor, SHORT_S)
+        result = ended_by_deadline(lane, executor, DEADLINE_S)
     assert (calls, result.step("t").status) == ([1], "cancelled")
 
 
@@ -182,7 +183,7 @@ def test_the_deadline_ends_the_wait_for_another_run(lane: Lane, limit: int, rele
         leader = threading.Thread(target=executor.execute_flow, args=("flow", {}))
         leader.start()
         assert entered.wait(LIMIT_S)
-        assert ended_by_deadline(lane, executor, SHORT_S).step("t").status == "cancelled"
+        assert ended_by_deadline(lane, executor, DEADLINE_S).step("t").status == "cancelled"
         release.set()
         leader.join(LIMIT_S)
         assert lane.run(executor, "flow", {}).step("t").cached
