@@ -321,7 +321,7 @@ def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
         status=status,
         lane=run.lane,
         cache_note=detail.cache_note,
-        by_reference=detail.by_reference,
+        by_reference=run.referred(step.index),
         surplus=detail.surplus,
     )
 

@@ -55,8 +55,17 @@ def obtain(run: Run, step: PlannedStep) -> StepLife:
             tool = step.tool
             assert tool is not None, "a step without a tool has a fault"
             value = check_input(step, tool, given)
-            ask = cached_outputs if run.caching and tool.cacheable else attempts
-            fields = yield from ask(run, step, tool, given, value)
+            if run.caching and tool.cacheable and (look_up := lookup_of(run, step, tool, value)) is not None:
+                try:
+                    reply = yield look_up
+                except TimedOut:
+                    raise RunCancelled("deadline") from None
+                if isinstance(reply, Lead):
+                    fields = yield from led_outputs(run, step, tool, given, value, reply)
+                else:
+                    fields = hit(run, step, tool, reply)
+            else:
+                fields = yield from attempts(run, step, tool, given, value)
             return fields if step.rename is None and tool.scalar_outputs else mapped(run, step, tool, fields)
         except Exception as first:
             if step.on_error != "fallback":
@@ -204,31 +213,38 @@ def stand_in(run: Run, step: PlannedStep, error: ChainWeaverError) -> PlannedToo
     return step.fallback
 
 
-def cached_outputs(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any], value: Any) -> Fields:
-    """Outputs from the step cache; on a miss this run computes them for everybody who waits."""
+def lookup_of(run: Run, step: PlannedStep, tool: PlannedTool, value: Any) -> Lookup | None:
+    """What to ask the step cache; None for inputs that have no fingerprint, and the record says why."""
     try:
         digest = tool.fingerprint(value)
     except NoFingerprint as reason:
         run.detail(step.index).cache_note = str(reason)
-        return (yield from attempts(run, step, tool, given, value))
-    try:
-        reply = yield Lookup(tool, digest, None if run.deadline_ns is None else run.remaining_s())
-    except TimedOut:
-        raise RunCancelled("deadline") from None
-    if not isinstance(reply, Lead):
+        return None
+    return Lookup(tool, digest, None if run.deadline_ns is None else run.remaining_s())
+
+
+def hit(run: Run, step: PlannedStep, tool: PlannedTool, found: dict[str, Any]) -> dict[str, Any]:
+    """The outputs that the cache holds."""
+    if run.deadline_ns is not None:
         run.check_deadline()
-        run.details[step.index] = FROM_CACHE
-        if step.check_outputs is not None:
-            check_contract(step, tool, reply)
-        return reply  # type: ignore[no-any-return]  # the reply to a Lookup is a Lead or a dict
-    if reply.note is not None:
-        run.detail(step.index).cache_note = reply.note
+    run.details[step.index] = FROM_CACHE
+    if step.check_outputs is not None:
+        check_contract(step, tool, found)
+    return found
+
+
+def led_outputs(
+    run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any], value: Any, lead: Lead
+) -> Fields:
+    """The outputs that this run computes for itself and for everybody who waits for them."""
+    if lead.note is not None:
+        run.detail(step.index).cache_note = lead.note
     try:
         fields = yield from attempts(run, step, tool, given, value)
     except (Exception, RunCancelled):
-        yield Settle(reply, None)
+        yield Settle(lead, None)
         raise
-    note = yield Settle(reply, fields)
+    note = yield Settle(lead, fields)
     if note is not None:
         run.detail(step.index).cache_note = note
     return fields

@@ -44,7 +44,6 @@ class Detail:
         "cached",
         "cache_note",
         "fallback",
-        "by_reference",
         "surplus",
     )
 
@@ -56,7 +55,6 @@ class Detail:
         self.cached = False
         self.cache_note: str | None = None
         self.fallback: str | None = None
-        self.by_reference: tuple[str, ...] = ()
         self.surplus = False
 
 
@@ -74,6 +72,7 @@ class Run:
         inputs: Per step the resolved inputs as the record shows them.
         shown: Per step its outputs as the record shows them, where they are not what is in its slot; None while there
             is nothing to show, as in flows of scalars.
+        references: Per step the fields that its record shows as live objects; None while there are none.
         started, ended: Per step monotonic nanoseconds.
         details: Step index -> Detail, sparse.
         now_ns: Monotonic time of the latest reply; set by the lane.
@@ -102,6 +101,7 @@ class Run:
     deadline_ns: int | None = None
     lane = "sync"
     shown: list[dict[str, Any] | None] | None = None
+    references: list[tuple[str, ...]] | None = None
     _trace_id: str | None = None
 
     def __init__(
@@ -174,15 +174,25 @@ class Run:
         shown, by_reference = self.capture(given)
         self.inputs[step.index] = shown
         if by_reference:
-            self.detail(step.index).by_reference = by_reference
+            self.refer(step.index, by_reference)
 
     def show_outputs(self, step: PlannedStep, fields: dict[str, Any]) -> None:
         """Keep container outputs for the record, before a later step can change them."""
         shown, by_reference = self.capture(fields)
         self.show(step, shown)
         if by_reference:
-            detail = self.detail(step.index)
-            detail.by_reference += tuple(name for name in by_reference if name not in detail.by_reference)
+            self.refer(step.index, by_reference)
+
+    def refer(self, index: int, names: tuple[str, ...]) -> None:
+        """Note which fields the record of a step shows as live objects."""
+        kept = self.references
+        if kept is None:
+            kept = self.references = [()] * len(self.plan.steps)
+        kept[index] += names
+
+    def referred(self, index: int) -> tuple[str, ...]:
+        """The fields that the record of a step shows as live objects, each once."""
+        return () if self.references is None else tuple(dict.fromkeys(self.references[index]))
 
     def show(self, step: PlannedStep, shown: dict[str, Any]) -> None:
         """Keep what the record of a step shows as its outputs, where that is not what is in its slot."""

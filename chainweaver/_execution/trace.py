@@ -14,6 +14,10 @@ Captured: TypeAlias = "tuple[dict[str, Any], tuple[str, ...]]"
 
 Capture: TypeAlias = Callable[[dict[str, Any]], Captured]
 
+CONTAINERS = frozenset({dict, list, tuple, set})
+MAX_DEPTH = 32
+"""How many containers deep a snapshot goes."""
+
 SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
 
 
@@ -34,7 +38,9 @@ def capture_within(limit: int) -> Capture:
                 continue
             # Looking before copying: a value that does not fit costs at most a look at `limit` items.
             try:
-                left = _budget_after(value, budget, 0)
+                left = budget - len(value) if type(value) in CONTAINERS else -1
+                if left >= 0:
+                    left = _budget_after(value, left, 0)
                 shown[name] = _copied(value) if left >= 0 else value
             except Exception:  # a key that cannot be hashed again, a container that another thread is changing
                 left = -1
@@ -48,23 +54,28 @@ def capture_within(limit: int) -> Capture:
 
 
 def _budget_after(value: Any, budget: int, depth: int) -> int:
-    """What is left of the budget after copying a value; -1 when it does not fit, or holds what is not plain.
+    """What is left of the budget after copying the items of a plain container; -1 when they do not fit.
 
-    Containers that hold themselves run out of depth, or of budget.
+    The number of its items is taken off already. A level is measured before the next one is looked at, so that most of
+    what is too large is found out at its surface. Containers that hold themselves run out of depth, or of budget.
     """
-    kind = type(value)
-    if kind is dict:
-        value = value.values()
-    elif kind is not list and kind is not tuple and kind is not set:
+    nested = []
+    for item in value.values() if type(value) is dict else value:
+        kind = type(item)
+        if kind in SCALARS:
+            continue
+        if kind not in CONTAINERS:
+            return -1
+        budget -= len(item)
+        if budget < 0:
+            return -1
+        nested.append(item)
+    if nested and depth == MAX_DEPTH:
         return -1
-    budget -= len(value)
-    if budget < 0 or depth > 32:
-        return -1
-    for item in value:
-        if type(item) not in SCALARS:
-            budget = _budget_after(item, budget, depth + 1)
-            if budget < 0:
-                return -1
+    for item in nested:
+        budget = _budget_after(item, budget, depth + 1)
+        if budget < 0:
+            break
     return budget
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def walk(run: Run) -> RunWalk:
     """Run all steps in plan order, one after the other, as the failure policy allows."""
+    slots, ended = run.slots, run.ended
     failures, saving, resumed = run.failures, run.saving, run.resumed
     attended = saving or run.listening
     # Listeners, caches and deadlines concern every step: with one of them none is plain.
@@ -33,7 +34,8 @@ def walk(run: Run) -> RunWalk:
                     if attended or step.rivals or step.guards_input:
                         yield from commit(run, step, merged)
                     else:
-                        run.keep(step, merged)
+                        slots[step.index + 1] = merged
+                        ended[step.index] = run.now_ns
                 continue
             value = enter(run, step, read, validate_input, scalars)
             if value is FAILED:

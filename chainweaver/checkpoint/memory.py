@@ -15,8 +15,9 @@ from chainweaver.objects.copies import ATOMS, UncopyableError, independent_copy
 
 class _Kept(NamedTuple):
     head: ExecutionSnapshot  # without steps
-    # A delta never changes, so it is kept as it is, beside a copy of its outputs.
-    steps: list[tuple[StepDelta, dict[str, Any] | None]]
+    # A delta never changes, so it is kept as it is, and a copy of its outputs at the same place of the other list.
+    deltas: list[StepDelta]
+    outputs: list[dict[str, Any] | None]
 
 
 class InMemoryCheckpointer:
@@ -42,9 +43,9 @@ class InMemoryCheckpointer:
             CheckpointEncodeError: A value cannot be copied. Nothing is changed.
         """
         head = _copy_head(snapshot)
-        steps = [(step, _copy_outputs(step)) for step in snapshot.steps]
+        outputs = [_copy_outputs(step) for step in snapshot.steps]
         with self._lock:
-            self._runs[snapshot.trace_id] = _Kept(head, steps)
+            self._runs[snapshot.trace_id] = _Kept(head, list(snapshot.steps), outputs)
 
     def append(self, trace_id: str, delta: StepDelta) -> None:
         """Commit one finished step of a run that was saved before. Costs the same however long the run is.
@@ -65,8 +66,9 @@ class InMemoryCheckpointer:
                     break
             else:
                 outputs = outputs.copy()
-        # Appending to a list is atomic: no lock on the path of every step.
-        kept[1].append((delta, outputs))
+        # Appending to a list is atomic, and a step counts once its delta is there: no lock on the path of every step.
+        kept[2].append(outputs)
+        kept[1].append(delta)
 
     def load(self, trace_id: str) -> ExecutionSnapshot:
         """A copy of the run as it was kept last, its steps in plan order.
@@ -78,7 +80,8 @@ class InMemoryCheckpointer:
         if kept is None:
             raise self._not_found(trace_id)
         snapshot = _copy_head(kept.head)
-        steps = [step.with_outputs(outputs) for step, outputs in list(kept.steps)]
+        # Deltas come last, so that the shorter list says how many steps are complete.
+        steps = [delta.with_outputs(outputs) for delta, outputs in zip(kept.deltas, kept.outputs, strict=False)]
         snapshot.steps = [step.with_outputs(_copy_outputs(step)) for step in in_plan_order(steps)]
         return snapshot
 

@@ -85,13 +85,14 @@ def _is_cacheable(tool: Tool) -> bool:
 
 def _late_fingerprint(model: type[BaseModel]) -> Callable[[Any], str]:
     """The fingerprint function of an input model; bound on first use, since most plans run without a cache."""
-    bound: list[Callable[[Any], str]] = []
+    bound: Callable[[Any], str] | None = None
 
     def fingerprint(value: Any) -> str:
-        if not bound:
-            bound.append(bind_fingerprint(model))
+        nonlocal bound
+        if bound is None:
+            bound = bind_fingerprint(model)
         try:
-            return bound[0](value)
+            return bound(value)
         except Unfingerprintable as exc:
             raise NoFingerprint(str(exc)) from exc
 

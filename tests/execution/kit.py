@@ -251,7 +251,7 @@ def facts(run: Run) -> dict[str, Any]:
                 "inputs": run.inputs[step.index],
                 "values": run.slots[step.index + 1],
                 "shown": run.shown_outputs(step.index),
-                "by_reference": () if detail is None else detail.by_reference,
+                "by_reference": run.referred(step.index),
                 "error": None if error is None else (type(error).__name__, str(error), repr(error.__cause__)),
                 "retries": (0, ()) if detail is None else (detail.retries, detail.retry_errors),
                 "fallback": None if detail is None else detail.fallback,

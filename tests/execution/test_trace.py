@@ -90,14 +90,14 @@ def test_what_is_too_large_is_named_by_reference_once(played):
     run = played(same, {"rows": many}, {"rows": many})
 
     assert run.inputs[0]["rows"] is many
-    assert run.details[0].by_reference == ("rows",)
+    assert run.referred(0) == ("rows",)
 
 
 def test_references_of_inputs_and_outputs_are_both_listed(played):
     """R36: `by_reference` names every field that shows a live object."""
     run = played(ROWS, {"rows": Foreign()}, {"kept": Foreign()})
 
-    assert run.details[0].by_reference == ("rows", "kept")
+    assert run.referred(0) == ("rows", "kept")
 
 
 def test_a_step_with_scalars_only_has_no_details(played):
