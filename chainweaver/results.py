@@ -157,8 +157,11 @@ class ExecutionResult(BaseModel):
     def of(cls, run: Run) -> Self:
         """The result of a concluded run; cheap, since nothing but the outcome is read."""
         result = cls.__new__(cls)
-        status = run.status
-        _set(result, "__dict__", {"status": status, "success": status == "ok", "final_output": run.final_output})
+        # Into the dict directly: the setter that a model inherits would cost more than all the rest.
+        values = result.__dict__
+        values["status"] = run.status
+        values["success"] = run.status == "ok"
+        values["final_output"] = run.final_output
         _set(result, "_run", run)
         return result
 

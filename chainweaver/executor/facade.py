@@ -509,10 +509,10 @@ class FlowExecutor:
         run = bound.new_run(
             plan, dict(initial_input), runtime.now_ns(), runtime.wall_time(), bound.capture, runtime.new_id
         )
-        services = bound.new_services(run, runtime)
         bound.take_input(run)
-        if call is None and self._unattended:
-            return run, services, None
+        if call is None and self._unattended and self._limit == 1:
+            return run, bound.services, None
+        services = bound.new_services(runtime)
         self._attend(run, services, bound, call)
         if self._checkpointer is not None and run.input_error is None:
             from chainweaver.executor.resume import open_checkpoint
@@ -537,6 +537,7 @@ class FlowExecutor:
             services.backlog = call.backlog
         if listeners is not None:
             services.listeners = listeners
+            services.run = run
             run.listening = bool(listeners.on_step_start or listeners.on_step_end)
         if bound.cache is not None:
             services.cache = bound.cache
@@ -625,6 +626,8 @@ class _Bound:
         self.capture = captures.get(settings["trace_values"]) or core.capture_within(settings["trace_copy_limit"])
         self.new_run = core.Run
         self.new_services = Services
+        # For runs that nobody attends: they ask for nothing that belongs to one run, and so one serves them all.
+        self.services = Services(self.runtime)
         self.run_sync = run_sync
         self.conclude = core.conclude
         self.result_of = ExecutionResult.of

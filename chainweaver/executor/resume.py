@@ -182,7 +182,7 @@ def prefill(
     )
     run.trace_id(snapshot.trace_id)
     run.resumed = run.saving = True
-    services = bound.new_services(run, runtime)
+    services = bound.new_services(runtime)
     services.checkpoints = CheckpointService(checkpointer, run, snapshot)
     # No gate: what was stored has passed it, and validating it again could change it.
     run.given = bound.capture(run.given)[0]

@@ -201,11 +201,13 @@ class Services:
     """What a lane needs beside the tools.
 
     Attributes:
+        run: The run that listeners are told about; None where nobody listens.
         backlog: Waits until the reader of an event stream has caught up; None where nobody streams.
         lock: Where several threads perform for one run: they save and tell one at a time. None elsewhere.
     """
 
     # What most runs do without lives on the class; see `Run`.
+    run: Run | None = None
     cache: CacheService | None = None
     checkpoints: CheckpointService | None = None
     listeners: Listeners | None = None
@@ -214,8 +216,7 @@ class Services:
     _leads: set[Lead] | None = None
     _handed_over = False
 
-    def __init__(self, run: Run, runtime: Runtime) -> None:
-        self.run = run
+    def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
 
     def serve(self, command: Command) -> Any:
@@ -225,9 +226,7 @@ class Services:
             return None
         if type(command) is Lookup:
             found = self.look_up(command)
-            if type(found) is dict or type(found) is Lead:
-                return found
-            return LATER
+            return found if type(found) is dict or type(found) is Lead else LATER
         if type(command) is Settle:
             return self.settle(command)
         if type(command) is Tell and self.backlog is None:
@@ -281,6 +280,7 @@ class Services:
         from chainweaver.results import date_of, record_of
 
         run, step, listeners = self.run, command.step, self.listeners
+        assert run is not None, "a run without listeners tells nothing"
         assert listeners is not None, "a run without listeners tells nothing"
         trace_id, flow_name = run.trace_id(), run.plan.flow_name
         started_at, inputs = date_of(run, run.started[step.index]), run.inputs[step.index] or {}

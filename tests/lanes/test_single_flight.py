@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from chainweaver import CancellationToken, FlowCancelledError, FlowExecutor, InMemoryStepCache, Tool
-from chainweaver._execution import Lead, Lookup, Run, Settle
+from chainweaver._execution import Lead, Lookup, Settle
 from chainweaver.cache.flight import SingleFlight
 from chainweaver.lanes.services import CacheService, Services
 from chainweaver.runtime import Runtime
@@ -287,7 +287,7 @@ def _restless() -> Iterator[None]:
 @pytest.mark.usefixtures("_restless")
 def test_threads_of_one_run_may_lead_at_the_same_time() -> None:
     """R30: every lead is settled, whichever thread took it; one that is forgotten would be waited for without end."""
-    services = Services(Run.__new__(Run), Runtime())
+    services = Services(Runtime())
     services.cache = CacheService(InMemoryStepCache(), SingleFlight())
     tool: Any = SimpleNamespace(name="t", schema_hash=lambda: "0" * 16)
 
