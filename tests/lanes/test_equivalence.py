@@ -30,6 +30,11 @@ def _no_warnings_of_collisions() -> Iterator[None]:
     logger.setLevel(logging.NOTSET)
 
 
+@pytest.fixture
+def _the_long_way() -> None:
+    """Here a flow goes the way that the executor chooses for it."""
+
+
 @st.composite
 def stories(draw: st.DrawFn) -> Story:
     return make_story(lambda options: draw(st.sampled_from(options)))
