@@ -800,21 +800,22 @@ class DecisionCallbackError(ToolError):
 
 
 class CheckpointEncodeError(ToolError):
-    """A tool returned a value that no codec can checkpoint.
+    """A tool returned a value that no codec can checkpoint, or a run was given one.
 
     Attributes:
-        tool_name: Name of the tool.
-        step_index: Position of the step in plan order.
-        key: The output key that holds the value.
+        tool_name: Name of the tool; of the flow for a value of its input.
+        step_index: Position of the step in plan order; -1 for the input of the flow.
+        key: The output key, or the key of the input, that holds the value.
         detail: Type of the value and why it cannot be stored.
     """
 
     code = "E103"
 
     def __init__(self, tool_name: str, step_index: int, key: str, detail: str, **facts: Unpack[Place]) -> None:
-        super().__init__(
-            f"Output '{key}' of tool '{tool_name}' at step {step_index} cannot be checkpointed: {detail}", **facts
-        )
+        whose = f"Output '{key}' of tool '{tool_name}' at step {step_index}"
+        if step_index < 0:
+            whose = f"Input '{key}' of flow '{tool_name}'"
+        super().__init__(f"{whose} cannot be checkpointed: {detail}", **facts)
         self.tool_name = tool_name
         self.step_index = step_index
         self.key = key

@@ -206,7 +206,17 @@ def _header(snapshot: ExecutionSnapshot) -> bytes:
     try:
         return _line({"format_version": _FORMAT_VERSION, **fields})
     except PlainEncodeError as exc:
-        raise CheckpointEncodeError(snapshot.flow_name, -1, exc.key, f"type '{exc.type_name}': {exc.reason}") from exc
+        key = _key_in_the_way(snapshot.initial_input) or exc.key
+        raise CheckpointEncodeError(snapshot.flow_name, -1, key, f"type '{exc.type_name}': {exc.reason}") from exc
+
+
+def _key_in_the_way(values: dict[str, Any]) -> str | None:
+    """The key that keeps a dict from being written."""
+    try:
+        encode_plain(values, [])
+    except PlainEncodeError as exc:
+        return exc.key
+    return None
 
 
 def _step_line(step: StepDelta) -> bytes:

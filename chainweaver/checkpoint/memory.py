@@ -116,7 +116,7 @@ _FIX = "return plain values or declared types, or run this flow without a checkp
 
 def _copy_head(snapshot: ExecutionSnapshot) -> ExecutionSnapshot:
     try:
-        values = independent_copy({"initial_input": snapshot.initial_input, "stated": snapshot.stated})
+        values = {name: independent_copy(getattr(snapshot, name)) for name in ("initial_input", "stated")}
     except UncopyableError as exc:
         raise CheckpointEncodeError(snapshot.flow_name, -1, exc.key, f"type '{exc.type_name}': {exc.reason}") from exc
     # The others hold names only: a copy of the dict itself is all it takes.

@@ -187,11 +187,15 @@ def prefill(
     # No gate: what was stored has passed it, and validating it again could change it.
     run.given = bound.capture(run.given)[0]
     executor._attend(run, services, bound, call)
+    passed = run.slots[-1]
+    # Steps that do not run again need no dynamic parameters, but their records are worked out from what they read.
+    run.slots[-1] = {**dict.fromkeys(plan.dynamic_params), **(passed or {})}
     for delta in snapshot.steps:
         index = plan.names.get(delta.step_id)
         # A step that may be skipped no longer has no outcome that others could go on from.
         if index is not None and (delta.status == "ok" or plan.steps[index].on_error == "skip"):
             _fill_in(run, plan.steps[index], delta)
+    run.slots[-1] = passed
     if services.listeners is not None:
         bound.tell_start(run, services)
     return run, services, call.cancel_token
@@ -211,7 +215,7 @@ def _fill_in(run: Run, step: PlannedStep, delta: StepDelta) -> None:
     run.ended[index] = run.started[index] + delta.duration_ns
     try:
         run.show_inputs(step, step.read(run.slots))
-    except Exception:  # dynamic parameters need not be passed again for steps that do not run again
+    except Exception:  # by force, or by hand, an earlier step may lack what this one read
         run.inputs[index] = {}
     if delta.outputs is not None:
         _fill_outputs(run, step, delta)

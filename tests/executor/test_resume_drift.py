@@ -240,7 +240,9 @@ def test_outputs_that_do_not_fit_are_refused_even_by_force(tmp_path: Path):
 
     broken = Broken()
     executor = broken.executor(tools=[broken.calls.tool("b", output_schema=Text)])
-    with pytest.raises(CheckpointDriftError, match="outputs of step '1'.*should be of type 'str' and is of type 'int'"):
+    with pytest.raises(
+        CheckpointDriftError, match=r"outputs of step '1'.*should be of type 'str' and is of type 'int'"
+    ):
         executor.resume_flow(broken.trace_id, force=True)
 
 
