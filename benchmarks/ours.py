@@ -16,17 +16,23 @@ NAME = "bench"
 
 
 def executor_for(
-    shape: Shape, *, lane: str | None = None, retry: RetryPolicy | None = None, **settings: Any
+    shape: Shape,
+    *,
+    lane: str | None = None,
+    retry: RetryPolicy | None = None,
+    first_retry: RetryPolicy | None = None,
+    **settings: Any,
 ) -> FlowExecutor:
     """An executor that knows one flow, `NAME`, made from the shape.
 
     Args:
         lane: Lane of every tool; None leaves it to the run.
         retry: Policy of every step.
+        first_retry: Policy of the first step, where it is another one.
         settings: Passed on to `FlowExecutor`.
     """
     registry = FlowRegistry()
-    registry.register_flow(_flow_of(shape, retry))
+    registry.register_flow(_flow_of(shape, retry, first_retry or retry))
     executor = FlowExecutor(registry=registry, **settings)
     for step in shape.steps:
         executor.register_tool(
@@ -42,9 +48,13 @@ def executor_for(
     return executor
 
 
-def _flow_of(shape: Shape, retry: RetryPolicy | None) -> Flow | DAGFlow:
+def _flow_of(shape: Shape, retry: RetryPolicy | None, first_retry: RetryPolicy | None) -> Flow | DAGFlow:
+    policies = [first_retry, *[retry] * (len(shape.steps) - 1)]
     if shape.linear:
-        steps = [FlowStep(tool_name=step.name, input_mapping=dict(step.reads), retry=retry) for step in shape.steps]
+        steps = [
+            FlowStep(tool_name=step.name, input_mapping=dict(step.reads), retry=policy)
+            for step, policy in zip(shape.steps, policies, strict=True)
+        ]
         return Flow(name=NAME, version="1.0.0", description=shape.name, steps=steps)
     dag_steps = [
         DAGFlowStep(
@@ -52,9 +62,9 @@ def _flow_of(shape: Shape, retry: RetryPolicy | None) -> Flow | DAGFlow:
             tool_name=step.name,
             depends_on=list(step.after),
             input_mapping=dict(step.reads),
-            retry=retry,
+            retry=policy,
         )
-        for step in shape.steps
+        for step, policy in zip(shape.steps, policies, strict=True)
     ]
     return DAGFlow(name=NAME, version="1.0.0", description=shape.name, steps=dag_steps)
 

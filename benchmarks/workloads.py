@@ -138,6 +138,12 @@ def _limit_16_dag(bench: Bench) -> Sequence[Contender]:
     return [bench.ours(shape, lane="inline", max_step_concurrency=16), bench.hand(shape)]
 
 
+def _limit_16_scheduled(bench: Bench) -> Sequence[Contender]:
+    shape = shapes.layered()
+    # With one step that may have to wait, steps can overlap, and the run keeps count of what every step waits for.
+    return [bench.ours(shape, lane="inline", first_retry=RETRY, max_step_concurrency=16), bench.hand(shape)]
+
+
 def _rows(*, typed: bool) -> Callable[[Bench], Sequence[Contender]]:
     def setup(bench: Bench) -> Sequence[Contender]:
         shape = shapes.row_chain(typed=typed)
@@ -225,6 +231,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("chain100-retry", "chain of 100, a retry policy on every step", 2.0, 100, _retries),
     Figure("chain100-limit16", "chain of 100, max_step_concurrency=16, inline tools", 2.0, 100, _limit_16_chain),
     Figure("dag1000-limit16", "DAG of 1000, max_step_concurrency=16, inline tools", 2.0, 1000, _limit_16_dag),
+    Figure("dag1000-scheduled", "the same, one step with a retry policy", None, 1000, _limit_16_scheduled),
     Figure("rows-typed", "50 dicts through 20 steps, list[dict[str, int]]", 3.0, 20, _rows(typed=True)),
     Figure("rows-loose", "50 dicts through 20 steps, list", 3.0, 20, _rows(typed=False)),
     Figure("async-chain100", "chain of 100 on the async lane, inline tools", 1.7, 100, _async_chain),
