@@ -79,6 +79,10 @@ class Resources:
         lane = self.default_lane if tool.lane is None else tool.lane
         return self.lanes.get(lane, lane) if isinstance(lane, str) else lane
 
+    def on_lane(self, lane: str) -> Resources:
+        """The same threads, loops and lanes, for a run whose tools use another default lane."""
+        return self if lane == self.default_lane else _OnLane(self, lane)
+
     def close(self) -> None:
         """Release threads and loops; they are made again when they are needed again."""
         with self._lock:
@@ -94,6 +98,24 @@ class Resources:
         self._lock = threading.Lock()
         self._threads = None
         self._loops = {}
+
+
+class _OnLane(Resources):
+    """What an executor has, as one run uses it."""
+
+    def __init__(self, shared: Resources, lane: str) -> None:
+        self.shared = shared
+        self.default_lane = lane
+        self.calls_inline = lane == "inline"
+        self.lanes = shared.lanes
+
+    @property
+    def threads(self) -> DaemonThreads:
+        return self.shared.threads
+
+    @property
+    def loop(self) -> LoopThread:
+        return self.shared.loop
 
 
 _ALL: weakref.WeakSet[Resources] = weakref.WeakSet()
