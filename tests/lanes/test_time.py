@@ -208,22 +208,23 @@ def test_a_deadline_that_has_passed_starts_nothing(lane: Lane, limit: int) -> No
 def test_a_tool_that_was_left_behind_frees_its_place(lane: Lane, release: threading.Event) -> None:
     """R22: at limit 2 two abandoned tools keep nobody else from running, and their late results reach nobody."""
     ran = []
+    others = set(threading.enumerate())
     tools = [a_tool(f"stuck{at}", stuck("sync", release), timeout_seconds=SHORT_S) for at in range(2)]
     tools += [a_tool(f"t{at}", does(lambda: ran.append(1))) for at in range(4)]
     with lane.executor(tools=tools, flows=[fan(tools, on_failure="finish")], max_step_concurrency=2) as executor:
         result = lane.run(executor, "flow", {})
         before = result.model_dump_json()
         release.set()
-        wait_until(lambda: not any(one.name.startswith("chainweaver-") and one.is_alive() for one in busy(executor)))
+        wait_until(lambda: not any(one.name.startswith("chainweaver-") for one in busy(executor) - others))
         assert result.model_dump_json() == before
     assert len(ran) == 4
     assert {record.status for record in result.execution_log} == {"ok", "failed"}
 
 
-def busy(executor: Any) -> list[threading.Thread]:
-    """The worker threads of an executor, after it was told to let idle ones go."""
+def busy(executor: Any) -> set[threading.Thread]:
+    """The threads that are alive after an executor was told to let its idle ones go."""
     executor.close()
-    return threading.enumerate()
+    return set(threading.enumerate())
 
 
 @lanes
