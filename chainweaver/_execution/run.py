@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 StepStatus: TypeAlias = Literal["ok", "failed", "skipped", "cancelled"]
 RunStatus: TypeAlias = Literal["running", "ok", "failed", "cancelled", "waiting"]
 
-NO_VALUES: dict[str, Any] = {}
-
 
 class Detail:
     """What is not obvious about a step; made only for steps with something to tell.
@@ -129,9 +127,11 @@ class Run:
 
     def trace_id(self, known: str | None = None) -> str:
         """The id of the run, made when somebody first asks; `known` sets it for a run that goes on."""
-        if self._trace_id is None:
-            self._trace_id = known or self.new_id()
-        return self._trace_id
+        found = self._trace_id
+        if found is None:
+            # setdefault: of two threads that ask, one for a tool and one for a listener, both get the id of the first.
+            found = vars(self).setdefault("_trace_id", known or self.new_id())
+        return found
 
     def is_unattended(self) -> bool:
         """Whether nobody has to be told, asked or obeyed at every step, so that plain ones may take the short path."""

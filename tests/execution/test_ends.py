@@ -230,3 +230,18 @@ def test_a_trace_id_is_made_when_somebody_asks_and_stays():
     assert made == []
     assert run.trace_id() == run.trace_id() == "1" * 32
     assert a_run(one_step(DOUBLE), {"n": 1}).trace_id("known") == "known"
+
+
+def test_two_who_ask_for_the_trace_id_at_a_time_get_the_same_one():
+    """R1: a tool and a listener may ask from two threads; the second one asks here while the first id is being made."""
+    run, told = a_run(one_step(DOUBLE), {"n": 1}), []
+
+    def new_id() -> str:
+        if not told:
+            told.append("")
+            told[0] = run.trace_id()
+            return "first"
+        return "second"
+
+    run.new_id = new_id
+    assert run.trace_id() == told[0] == "second"
