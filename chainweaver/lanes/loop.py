@@ -92,6 +92,8 @@ class LoopThread:
     def __init__(self, depth: int = 1) -> None:
         self._depth = depth
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._serve, name="chainweaver-loop", daemon=True)
         self._thread.start()
 
@@ -102,15 +104,20 @@ class LoopThread:
             RuntimeError: The loop was closed.
         """
         call = LoopCall(self._loop, self._depth, fn, args, done)
-        self._loop.call_soon_threadsafe(call.begin)
+        with self._lock:
+            # What is handed over after the loop was told to stop might never begin, and its caller wait for ever.
+            if self._closed:
+                raise RuntimeError("The private event loop was closed while a tool was about to start on it.")
+            self._loop.call_soon_threadsafe(call.begin)
         return call
 
     def close(self) -> None:
         """Cancel what runs on the loop, close what was left open there, and end the thread."""
-        try:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
             self._loop.call_soon_threadsafe(self._loop.stop)
-        except RuntimeError:
-            return
         if self._thread is not threading.current_thread():
             self._thread.join(CLOSE_S)
 

@@ -346,6 +346,25 @@ def test_a_loop_that_was_closed_takes_no_calls() -> None:
         loop.start(nothing, (), bell.ring)
 
 
+def test_a_loop_that_is_being_closed_takes_no_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R40: a call that it took now might never begin, and whoever waits for it would wait for ever."""
+    monkeypatch.setattr("chainweaver.lanes.loop.CLOSE_S", 0.01)
+    loop, bell, busy = LoopThread(), Bell(), threading.Event()
+
+    async def block() -> None:
+        busy.wait(LIMIT_S)
+
+    async def nothing() -> None:
+        pass
+
+    loop.start(block, (), bell.ring)
+    loop.close()
+    with pytest.raises(RuntimeError, match="was closed"):
+        loop.start(nothing, (), lambda: None)
+    busy.set()
+    assert bell.wait(LIMIT_S)
+
+
 def test_a_call_that_is_cancelled_before_it_begins_has_ended() -> None:
     """Whoever waits for a call hears of it however it ended."""
     loop, bell = LoopThread(), Bell()
