@@ -10,7 +10,7 @@ the last slot the dynamic parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -174,13 +174,16 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A flow-level schema: the model, its name and its bound validator."""
+    """A flow-level schema, bound.
 
-    schema_name: str
+    Attributes:
+        validate: `dict -> instance`; raises pydantic's `ValidationError`.
+        open: `instance -> dict` of its values.
+    """
+
     model: Any
     validate: Validate
     open: Callable[[Any], dict[str, Any]]
-    scalars: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +222,6 @@ class Plan:
         is_chain: Each step waits for the one before it, so that no two ever overlap, whatever the limit.
         is_inline: Each step is plain and its tool insists on the running thread, so that none can overlap with another.
         need_counts, entries: How many steps each one waits for, and those that wait for none.
-        writes: All keys the steps may write, None when a step's outputs are open.
         names: Step id -> position.
         facts: What a checkpoint notes; worked out on first use, since most plans never need it.
     """
@@ -243,19 +245,12 @@ class Plan:
     dynamic_params: tuple[str, ...]
     unsupported: tuple[str, ...]
     inline_lanes: frozenset[str | None]
-    writes: frozenset[str] | None
     names: Mapping[str, int]
     facts: Callable[[], PlanFacts]
 
     def __repr__(self) -> str:
         # What is bound in a plan has nothing to show, and a thousand steps would hide the rest.
         return f"Plan({self.flow_name!r}, {self.flow_version!r}, {len(self.steps)} step(s))"
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[PlannedStep]:
-        return iter(self.steps)
 
 
 class KeyMissing(LookupError):

@@ -60,7 +60,7 @@ def _closed_gate(found: SchemaRefPolicyError) -> Gate:
         # An error of its own for every run: tracebacks must not pile up in a plan.
         raise SchemaRefPolicyError(found.ref, found.detail, fix=found.fix) from found.__cause__
 
-    return Gate(found.ref, BaseModel, refuse, dict, scalars=False)
+    return Gate(BaseModel, refuse, dict)
 
 
 def check_outputs(flow: Flow | DAGFlow, size: int, visible: Visible, findings: Findings) -> None:

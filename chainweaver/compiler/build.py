@@ -222,7 +222,7 @@ class _Build:
         return collisions
 
     def _plan(self, steps: tuple[PlannedStep, ...]) -> Plan:
-        flow, writes = self.flow, self.visible.writes
+        flow = self.flow
         return Plan(
             flow_name=flow.name,
             flow_version=flow.version,
@@ -243,9 +243,6 @@ class _Build:
             dynamic_params=flow.dynamic_params,
             unsupported=unsupported_constructs(self.steps),
             inline_lanes=frozenset(tool.lane for tool in self.planned_tools.values() if tool.inline),
-            writes=None
-            if any(one.open or one.unknown for one in writes)
-            else frozenset(key for one in writes for key in one.keys),
             names={step.step_id: step.index for step in steps},
             facts=cache(lambda: plan_facts(steps)),
         )

@@ -52,7 +52,8 @@ class PlanCache:
                 try:
                     entry.result = build(flow, tools, digest)
                 except BaseException:
-                    self._entries.pop(key, None)
+                    with self._lock:
+                        self._entries.pop(key, None)
                     raise
             return entry.result
 

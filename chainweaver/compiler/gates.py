@@ -119,4 +119,4 @@ def plan_retry(policy: RetryPolicy) -> PlannedRetry | None:
 
 def gate_of(model: type[BaseModel]) -> Gate:
     """A flow-level schema, bound."""
-    return Gate(model.__qualname__, model, validator_of(model), opener_of(model), scalars_only(model))
+    return Gate(model, validator_of(model), opener_of(model))

@@ -23,9 +23,9 @@ def test_schemas_are_bound_as_gates():
     assert plan.input_gate is not None
     assert plan.context_gate is not None
     assert plan.output_gate is not None
-    assert (plan.input_gate.schema_name, plan.input_gate.model, plan.input_gate.scalars) == ("Number", Number, True)
+    assert plan.input_gate.model is Number
     assert plan.input_gate.open(plan.input_gate.validate({"n": "3"})) == {"n": 3}
-    assert (plan.context_gate.schema_name, plan.output_gate.scalars) == ("Perhaps", False)
+    assert (plan.context_gate.model, plan.output_gate.model) == (Perhaps, Text)
     bare = compiled(a_chain(call(GIVE)), GIVE).plan
     assert (bare.input_gate, bare.context_gate, bare.output_gate) == (None, None, None)
 

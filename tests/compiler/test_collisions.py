@@ -127,14 +127,14 @@ def test_a_missing_sibling_writes_nothing():
 
 
 def rivals(result) -> list[tuple[int, ...]]:
-    return [step.rivals for step in result.plan]
+    return [step.rivals for step in result.plan.steps]
 
 
 def test_without_open_outputs_nothing_is_compared_at_run_time():
     """R12: policy work is decided when the flow is compiled."""
     result = compiled(a_dag(node("one", K), node("after", REWRITE, "one")), K, REWRITE)
     assert rivals(result) == [(), ()]
-    assert not any(step.guards_input for step in result.plan)
+    assert not any(step.guards_input for step in result.plan.steps)
 
 
 def test_open_outputs_are_compared_with_all_siblings():
@@ -151,8 +151,8 @@ def test_under_the_policy_error_earlier_writers_are_compared():
     result = compiled(flow, K, READ_K, REWRITE)
     # Whoever surely wrote the key speaks for all before it: had it failed, the run would have stopped.
     assert rivals(result) == [(), (), (0,), (2,)]
-    assert all(step.guards_input for step in result.plan)
-    assert not any(step.plain for step in result.plan)
+    assert all(step.guards_input for step in result.plan.steps)
+    assert not any(step.plain for step in result.plan.steps)
 
 
 def test_where_a_run_goes_on_after_failures_all_earlier_writers_are_compared():

@@ -209,5 +209,5 @@ def test_a_plan_states_what_a_checkpoint_notes_of_it():
     facts = plan.facts()
     assert facts is plan.facts()
     assert facts.tool_hashes == {"a": A.schema_hash, "b": B.schema_hash}
-    assert facts.step_fingerprints == {step.step_id: step.fingerprint() for step in plan}
+    assert facts.step_fingerprints == {step.step_id: step.fingerprint() for step in plan.steps}
     assert (facts.level_sizes, facts.output_mappings) == ((2, 1, 1), {"z": {"c": "a"}})

@@ -46,7 +46,7 @@ compile_flow(a_chain(call(step)), [step])
 sys.setrecursionlimit(200)
 for flow in (chain, dag):
     result = compile_flow(flow, [step])
-    print(result.success, len(result.plan), result.plan.steps[-1].level)
+    print(result.success, len(result.plan.steps), result.plan.steps[-1].level)
 """
 
 
@@ -113,11 +113,11 @@ from tests.compiler.test_scale import tangle
 result = compile_flow(*tangle())
 plan = result.plan
 print(json.dumps({
-    "steps": [[one.step_id, one.level, one.needs, one.feeds, one.rivals, one.dynamic_fields] for one in plan],
+    "steps": [[one.step_id, one.level, one.needs, one.feeds, one.rivals, one.dynamic_fields] for one in plan.steps],
     "digest": plan.digest,
     "found": [str(one) for one in (*result.errors, *result.warnings)],
-    "fingerprints": [one.fingerprint() for one in plan],
-    "read": plan.steps[-1].read([{"n": 1}, *[{}] * (len(plan) + 1)]),
+    "fingerprints": [one.fingerprint() for one in plan.steps],
+    "read": plan.steps[-1].read([{"n": 1}, *[{}] * (len(plan.steps) + 1)]),
 }))
 """
 
