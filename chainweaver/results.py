@@ -27,17 +27,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def _jsonable(value: Any) -> Any:
-    """A value as JSON can carry it; what JSON has no form for is shown by its `repr`."""
-    from pydantic_core import to_jsonable_python
+    # Only results that are written need it, and it brings the whole room of files along.
+    from chainweaver.formats.json_form import json_form
 
-    return to_jsonable_python(value, fallback=_shown, inf_nan_mode="constants")
-
-
-def _shown(value: Any) -> str:
-    try:
-        return repr(value)
-    except Exception:  # a foreign __repr__ may raise anything, and a trace has to be writable
-        return f"<{type(value).__qualname__}>"
+    return json_form(value)
 
 
 class StepRecord(BaseModel):
@@ -95,7 +88,9 @@ class StepRecord(BaseModel):
     by_reference: tuple[str, ...] = ()
     surplus: bool = False
 
-    @field_serializer("inputs", "outputs", "approval", "decision", when_used="json")
+    @field_serializer(
+        *("inputs", "outputs", "approval", "decision", "error_message", "retry_errors", "cache_note"), when_used="json"
+    )
     def _write_values(self, value: Any) -> Any:
         return _jsonable(value)
 

@@ -18,6 +18,7 @@ from chainweaver.exceptions import (
     FlowNotFoundError,
     MissingExtraError,
 )
+from chainweaver.formats.json_form import json_form
 
 if TYPE_CHECKING:
     from chainweaver.cli._screen import Screen
@@ -129,18 +130,4 @@ def plain(value: Any) -> Any:
     >>> plain({"a": (1, float("nan")), "b": {1j}})
     {'a': [1, 'NaN'], 'b': ['1j']}
     """
-    from pydantic_core import from_json, to_json
-
-    try:
-        # By way of the text: on the way to Python values NaN would stay a float, which JSON cannot carry.
-        return from_json(to_json(value, fallback=shown, inf_nan_mode="strings", bytes_mode="base64"))
-    except Exception:  # a circle, or an object whose serializer raises: the answer has to be printable all the same
-        return shown(value)
-
-
-def shown(value: Any) -> str:
-    """The `repr` of a value, or its type when that raises."""
-    try:
-        return repr(value)
-    except Exception:  # a foreign __repr__ may raise anything
-        return f"<{type(value).__qualname__}>"
+    return json_form(value, inf_nan_mode="strings", bytes_mode="base64")

@@ -209,7 +209,7 @@ def _import_name(name: str) -> Any:
         near = f"{name}.py" if os.path.isfile(f"{name}.py") else None
         fix = f"did you mean '{near}'?" if near else "give a Python file, or the dotted name of an installed module"
         raise CommandLineError(f"There is no module '{name}'", missing=True, fix=fix) from None
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise _failed(name, exc) from exc
 
 
@@ -222,7 +222,7 @@ def _import_file(name: str) -> Any:
         sys.path.insert(0, str(path.parent))
     try:
         return _module_at(path)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise _failed(name, exc) from exc
 
 
@@ -260,7 +260,7 @@ def _is_of(module: Any, path: Path) -> bool:
     return file is not None and Path(file).resolve() == path
 
 
-def _failed(name: str, exc: Exception) -> CommandLineError:
+def _failed(name: str, exc: BaseException) -> CommandLineError:
     error = CommandLineError(
         f"Module '{name}' cannot be imported: {type(exc).__name__}: {exc}",
         where=_line_of(exc),
@@ -270,7 +270,7 @@ def _failed(name: str, exc: Exception) -> CommandLineError:
     return error
 
 
-def _line_of(exc: Exception) -> str | None:
+def _line_of(exc: BaseException) -> str | None:
     """The file and line that an exception came from; for a syntax error those that it is about."""
     if isinstance(exc, SyntaxError) and exc.filename:
         return f"{exc.filename}:{exc.lineno}"

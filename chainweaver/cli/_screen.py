@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from chainweaver.cli._answer import Fault, plain, shown
+from chainweaver.cli._answer import Fault, plain
+from chainweaver.formats.json_form import shown
 from chainweaver.viz.drawing import printable
 
 STYLES = {"ok": "green", "failed": "bold red", "skipped": "yellow", "cancelled": "yellow", "invalid": "bold red"}

@@ -127,6 +127,11 @@ def _outcome(
             outcome.error = exc
         except KeyboardInterrupt:
             outcome.interrupted = True
+        except SystemExit as exc:
+            outcome.error = CommandLineError(
+                f"A tool ended the program: SystemExit: {exc}", fix="raise an exception where it calls sys.exit()"
+            )
+            outcome.error.__cause__ = exc
     outcome.result = kept.result
     return outcome
 

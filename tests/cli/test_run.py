@@ -271,6 +271,24 @@ def test_a_module_that_fails_is_named_with_the_line_that_failed(call: Call, proj
     assert "Module 'needs' cannot be imported: ModuleNotFoundError" in call("run", "sums", "--tools", "needs").err
 
 
+def test_a_module_or_a_tool_that_calls_sys_exit_is_told_like_any_other_failure(call: Call, project: Path):
+    """CLI: the exit status is ours and not that of a script without a main guard; the envelope is written."""
+    (project / "script.py").write_text("import sys\nsys.exit(7)\n", encoding="utf-8")
+    (project / "leaves.py").write_text(
+        "import sys\nfrom chainweaver import tool\n@tool\ndef total(rows: list[int]) -> int:\n    sys.exit(7)\n"
+        "@tool\ndef divide(total: int) -> int:\n    return 1\n",
+        encoding="utf-8",
+    )
+
+    for name in ("script.py", "script"):
+        called = call("run", "sums.flow.yaml", "--tools", name)
+        assert (called.status, f"Module '{name}' cannot be imported: SystemExit: 7." in called.err) == (1, True)
+
+    called = call("run", "sums.flow.yaml", "--tools", "leaves", "--input", '{"rows": []}', "--format", "json")
+    assert (called.status, called.answer["status"]) == (1, "error")
+    assert "SystemExit: 7" in called.answer["errors"][0]["message"]
+
+
 def test_a_checkpointed_run_that_failed_can_be_found_again(call: Call, project: Path):
     """CLI: the id of the run is printed, and the first step is in the store."""
     called = call("run", "sums", "--input", '{"rows": [1], "by": 0}', "--checkpoint", "kept")

@@ -203,3 +203,9 @@ def test_the_envelope_is_json_whatever_the_values_are() -> None:
         answer = Answer(data={"value": value}, faults=(Fault("CW-E000", "\udc80"),), exit_code=1)
         assert json.loads(envelope(answer))["status"] == "error"
         assert envelope(answer).isascii()
+
+
+def test_one_text_that_cannot_be_encoded_does_not_spoil_the_envelope():
+    """CLI: half of a surrogate pair is escaped where it stands; all else in the data stays data."""
+    written = json.loads(envelope(Answer(data={"name": "caf\udce9", "rows": [1]}, faults=())))
+    assert written["data"] == {"name": "caf\\udce9", "rows": [1]}
