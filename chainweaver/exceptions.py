@@ -724,6 +724,27 @@ class CommandLineError(InputError):
         self.missing = missing
 
 
+class DynamicParameterError(InputError):
+    """A call passes dynamic parameters that the flow does not name.
+
+    Attributes:
+        flow_name: Name of the flow.
+        names: All the names that it does not know.
+    """
+
+    code = "E107"
+
+    def __init__(self, flow_name: str, names: Sequence[str], **facts: Unpack[Help]) -> None:
+        noun = "parameter" if len(names) == 1 else "parameters"
+        super().__init__(f"Flow '{flow_name}' has no dynamic {noun} {_names(names)}.", **facts)
+        self.flow_name = flow_name
+        self.names = names
+
+    def _fix(self) -> str | None:
+        near = None if self.fix or not self.known else suggest(self.names[0], self.known)
+        return self.fix if near is None else f"did you mean '{near}'?"
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Look at the tool.
 
@@ -1020,6 +1041,7 @@ __all__ = [
     "DAGDefinitionError",
     "DecisionCallbackError",
     "DefinitionError",
+    "DynamicParameterError",
     "FlowAlreadyExistsError",
     "FlowBuilderError",
     "FlowCancelledError",

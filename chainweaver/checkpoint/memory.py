@@ -125,4 +125,5 @@ def _copy_head(snapshot: ExecutionSnapshot) -> ExecutionSnapshot:
         "step_fingerprints": dict(snapshot.step_fingerprints),
         "output_mappings": {step_id: dict(mapping) for step_id, mapping in snapshot.output_mappings.items()},
     }
-    return snapshot.model_copy(update={**values, **names, "steps": []})
+    # Constructed and not copied by the model, which would go through the `copy` module field set and all.
+    return ExecutionSnapshot.model_construct(**{**snapshot.__dict__, **values, **names, "steps": []})

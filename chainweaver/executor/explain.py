@@ -40,7 +40,7 @@ def explain(
         fields = compiled.plan.input_gate.model.model_fields
         shape.update({name: describe(info.annotation) for name, info in fields.items()})
     shape.update(dict.fromkeys(flow.dynamic_params, "dynamic"))
-    open_context = False
+    open_context = level_is_open = False
     steps: list[StepPlan] = []
     level_shape: dict[str, str] = {}
     level = 0
@@ -54,9 +54,10 @@ def explain(
             level = step.level
             shape.update(level_shape)
             level_shape = {}
+            open_context = open_context or level_is_open
         steps.append(_step_plan(step, told.get(step.index, []), shape, open_context))
         level_shape.update(_written(step))
-        open_context = open_context or step.primary is None or step.primary.gives.open
+        level_is_open = level_is_open or step.primary is None or step.primary.gives.open
     shape.update(level_shape)
     for name in flow.dynamic_params:
         shape.pop(name, None)

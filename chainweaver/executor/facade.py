@@ -18,12 +18,13 @@ from chainweaver.exceptions import (
     FlowStatusError,
     LaneUnsupportedError,
     ToolNotFoundError,
-    suggest,
 )
+from chainweaver.executor.call import Call, check_input, check_lane, named
 
 if TYPE_CHECKING:
     import logging
     from types import TracebackType
+    from typing import TypeAlias
 
     from typing_extensions import Self
 
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from chainweaver.results import ExecutionPlan, ExecutionResult
     from chainweaver.runtime import Runtime
     from chainweaver.tools import Tool
+
+    # What a lane is given: a run that has its input, and what to perform it with.
+    Started: TypeAlias = tuple[Run, Services, Resources, CancellationToken | None]
 
 TraceValues = Literal["snapshot", "reference", "summary"]
 
@@ -72,24 +76,6 @@ class Prepared:
         self.admitted = flow.status.value == "active" and not self.unsupported
         self.snapshot = snapshot
         self.tools = tools
-
-
-class Call:
-    """The options of one call, as they concern its run."""
-
-    __slots__ = ("backlog", "cancel_token", "deadline", "dynamic_params", "listeners")
-
-    def __init__(
-        self,
-        deadline: float | None,
-        cancel_token: CancellationToken | None,
-        dynamic_params: Mapping[str, Any] | None,
-    ) -> None:
-        self.deadline = deadline
-        self.cancel_token = cancel_token
-        self.dynamic_params = dynamic_params
-        self.listeners: Listeners | None = None
-        self.backlog: Any = None
 
 
 class FlowExecutor:
@@ -156,8 +142,7 @@ class FlowExecutor:
 
         if max_step_concurrency < 1:
             raise ValueError(f"max_step_concurrency has to be at least 1, not {max_step_concurrency}.")
-        if lane is not None and lane not in ("inline", "thread", *(lanes or ())):
-            raise ValueError(f"lane '{lane}' is unknown; use 'inline', 'thread' or a name from lanes=.")
+        check_lane(lane, lanes or ())
         if trace_values not in ("snapshot", "reference", "summary"):
             raise ValueError(f"trace_values has to be 'snapshot', 'reference' or 'summary', not {trace_values!r}.")
         if trace_copy_limit < 0:
@@ -261,7 +246,9 @@ class FlowExecutor:
         deadline: float | None = None,
         cancel_token: CancellationToken | None = None,
         dry_run: bool = False,
+        dry_run_unsupported: Literal["skip", "abort"] = "skip",
         dynamic_params: Mapping[str, Any] | None = None,
+        lane: str | None = None,
     ) -> ExecutionResult:
         """Run a flow on the sync lane.
 
@@ -272,13 +259,18 @@ class FlowExecutor:
             force: Run it whatever its status.
             deadline: When the run has to have ended, in seconds as `time.time()` gives them.
             cancel_token: Ends the run when it is cancelled.
+            dry_run: Say what would happen instead of doing it. No lane can do that yet, so it is refused.
+            dry_run_unsupported: What a dry run does with tools that have none; concerns dry runs only.
             dynamic_params: Values for the flow's `dynamic_params`; they appear in no record and no output.
+            lane: Lane of tools that name none, in this run: "inline", "thread" or a name from `lanes`. None: as the
+                executor was told.
 
         Returns:
             The result, also for a run that failed: look at `success`, or call `raise_for_failure()`.
 
         Raises:
             FlowNotFoundError, FlowStatusError, DAGDefinitionError: Nothing was started.
+            DynamicParameterError, TypeError, ValueError: An argument is not what it has to be; nothing was started.
             LaneUnsupportedError: The flow has constructs that this lane cannot run; nothing was started.
             FlowCompileError: `strict_compile` is set and the flow has errors; nothing was started.
             FlowCancelledError: The token was cancelled or the deadline passed; it carries the result so far.
@@ -289,8 +281,8 @@ class FlowExecutor:
             self._admit(prepared, force, "sync", dry_run)
         bound = self._bound or self._bind()
         call = None
-        if deadline is not None or cancel_token is not None or dynamic_params is not None:
-            call = Call(deadline, cancel_token, dynamic_params)
+        if deadline is not None or cancel_token is not None or dynamic_params is not None or lane is not None:
+            call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
         return self._run_sync(bound, *self._begin(prepared.plan, initial_input, bound, call))
 
     async def execute_flow_async(
@@ -303,7 +295,9 @@ class FlowExecutor:
         deadline: float | None = None,
         cancel_token: CancellationToken | None = None,
         dry_run: bool = False,
+        dry_run_unsupported: Literal["skip", "abort"] = "skip",
         dynamic_params: Mapping[str, Any] | None = None,
+        lane: str | None = None,
     ) -> ExecutionResult:
         """Run a flow on the async lane, under asyncio or trio; arguments, result and errors as for `execute_flow`.
 
@@ -313,7 +307,7 @@ class FlowExecutor:
         prepared = self._prepare(name, version)
         self._admit(prepared, force, "async", dry_run)
         bound = self._bound or self._bind()
-        call = Call(deadline, cancel_token, dynamic_params)
+        call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
         return await self._run_async(bound, *self._begin(prepared.plan, initial_input, bound, call))
 
     def resume_flow(
@@ -324,6 +318,7 @@ class FlowExecutor:
         deadline: float | None = None,
         cancel_token: CancellationToken | None = None,
         dynamic_params: Mapping[str, Any] | None = None,
+        lane: str | None = None,
         migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None = None,
     ) -> ExecutionResult:
         """Go on with a run from its checkpoint; steps that were committed do not run again.
@@ -343,7 +338,7 @@ class FlowExecutor:
         bound = self._bound or self._bind()
         snapshot, prepared = stored_run(self, trace_id, force, migrate)
         self._admit(prepared, force, "sync", False)
-        call = Call(deadline, cancel_token, dynamic_params)
+        call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
         return self._run_sync(bound, *prefill(self, bound, prepared.plan, snapshot, call))
 
     async def resume_flow_async(
@@ -354,6 +349,7 @@ class FlowExecutor:
         deadline: float | None = None,
         cancel_token: CancellationToken | None = None,
         dynamic_params: Mapping[str, Any] | None = None,
+        lane: str | None = None,
         migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None = None,
     ) -> ExecutionResult:
         """Go on with a run on the async lane; see `resume_flow`."""
@@ -362,7 +358,7 @@ class FlowExecutor:
         bound = self._bound or self._bind()
         snapshot, prepared = stored_run(self, trace_id, force, migrate)
         self._admit(prepared, force, "async", False)
-        call = Call(deadline, cancel_token, dynamic_params)
+        call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
         return await self._run_async(bound, *prefill(self, bound, prepared.plan, snapshot, call))
 
     def stream_flow(
@@ -375,6 +371,7 @@ class FlowExecutor:
         deadline: float | None = None,
         cancel_token: CancellationToken | None = None,
         dynamic_params: Mapping[str, Any] | None = None,
+        lane: str | None = None,
     ) -> Iterator[FlowEvent]:
         """Run a flow and hand out its events as they happen; the last one, "flow_end", carries the result.
 
@@ -385,7 +382,9 @@ class FlowExecutor:
 
         prepared = self._prepare(name, version)
         self._admit(prepared, force, "sync", False)
-        return stream_sync(self, prepared.plan, initial_input, Call(deadline, cancel_token, dynamic_params))
+        check_input(initial_input)
+        call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
+        return stream_sync(self, prepared.plan, initial_input, call)
 
     def stream_flow_async(
         self,
@@ -397,13 +396,16 @@ class FlowExecutor:
         deadline: float | None = None,
         cancel_token: CancellationToken | None = None,
         dynamic_params: Mapping[str, Any] | None = None,
+        lane: str | None = None,
     ) -> AsyncIterator[FlowEvent]:
         """Run a flow on the async lane and hand out its events as they happen; see `stream_flow`."""
         from chainweaver.executor.stream import stream_async
 
         prepared = self._prepare(name, version)
         self._admit(prepared, force, "async", False)
-        return stream_async(self, prepared.plan, initial_input, Call(deadline, cancel_token, dynamic_params))
+        check_input(initial_input)
+        call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
+        return stream_async(self, prepared.plan, initial_input, call)
 
     # ---- asking
 
@@ -415,8 +417,9 @@ class FlowExecutor:
         """
         from chainweaver.executor.explain import explain
 
+        check_input(initial_input)
         prepared = self._prepare(name, version)
-        return explain(prepared.flow, prepared.compiled, self._tools, initial_input)
+        return explain(prepared.flow, prepared.compiled, prepared.tools, initial_input)
 
     def get_drift_report(self) -> list[DriftInfo]:
         """Where tools no longer have the schemas that flows recorded, over all flows."""
@@ -453,8 +456,7 @@ class FlowExecutor:
         try:
             prepared = self._prepared.get(key)
         except TypeError:
-            kind = type(name).__name__
-            raise TypeError(f"A flow is run by the name it is registered under, not by a {kind} itself.") from None
+            raise TypeError(f"A flow is run by the name it is registered under, not by {named(name)} itself.") from None
         if prepared is None or prepared.tools is not self._tools or prepared.snapshot is not self.registry.snapshot:
             prepared = self._compile(key)
         return prepared
@@ -497,21 +499,17 @@ class FlowExecutor:
 
     # ---- from a plan to a result
 
-    def _begin(
-        self, plan: Plan, initial_input: Mapping[str, Any], bound: _Bound, call: Call | None
-    ) -> tuple[Run, Services, CancellationToken | None]:
+    def _begin(self, plan: Plan, initial_input: Mapping[str, Any], bound: _Bound, call: Call | None) -> Started:
         """A run that is about to start its first step."""
-        if type(initial_input) is not dict and not isinstance(initial_input, Mapping):
-            raise TypeError(
-                f"initial_input has to be a mapping of context keys to values, not {type(initial_input).__name__}."
-            )
+        if type(initial_input) is not dict:
+            check_input(initial_input)
         runtime = bound.runtime
         run = bound.new_run(
             plan, dict(initial_input), runtime.now_ns(), runtime.wall_time(), bound.capture, runtime.new_id
         )
         bound.take_input(run)
         if call is None and self._unattended and self._limit == 1:
-            return run, bound.services, None
+            return run, bound.services, bound.resources, None
         services = bound.new_services(runtime)
         self._attend(run, services, bound, call)
         if self._checkpointer is not None and run.input_error is None:
@@ -520,7 +518,7 @@ class FlowExecutor:
             open_checkpoint(run, services, self._checkpointer)
         if services.listeners is not None:
             bound.tell_start(run, services)
-        return run, services, None if call is None else call.cancel_token
+        return run, services, *bound.means(call)
 
     def _attend(self, run: Run, services: Services, bound: _Bound, call: Call | None) -> None:
         """Set up what a run is watched, helped and limited by."""
@@ -530,7 +528,6 @@ class FlowExecutor:
                 left_s = call.deadline - bound.runtime.wall_time()
                 run.deadline_ns = run.now_ns + int(left_s * 1e9)
             if call.dynamic_params is not None:
-                _check_dynamic(run.plan, call.dynamic_params)
                 run.slots[-1] = dict(call.dynamic_params)
             if call.listeners is not None:
                 listeners = call.listeners
@@ -544,11 +541,11 @@ class FlowExecutor:
             run.caching = True
 
     def _run_sync(
-        self, bound: _Bound, run: Run, services: Services, token: CancellationToken | None
+        self, bound: _Bound, run: Run, services: Services, resources: Resources, token: CancellationToken | None
     ) -> ExecutionResult:
         if run.input_error is None:
             try:
-                bound.run_sync(run, services, bound.resources, self._limit_of(run), token)
+                bound.run_sync(run, services, resources, self._limit_of(run), token)
             except BaseException:
                 self._end(run, services, bound)
                 raise
@@ -556,14 +553,14 @@ class FlowExecutor:
         return result if run.status == "ok" else self._handed_out(run, result)
 
     async def _run_async(
-        self, bound: _Bound, run: Run, services: Services, token: CancellationToken | None
+        self, bound: _Bound, run: Run, services: Services, resources: Resources, token: CancellationToken | None
     ) -> ExecutionResult:
         from chainweaver.lanes.async_ import run_async
 
         run.lane = "async"
         if run.input_error is None:
             try:
-                await run_async(run, services, bound.resources, self._limit_of(run), token)
+                await run_async(run, services, resources, self._limit_of(run), token)
             except BaseException:
                 self._end(run, services, bound)
                 raise
@@ -638,6 +635,12 @@ class _Bound:
 
             self.cache = CacheService(settings["step_cache"], SingleFlight())
 
+    def means(self, call: Call | None) -> tuple[Resources, CancellationToken | None]:
+        """The threads and loops of a call, with the default lane that it asks for, and its token."""
+        if call is None:
+            return self.resources, None
+        return self.resources if call.lane is None else self.resources.on_lane(call.lane), call.cancel_token
+
     def tell_start(self, run: Run, services: Services) -> None:
         from chainweaver.observe import FlowStartContext
         from chainweaver.results import date_of
@@ -672,17 +675,6 @@ def _checked(tool: Tool) -> Tool:
     if not isinstance(getattr(tool, "name", None), str) or not hasattr(tool, "input_schema"):
         raise TypeError(f"An executor takes tools, not {tool!r}; put @tool above the function, or make a Tool of it.")
     return tool
-
-
-def _check_dynamic(plan: Plan, given: Mapping[str, Any]) -> None:
-    unknown = [name for name in given if name not in plan.dynamic_params]
-    if unknown:
-        near = suggest(unknown[0], plan.dynamic_params)
-        hint = (
-            f"did you mean '{near}'?" if near else f"its dynamic_params are {', '.join(plan.dynamic_params) or 'none'}"
-        )
-        named = ", ".join(f"'{name}'" for name in unknown)
-        raise ValueError(f"Flow '{plan.flow_name}' has no dynamic parameter {named}; {hint}")
 
 
 def _logger() -> logging.Logger:

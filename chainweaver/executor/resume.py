@@ -22,12 +22,14 @@ from chainweaver.exceptions import (
     FlowExecutionError,
     FlowNotFoundError,
 )
+from chainweaver.executor.call import named
 from chainweaver.lanes.services import CheckpointService, Services
 from chainweaver.objects import PlainEncodeError, RestoreError, bind_reduce, bind_restore
 
 if TYPE_CHECKING:
     from chainweaver.checkpoint import Checkpointer, StepDelta
-    from chainweaver.executor.facade import Call, FlowExecutor, Prepared, _Bound
+    from chainweaver.executor.call import Call
+    from chainweaver.executor.facade import FlowExecutor, Prepared, Started, _Bound
     from chainweaver.plan import Plan, PlannedStep
 
 # ---- a run begins
@@ -98,6 +100,8 @@ def stored_run(
     """
     if executor._checkpointer is None:
         raise CheckpointerNotConfiguredError(fix="pass checkpointer= to FlowExecutor")
+    if not isinstance(trace_id, str):
+        raise TypeError(f"A run is resumed by its trace id, not by {named(trace_id)} itself.")
     snapshot = _loaded(executor._checkpointer, trace_id)
     if migrate is not None:
         snapshot = migrate(snapshot)
@@ -166,9 +170,7 @@ def _change_of(plan: Plan, delta: StepDelta, snapshot: ExecutionSnapshot, hashes
     return None
 
 
-def prefill(
-    executor: FlowExecutor, bound: _Bound, plan: Plan, snapshot: ExecutionSnapshot, call: Call
-) -> tuple[Run, Services, Any]:
+def prefill(executor: FlowExecutor, bound: _Bound, plan: Plan, snapshot: ExecutionSnapshot, call: Call) -> Started:
     """A run in which the stored steps have their outcome already."""
     runtime, checkpointer = bound.runtime, executor._checkpointer
     assert checkpointer is not None, "only a stored run is prefilled"
@@ -198,7 +200,7 @@ def prefill(
     run.slots[-1] = passed
     if services.listeners is not None:
         bound.tell_start(run, services)
-    return run, services, call.cancel_token
+    return run, services, *bound.means(call)
 
 
 def _restored_input(plan: Plan, snapshot: ExecutionSnapshot) -> dict[str, Any]:

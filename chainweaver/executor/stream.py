@@ -14,7 +14,8 @@ from chainweaver.lanes.cancel import CancellationToken
 from chainweaver.observe import EventMiddleware, FlowEvent, Listeners
 
 if TYPE_CHECKING:
-    from chainweaver.executor.facade import Call, FlowExecutor
+    from chainweaver.executor.call import Call
+    from chainweaver.executor.facade import FlowExecutor
     from chainweaver.plan import Plan
 
 BOUND = 64

@@ -98,6 +98,7 @@ SENTENCES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "E103": (("t", 1, "k", "a socket"), {}, "Output 'k' of tool 't' at step 1 cannot be checkpointed: a socket."),
     "E104": (("second reply",), {}, "Run protocol violated: second reply."),
     "E105": (("yaml", "Reading YAML"), {}, "Reading YAML needs the extra 'yaml'."),
+    "E107": (("f", ("tokn",)), {}, "Flow 'f' has no dynamic parameter 'tokn'."),
     "E106": (("There is no file 'a.yaml'",), {"missing": True}, "There is no file 'a.yaml'."),
 }
 

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 import pytest
 
-from chainweaver import DAGFlow, DAGFlowStep, Flow, FlowExecutor, FlowStep, compile_flow, tool
+from chainweaver import (
+    AsyncLaneUnsupportedError,
+    DAGFlow,
+    DAGFlowStep,
+    DynamicParameterError,
+    Flow,
+    FlowExecutor,
+    FlowStep,
+    InMemoryCheckpointer,
+    InputError,
+    LaneUnsupportedError,
+    compile_flow,
+    tool,
+)
+from tests.executor.kit import Calls, chain, linear, merged
 
 
 @tool
@@ -52,8 +70,144 @@ def test_a_flow_is_run_by_its_name():
 def test_the_input_is_a_mapping():
     """Executor: a list of values has no names."""
     executor = FlowExecutor(tools=[double], flows=[FLOW])
-    with pytest.raises(TypeError, match="a mapping of context keys to values, not list"):
+    with pytest.raises(TypeError, match="a mapping of context keys to values, not a list"):
         executor.execute_flow("twice", [1])  # type: ignore[arg-type]  # the mistake under test
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"deadline": "soon"}, TypeError, "deadline has to be seconds as time.time() gives them, not 'soon'."),
+        ({"deadline": True}, TypeError, "deadline has to be seconds as time.time() gives them, not a bool."),
+        (
+            {"deadline": datetime(2030, 1, 1)},
+            TypeError,
+            "deadline has to be seconds as time.time() gives them, not a datetime; use its .timestamp().",
+        ),
+        ({"deadline": math.nan}, ValueError, "deadline has to be seconds as time.time() gives them, not nan."),
+        ({"deadline": -math.inf}, ValueError, "deadline has to be seconds as time.time() gives them, not -inf."),
+        ({"cancel_token": threading.Event()}, TypeError, "cancel_token has to be a CancellationToken, not an Event."),
+        (
+            {"dynamic_params": ["token"]},
+            TypeError,
+            "dynamic_params has to be a mapping of names to values, not a list.",
+        ),
+        ({"lane": "ray"}, ValueError, "lane 'ray' is unknown; use 'inline', 'thread' or a name from lanes=."),
+    ],
+)
+async def test_a_wrong_option_of_a_call_is_refused_before_anything_starts(
+    options: dict[str, Any], kind: type[Exception], message: str
+):
+    """Executor: every way to run a flow says in one sentence what an option has to be."""
+    calls = Calls()
+    store = InMemoryCheckpointer()
+    executor = FlowExecutor(tools=[calls.tool("a")], flows=[chain("a")], checkpointer=store, delete_on_success=False)
+    trace_id = executor.execute_flow("flow", {"n": 1}).trace_id
+
+    for call in (executor.execute_flow, executor.stream_flow, executor.stream_flow_async):
+        with pytest.raises(kind) as caught:
+            call("flow", {"n": 1}, **options)
+        assert str(caught.value) == message
+    with pytest.raises(kind):
+        await executor.execute_flow_async("flow", {"n": 1}, **options)
+    with pytest.raises(kind):
+        executor.resume_flow(trace_id, **options)
+    with pytest.raises(kind):
+        await executor.resume_flow_async(trace_id, **options)
+    assert calls.counts == {"a": 1}
+
+
+def test_a_deadline_that_never_comes_is_none():
+    """Executor: `math.inf` is how one says never in numbers."""
+    executor = FlowExecutor(tools=[double], flows=[FLOW])
+    assert executor.execute_flow("twice", {"n": 1}, deadline=math.inf).status == "ok"
+
+
+def test_an_unknown_dynamic_parameter_is_an_input_error():
+    """R13: all unknown names at once, what is known, and the nearest name."""
+    flow = chain("a", dynamic_params=["token", "tenant"])
+    calls = Calls()
+    executor = FlowExecutor(tools=[calls.tool("a")], flows=[flow])
+    with pytest.raises(DynamicParameterError) as caught:
+        executor.execute_flow("flow", {"n": 1}, dynamic_params={"tokn": 1, "x": 2, "tenant": 3})
+    assert isinstance(caught.value, InputError)
+    assert str(caught.value).splitlines() == [
+        "Flow 'flow' has no dynamic parameters 'tokn', 'x'.",
+        "  where   flow 'flow' 0.1.0",
+        "  known   token, tenant",
+        "  fix     did you mean 'token'?",
+    ]
+    assert dict(calls.counts) == {}
+
+
+def test_a_flow_without_dynamic_parameters_says_where_they_are_listed():
+    """R13: the fix is in the flow."""
+    executor = FlowExecutor(tools=[double], flows=[FLOW])
+    with pytest.raises(DynamicParameterError, match="list them in the flow's dynamic_params"):
+        executor.execute_flow("twice", {"n": 1}, dynamic_params={"token": 1})
+
+
+def test_a_run_is_resumed_by_its_trace_id():
+    """R33: passing the result says what to pass."""
+    executor = FlowExecutor(tools=[double], flows=[FLOW], checkpointer=InMemoryCheckpointer())
+    result = executor.execute_flow("twice", {"n": 1})
+    with pytest.raises(TypeError, match="resumed by its trace id, not by an ExecutionResult itself"):
+        executor.resume_flow(result)  # type: ignore[arg-type]  # the mistake under test
+
+
+async def test_the_lane_of_a_call_is_the_default_lane_of_its_tools():
+    """R22: a call may say where tools run that name no lane; the others stay where they are."""
+    seen: dict[str, str] = {}
+
+    @tool
+    def anywhere(n: int) -> int:
+        seen["anywhere"] = threading.current_thread().name
+        return n
+
+    @tool(lane="inline")
+    def here(n: int) -> int:
+        seen["here"] = threading.current_thread().name
+        return n
+
+    flow = linear(FlowStep(tool_name="anywhere"), FlowStep(tool_name="here"))
+    me = threading.current_thread().name
+    with FlowExecutor(tools=[anywhere, here], flows=[flow]) as executor:
+        executor.execute_flow("flow", {"n": 1}, lane="thread")
+        assert (seen["anywhere"] != me, seen["here"]) == (True, me)
+        executor.execute_flow("flow", {"n": 1})
+        assert seen == {"anywhere": me, "here": me}
+        await executor.execute_flow_async("flow", {"n": 1})
+        assert (seen["anywhere"] != me, seen["here"]) == (True, me)
+        await executor.execute_flow_async("flow", {"n": 1}, lane="inline")
+        assert seen == {"anywhere": me, "here": me}
+
+
+def test_the_lane_of_a_call_may_be_one_that_the_user_brought():
+    """R22: names from `lanes=` are known to calls as they are to tools."""
+    with ThreadPoolExecutor(1, thread_name_prefix="mine") as pool:
+
+        @tool
+        def where(n: int) -> str:
+            return threading.current_thread().name
+
+        flow = linear(FlowStep(tool_name="where"))
+        with FlowExecutor(tools=[where], flows=[flow], lanes={"mine": pool}) as executor:
+            output = merged(executor.execute_flow("flow", {"n": 1}, lane="mine"))
+            assert output["where"].startswith("mine")
+            assert merged(executor.execute_flow("flow", {"n": 1}))["where"] == threading.current_thread().name
+
+
+@pytest.mark.parametrize("unsupported", ["skip", "abort"])
+async def test_a_dry_run_is_refused(unsupported: Any):
+    """R15: no lane can do it, and a run that did the real thing instead would be worse."""
+    calls = Calls()
+    executor = FlowExecutor(tools=[calls.tool("a")], flows=[chain("a")])
+    with pytest.raises(LaneUnsupportedError, match="not supported: a dry run"):
+        executor.execute_flow("flow", {"n": 1}, dry_run=True, dry_run_unsupported=unsupported)
+    with pytest.raises(AsyncLaneUnsupportedError, match="a dry run"):
+        await executor.execute_flow_async("flow", {"n": 1}, dry_run=True, dry_run_unsupported=unsupported)
+    assert dict(calls.counts) == {}
+    assert executor.execute_flow("flow", {"n": 1}, dry_run_unsupported=unsupported).status == "ok"
 
 
 def test_a_failure_says_in_which_flow_and_step_it_happened():

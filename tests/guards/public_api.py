@@ -29,6 +29,7 @@ def _class(kind: type) -> dict[str, Any]:
     if issubclass(kind, enum.Enum):
         return {**described, "members": {member.name: str(member.value) for member in kind}}
     if issubclass(kind, BaseModel):
+        kind.model_rebuild()  # names of classes further down resolve on first use, which may or may not have been
         described["fields"] = {name: _field(field) for name, field in kind.model_fields.items()}
     else:
         described["init"] = _signature(kind.__init__)

@@ -1,0 +1,106 @@
+"""The options of one call, checked before anything starts, so that a mistake is shown where it was made.
+
+Called by the facade only, which makes a `Call` whenever one of its options was given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from chainweaver.exceptions import DynamicParameterError
+
+if TYPE_CHECKING:
+    from chainweaver.lanes.cancel import CancellationToken
+    from chainweaver.observe import Listeners
+    from chainweaver.plan import Plan
+
+
+class Call:
+    """What concerns the run of one call, beside the flow and its input.
+
+    Attributes:
+        deadline: Seconds since the epoch; None for never.
+        lane: Lane of tools that name none; None for that of the executor.
+        listeners: Replace those of the executor, for streams.
+        backlog: Waits until the reader of a stream has caught up.
+
+    Raises:
+        TypeError, ValueError: An option is not what it has to be; the message says what to pass.
+        DynamicParameterError: The flow does not name such a parameter.
+    """
+
+    __slots__ = ("backlog", "cancel_token", "deadline", "dynamic_params", "lane", "listeners")
+
+    def __init__(
+        self,
+        plan: Plan,
+        deadline: float | None = None,
+        cancel_token: CancellationToken | None = None,
+        dynamic_params: Mapping[str, Any] | None = None,
+        lane: str | None = None,
+        lanes: Collection[str] = (),
+    ) -> None:
+        self.deadline = None if deadline is None else checked_deadline(deadline)
+        if cancel_token is not None and not hasattr(cancel_token, "unlisten"):
+            raise TypeError(f"cancel_token has to be a CancellationToken, not {named(cancel_token)}.")
+        self.cancel_token = cancel_token
+        self.dynamic_params = None if dynamic_params is None else checked_params(plan, dynamic_params)
+        check_lane(lane, lanes)
+        self.lane = lane
+        self.listeners: Listeners | None = None
+        self.backlog: Any = None
+
+
+def check_input(initial_input: object) -> None:
+    """Refuse an input that has no names.
+
+    Raises:
+        TypeError: It is no mapping.
+    """
+    if not isinstance(initial_input, Mapping):
+        raise TypeError(f"initial_input has to be a mapping of context keys to values, not {named(initial_input)}.")
+
+
+def check_lane(lane: object, lanes: Collection[str]) -> None:
+    """Refuse a default lane that an executor does not have.
+
+    Raises:
+        ValueError: Neither one of ours nor one of the user's.
+    """
+    if lane is not None and lane not in ("inline", "thread", *lanes):
+        raise ValueError(f"lane '{lane}' is unknown; use 'inline', 'thread' or a name from lanes=.")
+
+
+def checked_deadline(deadline: object) -> float | None:
+    """Seconds since the epoch, None for never."""
+    if not isinstance(deadline, (int, float)) or isinstance(deadline, bool):
+        hint = "; use its .timestamp()" if hasattr(deadline, "timestamp") else ""
+        raise TypeError(f"deadline has to be seconds as time.time() gives them, not {named(deadline)}{hint}.")
+    if math.isnan(deadline) or deadline == -math.inf:
+        raise ValueError(f"deadline has to be seconds as time.time() gives them, not {deadline}.")
+    return None if deadline == math.inf else deadline
+
+
+def checked_params(plan: Plan, given: object) -> dict[str, Any]:
+    """A dict of dynamic parameters that the flow names."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"dynamic_params has to be a mapping of names to values, not {named(given)}.")
+    unknown = [str(name) for name in given if name not in plan.dynamic_params]
+    if unknown:
+        fix = None if plan.dynamic_params else "list them in the flow's dynamic_params"
+        raise DynamicParameterError(plan.flow_name, unknown, known=plan.dynamic_params, fix=fix, where=_place(plan))
+    return dict(given)
+
+
+def _place(plan: Plan) -> str:
+    return f"flow '{plan.flow_name}' {plan.flow_version}"
+
+
+def named(value: object) -> str:
+    """A value in a message about its kind: short texts themselves, which are often a misplaced argument."""
+    if isinstance(value, str) and len(value) <= 40:
+        return repr(value)
+    kind = type(value).__name__
+    return f"an {kind}" if kind[:1] in "AEIOUaeiou" else f"a {kind}"
