@@ -18,7 +18,7 @@ from anyio.lowlevel import current_token
 from chainweaver._execution.commands import RunCancelled, TimedOut
 from chainweaver._execution.schedule import Schedule
 from chainweaver.lanes.cancel import NEVER, Stop
-from chainweaver.lanes.drive import Carrier, drive, raised
+from chainweaver.lanes.drive import Carrier, call_here, drive, raised
 from chainweaver.lanes.sync import LaneJob, ThreadJob
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class AwaitingPerformer:
             return await tool.fn(*args)
         lane = None if tool.is_async else self.resources.lane_of(tool)
         if timeout_s is None and lane == "inline":
-            return self._call_here(tool, args)
+            return call_here(tool, args)
         if tool.is_async:
             return await self._await(tool, args, timeout_s)
         return await self._call_elsewhere(lane, tool, args, timeout_s)
@@ -198,12 +198,6 @@ class AwaitingPerformer:
 
     def is_interrupted(self) -> bool:
         return is_task_cancelled()
-
-    def _call_here(self, tool: PlannedTool, args: tuple[Any, ...]) -> Any:
-        try:
-            return tool.fn(*args)
-        except StopIteration as exc:
-            raise raised(exc) from None
 
     def _scope(self, timeout_s: float | None) -> Stoppable:
         """A cancel scope that ends at the time limit, or when the run is told to end."""

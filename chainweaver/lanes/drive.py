@@ -80,6 +80,14 @@ def raised(error: BaseException) -> BaseException:
     return Raised(error) if isinstance(error, StopIteration) else error
 
 
+def call_here(tool: PlannedTool, args: tuple[Any, ...]) -> Any:
+    """Call a sync tool in this thread; what it raises may leave a coroutine."""
+    try:
+        return tool.fn(*args)
+    except StopIteration as exc:
+        raise raised(exc) from None
+
+
 def own_cancellation(error: BaseException) -> Exception | None:
     """The failure that an `asyncio.CancelledError` stands for which nobody but the tool made; None for others."""
     asyncio = sys.modules.get("asyncio")

@@ -283,7 +283,8 @@ class Services:
         assert run is not None, "a run without listeners tells nothing"
         assert listeners is not None, "a run without listeners tells nothing"
         trace_id, flow_name = run.trace_id(), run.plan.flow_name
-        started_at, inputs = date_of(run, run.started[step.index]), run.inputs[step.index] or {}
+        # A dict of its own: who only watches must not change what the step goes on with.
+        started_at, inputs = date_of(run, run.started[step.index]), dict(run.inputs[step.index] or {})
         if command.moment == "step_start":
             if listeners.on_step_start:
                 listeners.step_start(

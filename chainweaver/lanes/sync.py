@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from chainweaver._execution.commands import Invoke, RunCancelled, Save, Settle, Tell, TimedOut
 from chainweaver._execution.schedule import Schedule
 from chainweaver.lanes.cancel import NEVER, Stop
-from chainweaver.lanes.drive import Carrier, drive, raised, run_to_end
+from chainweaver.lanes.drive import Carrier, call_here, drive, raised, run_to_end
 from chainweaver.lanes.threads import Bell, DaemonThreads
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ class BlockingPerformer:
         resources = self.resources
         lane = None if tool.is_async else resources.lane_of(tool)
         if lane in (None, "inline") and timeout_s is None and not tool.is_async:
-            return self._call_here(tool, args)
+            return call_here(tool, args)
         bell, began_ns = Bell(), self.services.runtime.now_ns()
         if tool.is_async:
             job: Job = resources.loop.start(tool.fn, args, bell.ring)
@@ -277,12 +277,6 @@ class BlockingPerformer:
 
     def is_interrupted(self) -> bool:
         return False  # a blocking call cannot be cancelled from outside
-
-    def _call_here(self, tool: PlannedTool, args: tuple[Any, ...]) -> Any:
-        try:
-            return tool.fn(*args)
-        except StopIteration as exc:
-            raise raised(exc) from None
 
     def _wait(self, bell: Bell, timeout_s: float | None) -> None:
         """Wait until the bell is rung, the time is over or the run is told to end, whatever comes first."""
@@ -358,7 +352,8 @@ class _ThreadCrowd:
         self.resources = resources
         self.calls_inline = resources.calls_inline
         self.lock: AbstractContextManager[Any] = threading.Lock()
-        services.lock = threading.Lock()
+        if services.listeners is not None or services.checkpoints is not None:
+            services.lock = threading.Lock()
         self.carrier = Carrier(run, Schedule(run, limit), self)
         self.inbox: SimpleQueue[StepRun | None] = SimpleQueue()
         """Inline steps for the calling thread; None: look whether the run is over or somebody asks for its end."""

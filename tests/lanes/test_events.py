@@ -90,6 +90,27 @@ def test_a_chain_is_told_in_order(lane: Lane, limit: int) -> None:
 
 
 @lanes
+@limits
+def test_what_middleware_does_to_the_inputs_it_is_shown_changes_nothing(lane: Lane, limit: int) -> None:
+    """R38: hooks observe, also where a record needs no copy of its own."""
+
+    class Meddler(BaseMiddleware):
+        def on_step_start(self, context: Any) -> None:
+            context.inputs["n"] = 100
+
+        def on_step_end(self, context: Any) -> None:
+            context.inputs.clear()
+
+    tools = [a_tool("a", lambda given: {"out": given.n + 1})]
+    with lane.executor(
+        tools=tools, flows=[chain(tools)], middleware=[Meddler()], max_step_concurrency=limit
+    ) as executor:
+        result = lane.run(executor, "flow", {"n": 1})
+    assert (result.final_output or {})["out"] == 2
+    assert result.execution_log[0].inputs == {"n": 1}
+
+
+@lanes
 def test_steps_side_by_side_are_told_one_thing_at_a_time(lane: Lane) -> None:
     """R17: hooks of one run never overlap, and each step begins before it ends."""
 

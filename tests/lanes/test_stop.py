@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
+from pydantic import BaseModel, field_validator
 
 from chainweaver import (
     BaseMiddleware,
@@ -21,7 +22,7 @@ from chainweaver import (
     RetryPolicy,
     Tool,
 )
-from tests.lanes.kit import LIMIT_S, a_flow, a_step, a_tool, chain, fan
+from tests.lanes.kit import LIMIT_S, Number, a_flow, a_step, a_tool, chain, fan, wait_until
 from tests.lanes.table import ASYNCIO, LANES, SYNC, TRIO, Lane, pause
 
 lanes = pytest.mark.parametrize("lane", LANES, ids=repr)
@@ -375,3 +376,98 @@ def test_an_interrupt_in_a_worker_thread_does_not_wait_for_the_others() -> None:
         release.set()
     assert ends.results[0].model_dump_json() == before
     assert {record.step_id: record.status for record in ends.results[0].execution_log}["stay"] == "cancelled"
+
+
+def test_an_interrupt_ends_the_waits_of_the_other_threads() -> None:
+    """R17, R40: a thread that waits out a back-off for a run that was interrupted goes home at once."""
+    before, waiting = set(threading.enumerate()), threading.Event()
+
+    def busy(given: Any) -> dict[str, int]:
+        waiting.set()
+        raise OSError("busy")
+
+    def halt(given: Any) -> dict[str, int]:
+        waiting.wait(LIMIT_S)
+        time.sleep(0.02)
+        raise KeyboardInterrupt
+
+    tools = [a_tool("halt", halt, lane="inline"), a_tool("busy", busy)]
+    flow = a_flow(a_step("halt"), a_step("busy", retry=RetryPolicy(max_retries=1, backoff_seconds=1000)))
+    executor = SYNC.executor(tools=tools, flows=[flow], max_step_concurrency=2)
+    with pytest.raises(KeyboardInterrupt):
+        executor.execute_flow("flow", {})
+    executor.close()
+    wait_until(lambda: not any(one.name.startswith("chainweaver") for one in set(threading.enumerate()) - before))
+
+
+def test_a_late_reply_is_not_taken_for_the_reply_to_something_else() -> None:
+    """R17: a tool that ends while the run it was given up by is still told of its steps changes nothing."""
+    release, has_ended = threading.Event(), threading.Event()
+
+    class Slow(BaseMiddleware):
+        records: list[Any] = []
+
+        def on_step_end(self, context: Any) -> None:
+            self.records.append((context.step_id, context.step_record.status, context.step_record.outputs))
+            if context.step_id == "stay":
+                release.set()
+                has_ended.wait(LIMIT_S)
+                time.sleep(0.05)
+
+    def stay(given: Any) -> dict[str, int]:
+        release.wait(LIMIT_S)
+        has_ended.set()
+        return {"out": 7}
+
+    tools = [raising("plain", KeyboardInterrupt()), a_tool("stay", stay)]
+    flow = a_flow(a_step("halt"), a_step("stay"))
+    slow = Slow()
+    with (
+        SYNC.executor(tools=tools, flows=[flow], middleware=[slow], max_step_concurrency=2) as executor,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        executor.execute_flow("flow", {})
+    assert sorted(slow.records) == [("halt", "cancelled", None), ("stay", "cancelled", None)]
+
+
+class Refusing(BaseModel):
+    """An output that interrupts whoever validates it: an interrupt may hit any line, also one of the run core."""
+
+    out: int
+
+    @field_validator("out")
+    @classmethod
+    def _halt(cls, value: int) -> int:
+        raise Halt
+
+
+@lanes
+@limits
+def test_an_interrupt_between_two_commands_ends_the_run_too(lane: Lane, limit: int) -> None:
+    """R17, R30: it is no success, it leaves the call as it is, and a lead that the run held is handed over."""
+    ends, tools = Ends(), [a_tool("a", lambda given: {"out": 1}, cacheable=True)]
+    tools.append(
+        Tool(
+            name="b", description="b", input_schema=Number, output_schema=Refusing, fn=lambda given: {"out": 1},
+            cacheable=True,
+        )
+    )  # fmt: skip
+    flow = a_flow(a_step("a"), a_step("b", "a"))
+    with lane.executor(
+        tools=tools, flows=[flow], middleware=[ends], step_cache=InMemoryStepCache(), max_step_concurrency=limit
+    ) as executor:
+        with pytest.raises(Halt):
+            lane.run(executor, "flow", {})
+        assert executor._bound is not None
+        assert executor._bound.cache is not None
+        assert len(executor._bound.cache.flights) == 0
+    assert [result.status for result in ends.results] == ["cancelled"]
+
+
+def test_an_interrupt_in_a_worker_thread_between_two_commands_reaches_the_caller() -> None:
+    """R17: the calling thread does not wait for a step that no thread carries any more."""
+    refusing = Tool(name="b", description="b", input_schema=Number, output_schema=Refusing, fn=lambda given: {"out": 1})
+    tools = [a_tool("a", lambda given: {}, lane="inline"), refusing]
+    with SYNC.executor(tools=tools, flows=[fan(tools)], max_step_concurrency=2) as executor:
+        with pytest.raises(Halt):
+            executor.execute_flow("flow", {})

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from chainweaver import ExecutionResult, FlowCancelledError, InMemoryStepCache, RetryPolicy
+from chainweaver._execution.commands import TimedOut
+from chainweaver.lanes.drive import look_up, run_to_end
 from chainweaver.runtime import Runtime
 from tests.lanes.kit import LIMIT_S, Gauge, a_flow, a_step, a_tool, chain, does, fan, wait_until
 from tests.lanes.table import LANES, Lane, pause
@@ -275,3 +279,42 @@ def test_a_deadline_far_away_is_no_problem(lane: Lane) -> None:
     made = a_tool("t", lambda given: {}, timeout_seconds=1e12)
     with lane.executor(tools=[made], flows=[fan([made])]) as executor:
         assert lane.run(executor, "flow", {}, deadline=1e15).success
+
+
+def test_all_waits_for_one_cache_entry_together_keep_the_time_limit() -> None:
+    """R22, R30: each leader that fails hands over, and the time of whoever waits goes on."""
+    clock, waits = [0], []
+
+    class Crowded:
+        """Services whose every look-up finds that somebody else computes."""
+
+        runtime = Runtime(now_ns=lambda: clock[0])
+
+        def look_up(self, command: Any) -> object:
+            return object()
+
+    class Waiting:
+        services = Crowded()
+
+        async def wait_for(self, flight: Any, timeout_s: float | None) -> None:
+            assert timeout_s is not None
+            waits.append(timeout_s)
+            if len(waits) == 3:
+                raise TimedOut
+            clock[0] += int(2e9)
+
+    performer: Any = Waiting()
+    command: Any = SimpleNamespace(timeout_s=5.0)
+    with pytest.raises(TimedOut):
+        run_to_end(look_up(command, performer))
+    assert waits == [5.0, 3.0, 1.0]
+
+
+def test_a_performer_that_suspends_on_the_sync_lane_is_a_fault_of_ours() -> None:
+    """The sync lane has no loop that could go on with it; saying so beats waiting for ever."""
+
+    async def suspends() -> None:
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="has to block instead"):
+        run_to_end(suspends())
