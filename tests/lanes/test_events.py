@@ -106,7 +106,7 @@ def test_what_middleware_does_to_the_inputs_it_is_shown_changes_nothing(lane: La
         tools=tools, flows=[chain(tools)], middleware=[Meddler()], max_step_concurrency=limit
     ) as executor:
         result = lane.run(executor, "flow", {"n": 1})
-    assert (result.final_output or {})["out"] == 2
+    assert (result.final_output or {})["a"] == 2
     assert result.execution_log[0].inputs == {"n": 1}
 
 
