@@ -9,7 +9,7 @@ import enum
 import inspect
 import re
 import types
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ForwardRef, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -78,6 +78,8 @@ def _written(annotation: Any) -> str:
         return "None"
     if annotation is ...:
         return "..."
+    if isinstance(annotation, ForwardRef):  # a model that nobody has used yet: the same as after its first use
+        return annotation.__forward_arg__
     if origin is Annotated:
         return _written(args[0])
     if origin in (Union, types.UnionType):
