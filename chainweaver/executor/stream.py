@@ -22,13 +22,35 @@ BOUND = 64
 """How many events may wait for their reader."""
 
 
-def _own_token(call: Call) -> CancellationToken:
-    """A token for the stream to cancel, which the caller's token cancels too."""
-    own = CancellationToken()
-    if call.cancel_token is not None:
-        call.cancel_token.listen(own.cancel)
-    call.cancel_token = own
-    return own
+class _Held:
+    """What holds a run back while its reader is far behind, and what lets it go on without him.
+
+    A run that was told to end, or whose deadline has passed, ends: what it still has to tell waits in the queue.
+    """
+
+    def __init__(self, executor: FlowExecutor, call: Call) -> None:
+        self._outer = call.cancel_token
+        self._deadline = call.deadline
+        self._wall_time = (executor._bound or executor._bind()).runtime.wall_time
+        # The stream's own token: the caller's may serve other runs, and ends this one too.
+        self.token = call.cancel_token = CancellationToken()
+        if self._outer is not None:
+            self._outer.listen(self.token.cancel)
+
+    def left_s(self) -> float | None:
+        """Seconds until the deadline; None without one."""
+        return None if self._deadline is None else self._deadline - self._wall_time()
+
+    def is_over(self) -> bool:
+        """Whether the run has to end, read or unread."""
+        left_s = self.left_s()
+        return self.token.is_cancelled or (left_s is not None and left_s <= 0)
+
+    def end(self) -> None:
+        """Nobody reads any more."""
+        self.token.cancel()
+        if self._outer is not None:
+            self._outer.unlisten(self.token.cancel)
 
 
 def _listen(executor: FlowExecutor, call: Call, put: Any) -> None:
@@ -39,20 +61,22 @@ def stream_sync(
     executor: FlowExecutor, plan: Plan, initial_input: Mapping[str, Any], call: Call
 ) -> Iterator[FlowEvent]:
     """The events of a run on the sync lane."""
-    from queue import Full, Queue
+    from queue import SimpleQueue
 
-    events: Queue[FlowEvent | BaseException | None] = Queue(BOUND)
-    outer = call.cancel_token
-    token = _own_token(call)
-    closed = False
+    from chainweaver.lanes.threads import Bell
+
+    events: SimpleQueue[FlowEvent | BaseException | None] = SimpleQueue()
+    room = Bell()
+    is_waiting = False
 
     def put(event: FlowEvent | BaseException | None) -> None:
-        while not closed:
-            try:
-                events.put(event, timeout=0.05)
-            except Full:
-                continue
-            return
+        nonlocal is_waiting
+        # First the note and then the look: a reader who takes something in between sees the note and rings.
+        is_waiting = True
+        while events.qsize() >= BOUND and not held.is_over():
+            room.wait(held.left_s())
+        is_waiting = False
+        events.put(event)
 
     def work() -> None:
         end: BaseException | None = None
@@ -63,21 +87,22 @@ def stream_sync(
             end = exc
         put(end)
 
+    held = _Held(executor, call)
+    held.token.listen(room.ring)
     _listen(executor, call, put)
-    (executor._bound or executor._bind()).resources.threads.start(work)
     try:
+        (executor._bound or executor._bind()).resources.threads.start(work)
         while True:
             event = events.get()
+            if is_waiting:
+                room.ring()
             if event is None:
                 return
             if isinstance(event, BaseException):
                 raise event
             yield event
     finally:
-        closed = True
-        token.cancel()
-        if outer is not None:
-            outer.unlisten(token.cancel)
+        held.end()
 
 
 async def stream_async(
@@ -86,11 +111,9 @@ async def stream_async(
     """The events of a run on the async lane."""
     import anyio
 
-    from chainweaver.lanes.async_ import start_task
+    from chainweaver.lanes.async_ import soon, start_task
 
     events: deque[FlowEvent | BaseException | None] = deque()
-    outer = call.cancel_token
-    token = _own_token(call)
     changed = [anyio.Event(), anyio.Event()]  # something arrived, something was taken
 
     def signal(which: int) -> None:
@@ -102,8 +125,9 @@ async def stream_async(
         signal(0)
 
     async def backlog() -> None:
-        while len(events) >= BOUND and not token.is_cancelled:
-            await changed[1].wait()
+        while len(events) >= BOUND and not held.is_over():
+            with anyio.move_on_after(held.left_s()):
+                await changed[1].wait()
 
     async def work() -> None:
         end: BaseException | None = None
@@ -114,10 +138,12 @@ async def stream_async(
             end = exc
         put(end)
 
+    held = _Held(executor, call)
+    held.token.listen(soon(lambda: signal(1)))
     _listen(executor, call, put)
     call.backlog = backlog
-    start_task(work)
     try:
+        start_task(work)
         while True:
             while not events:
                 await changed[0].wait()
@@ -129,7 +155,4 @@ async def stream_async(
                 raise event
             yield event
     finally:
-        token.cancel()
-        signal(1)
-        if outer is not None:
-            outer.unlisten(token.cancel)
+        held.end()
