@@ -125,7 +125,7 @@ def _constructs(step: Lowered) -> list[str]:
         found.append(f"branches at step '{step.label}'")
     if isinstance(definition, DAGFlowStep) and definition.step_type == "capability":
         found.append(f"capability '{definition.capability_id}' at step '{step.label}'")
-    tool = None if step.primary is None else step.primary.tool
-    if tool is not None and tool.safety_declared and tool.safety.requires_approval:
-        found.append(f"approval of tool '{step.tool_name}' at step '{step.label}'")
+    for known in (step.primary, step.fallback):
+        if known is not None and known.tool.safety_declared and known.tool.safety.requires_approval:
+            found.append(f"approval of tool '{known.tool.name}' at step '{step.label}'")
     return found

@@ -231,7 +231,7 @@ class FlowExecutor:
 
     def with_replaced_tools(self, tools: Iterable[Tool]) -> FlowExecutor:
         """An executor with the same flows and settings, in which these tools replace those of the same names."""
-        replaced = {**self._tools, **{tool.name: tool for tool in tools}}
+        replaced = {**self._tools, **{_checked(tool).name: tool for tool in tools}}
         return FlowExecutor(self.registry, tools=replaced.values(), **self._settings)
 
     # ---- running
