@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from typing import Any
@@ -378,9 +379,10 @@ def test_an_interrupt_in_a_worker_thread_does_not_wait_for_the_others() -> None:
     assert {record.step_id: record.status for record in ends.results[0].execution_log}["stay"] == "cancelled"
 
 
-def test_an_interrupt_ends_the_waits_of_the_other_threads() -> None:
+@pytest.mark.parametrize("how", ["raised", "signal"])
+def test_an_interrupt_ends_the_waits_of_the_other_threads(how: str) -> None:
     """R17, R40: a thread that waits out a back-off for a run that was interrupted goes home at once."""
-    before, waiting = set(threading.enumerate()), threading.Event()
+    before, waiting, home = set(threading.enumerate()), threading.Event(), threading.get_ident()
 
     def busy(given: Any) -> dict[str, int]:
         waiting.set()
@@ -388,12 +390,16 @@ def test_an_interrupt_ends_the_waits_of_the_other_threads() -> None:
 
     def halt(given: Any) -> dict[str, int]:
         waiting.wait(LIMIT_S)
-        time.sleep(0.02)
-        raise KeyboardInterrupt
+        time.sleep(0.05)
+        if how == "raised":
+            raise KeyboardInterrupt
+        signal.pthread_kill(home, signal.SIGINT)
+        return {}
 
-    tools = [a_tool("halt", halt, lane="inline"), a_tool("busy", busy)]
-    flow = a_flow(a_step("halt"), a_step("busy", retry=RetryPolicy(max_retries=1, backoff_seconds=1000)))
-    executor = SYNC.executor(tools=tools, flows=[flow], max_step_concurrency=2)
+    tools = [a_tool("halt", halt), a_tool("busy", busy), a_tool("inline", lambda given: {}, lane="inline")]
+    policy = RetryPolicy(max_retries=1, backoff_seconds=1000)
+    flow = a_flow(a_step("halt"), a_step("busy", retry=policy), a_step("inline"))
+    executor = SYNC.executor(tools=tools, flows=[flow], max_step_concurrency=3)
     with pytest.raises(KeyboardInterrupt):
         executor.execute_flow("flow", {})
     executor.close()

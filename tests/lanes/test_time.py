@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +22,6 @@ lanes = pytest.mark.parametrize("lane", LANES, ids=repr)
 limits = pytest.mark.parametrize("limit", [1, 4])
 kinds = pytest.mark.parametrize("kind", ["sync", "async"])
 SHORT_S = 0.03
-DEADLINE_S = 0.12
 
 
 @pytest.fixture
@@ -47,16 +46,24 @@ def stuck(kind: str, release: threading.Event) -> Any:
     return stay if kind == "sync" else stay_async
 
 
-def ended_by_deadline(lane: Lane, executor: Any, seconds: float) -> ExecutionResult:
-    """The result of a run that has to end by its deadline, not much later."""
+def ended_by_deadline(lane: Lane, executor: Any, calls: list[int] | None = None) -> ExecutionResult:
+    """The result of a run that its deadline ended while step "t" was on its way, with its calls where they are noted.
+
+    On a machine that is busy with something else a run may not come that far in time; then it gets more.
+    """
     executor.explain_flow("flow", {})  # compiled beforehand: the time is for the run
-    began = time.monotonic()
-    with pytest.raises(FlowCancelledError) as caught:
-        lane.run(executor, "flow", {}, deadline=time.time() + seconds)
-    assert seconds * 0.5 < time.monotonic() - began < LIMIT_S / 2
-    assert caught.value.deadline_exceeded
-    result: ExecutionResult = caught.value.result
-    assert result.status == "cancelled"
+    for seconds in (0.05, 0.2, 0.8, 3.2):
+        began = time.monotonic()
+        with pytest.raises(FlowCancelledError) as caught:
+            lane.run(executor, "flow", {}, deadline=time.time() + seconds)
+        assert seconds * 0.5 < time.monotonic() - began < seconds + LIMIT_S / 2
+        assert caught.value.deadline_exceeded
+        result: ExecutionResult = caught.value.result
+        assert result.status == "cancelled"
+        if calls != [] and result.execution_log and result.execution_log[-1].step_id == "t":
+            break
+        if calls is not None:
+            calls.clear()
     return result
 
 
@@ -102,8 +109,9 @@ def test_a_late_finish_is_no_success(lane: Lane, kind: str) -> None:
 
 
 @lanes
-def test_an_async_tool_that_will_not_be_cancelled_is_late_all_the_same(lane: Lane) -> None:
-    """R22: swallowing the cancellation does not make a late result count."""
+@pytest.mark.parametrize("clock", [time.monotonic_ns, lambda: 0], ids=["real", "frozen"])
+def test_an_async_tool_that_will_not_be_cancelled_is_late_all_the_same(lane: Lane, clock: Callable[[], int]) -> None:
+    """R22: swallowing the cancellation does not make a late result count, whatever the clock of the run says."""
 
     async def stubborn(given: Any) -> dict[str, int]:
         import anyio
@@ -113,7 +121,7 @@ def test_an_async_tool_that_will_not_be_cancelled_is_late_all_the_same(lane: Lan
         return {"out": 1}
 
     made = a_tool("t", stubborn, timeout_seconds=SHORT_S)
-    with lane.executor(tools=[made], flows=[fan([made])]) as executor:
+    with lane.executor(tools=[made], flows=[fan([made])], runtime=Runtime(now_ns=clock)) as executor:
         assert lane.run(executor, "flow", {}).step("t").error_type == "ToolTimeoutError"
 
 
@@ -143,7 +151,7 @@ def test_the_deadline_ends_a_run_in_the_middle_of_a_tool(
     """R22: the deadline of a run binds during tools that have no limit of their own."""
     tools = [a_tool("before", lambda given: {"out": 3}), *(a_tool(name, stuck(kind, release)) for name in ("t", "u"))]
     with lane.executor(tools=tools, flows=[chain(tools)], max_step_concurrency=limit) as executor:
-        result = ended_by_deadline(lane, executor, DEADLINE_S)
+        result = ended_by_deadline(lane, executor)
         release.set()
     assert [(record.step_id, record.status) for record in result.execution_log] == [
         ("before", "ok"),
@@ -156,7 +164,7 @@ def test_the_deadline_ends_a_run_in_the_middle_of_a_tool(
 @limits
 def test_the_deadline_ends_a_run_in_the_middle_of_a_wait(lane: Lane, limit: int) -> None:
     """R22: back-off ends with the deadline, and no further attempt is made."""
-    calls = []
+    calls: list[int] = []
 
     def busy(given: Any) -> dict[str, int]:
         calls.append(1)
@@ -165,7 +173,7 @@ def test_the_deadline_ends_a_run_in_the_middle_of_a_wait(lane: Lane, limit: int)
     made = a_tool("t", busy)
     flow = a_flow(a_step("t", retry=RetryPolicy(max_retries=5, backoff_seconds=LIMIT_S)))
     with lane.executor(tools=[made], flows=[flow], max_step_concurrency=limit) as executor:
-        result = ended_by_deadline(lane, executor, DEADLINE_S)
+        result = ended_by_deadline(lane, executor, calls)
     assert (calls, result.step("t").status) == ([1], "cancelled")
 
 
@@ -187,7 +195,7 @@ def test_the_deadline_ends_the_wait_for_another_run(lane: Lane, limit: int, rele
         leader = threading.Thread(target=executor.execute_flow, args=("flow", {}))
         leader.start()
         assert entered.wait(LIMIT_S)
-        assert ended_by_deadline(lane, executor, DEADLINE_S).step("t").status == "cancelled"
+        assert ended_by_deadline(lane, executor).step("t").status == "cancelled"
         release.set()
         leader.join(LIMIT_S)
         assert lane.run(executor, "flow", {}).step("t").cached
