@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Convert = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+# What the constructor of a named tuple does, for a third of its price.
 _new_tuple = tuple.__new__
 
 
@@ -47,7 +48,6 @@ class CacheService:
     def look_up(self, command: Lookup) -> dict[str, Any] | Lead | Flight:
         """The outputs of a hit; a Lead when this run has to compute; a flight to wait for when another run does."""
         tool = command.tool
-        # What the named tuple's own constructor does, for a third of its price.
         key = _new_tuple(self.key, (tool.name, tool.schema_hash(), command.digest))
         note, found = self._get(tool, key)
         if found is not None:
@@ -130,11 +130,11 @@ class CheckpointService:
         started_ns = run.started[index]
         began_s = run.began_wall + (started_ns - run.began_ns) / 1e9
         if detail is None:
-            # By position, because every keyword costs, and nearly every checkpoint is one of these.
-            delta = self._make(
+            # Nearly every checkpoint is one of these; see _new_tuple.
+            delta = _new_tuple(self._make, (
                 index, step.step_id, step.name, step.fingerprint(), "ok", outputs, None, 1, (), False, None, began_s,
                 run.now_ns - started_ns,
-            )  # fmt: skip
+            ))  # fmt: skip
         else:
             delta = self._make(
                 index,
@@ -222,7 +222,10 @@ class Services:
     def serve(self, command: Command) -> Any:
         """The reply to a command that can be answered at once; LATER for one that has to wait or to call a tool."""
         if type(command) is Save:
-            self.save(command)
+            if self.lock is None and self.checkpoints is not None:
+                self.checkpoints.save(command)
+            else:
+                self.save(command)
             return None
         if type(command) is Lookup:
             found = self.look_up(command)
