@@ -1,19 +1,18 @@
 """The options of one call, checked before anything starts, so that a mistake is shown where it was made.
 
-Called by the facade only, which makes a `Call` whenever one of its options was given.
+Called by the facade, which makes a `Call` when one of its options was given; `runs` reads it when a run begins.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from chainweaver.exceptions import DynamicParameterError
 
 if TYPE_CHECKING:
     from chainweaver.lanes.cancel import CancellationToken
-    from chainweaver.observe import Listeners
     from chainweaver.plan import Plan
 
 
@@ -23,7 +22,6 @@ class Call:
     Attributes:
         deadline: Seconds since the epoch; None for never.
         lane: Lane of tools that name none; None for that of the executor.
-        listeners: Replace those of the executor, for streams.
         backlog: Waits until the reader of a stream has caught up.
 
     Raises:
@@ -31,7 +29,7 @@ class Call:
         DynamicParameterError: The flow does not name such a parameter.
     """
 
-    __slots__ = ("backlog", "cancel_token", "deadline", "dynamic_params", "lane", "listeners")
+    __slots__ = ("backlog", "cancel_token", "deadline", "dynamic_params", "lane")
 
     def __init__(
         self,
@@ -49,8 +47,7 @@ class Call:
         self.dynamic_params = None if dynamic_params is None else checked_params(plan, dynamic_params)
         check_lane(lane, lanes)
         self.lane = lane
-        self.listeners: Listeners | None = None
-        self.backlog: Any = None
+        self.backlog: Callable[[], Awaitable[None]] | None = None
 
 
 def check_input(initial_input: object) -> None:

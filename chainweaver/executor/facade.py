@@ -1,8 +1,8 @@
 """`FlowExecutor`: what applications hold.
 
-It keeps tools, flows, plans and settings, and takes a call through compile (memoised) -> run -> lane -> result. What
-happens in a run is decided by `_execution`; how a command is performed by `lanes`. Rooms that a program may never need
-are imported when they are needed, so that importing this one stays cheap.
+It keeps tools, flows and settings, and finds the plan that a call has to run (compiled once); how a run begins, is
+carried and ends is in `runs`. What happens in a run is decided by `_execution`, how a command is performed by `lanes`.
+Rooms that a program may never need are imported when they are needed, so that importing this one stays cheap.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from chainweaver.exceptions import (
     AsyncLaneUnsupportedError,
-    ContextKeyCollisionError,
-    FlowCancelledError,
     FlowCompileError,
+    FlowNotFoundError,
     FlowStatusError,
     LaneUnsupportedError,
     ToolNotFoundError,
@@ -22,29 +21,22 @@ from chainweaver.exceptions import (
 from chainweaver.executor.call import Call, check_input, check_lane, named
 
 if TYPE_CHECKING:
-    import logging
     from types import TracebackType
-    from typing import TypeAlias
 
     from typing_extensions import Self
 
-    from chainweaver._execution.run import Run
     from chainweaver.cache import StepCache
     from chainweaver.checkpoint import Checkpointer, ExecutionSnapshot
     from chainweaver.compiler import CompilationResult
+    from chainweaver.executor.runs import Runs
     from chainweaver.flow import AnyFlow, DriftInfo
     from chainweaver.lanes.cancel import CancellationToken
-    from chainweaver.lanes.services import CacheService, Services
-    from chainweaver.lanes.sync import Resources
     from chainweaver.observe import FlowEvent, Listeners
     from chainweaver.plan import Plan
     from chainweaver.registry import FlowRegistry
     from chainweaver.results import ExecutionPlan, ExecutionResult
     from chainweaver.runtime import Runtime
     from chainweaver.tools import Tool
-
-    # What a lane is given: a run that has its input, and what to perform it with.
-    Started: TypeAlias = tuple[Run, Services, Resources, CancellationToken | None]
 
 TraceValues = Literal["snapshot", "reference", "summary"]
 
@@ -168,13 +160,9 @@ class FlowExecutor:
         self._write = threading.Lock()
         self._tools: Mapping[str, Tool] = {_checked(tool).name: tool for tool in tools}
         self._prepared: dict[tuple[str, str | None], Prepared] = {}
-        self._limit = max_step_concurrency
         self._strict = strict_compile
-        self._checkpointer = checkpointer
-        self._delete_on_success = delete_on_success
-        self._bound: _Bound | None = None
+        self._bound: Runs | None = None
         self._listeners: Listeners | None = None
-        self._unattended = True
         self._listen_to(self._settings["middleware"])
         for flow in flows:
             self.registry.register_flow(flow)
@@ -226,8 +214,6 @@ class FlowExecutor:
             from chainweaver.observe import Listeners
 
             self._listeners = Listeners(middleware) or None
-        stores = (self._settings["checkpointer"], self._settings["step_cache"])
-        self._unattended = self._listeners is None and all(store is None for store in stores)
 
     def with_replaced_tools(self, tools: Iterable[Tool]) -> FlowExecutor:
         """An executor with the same flows and settings, in which these tools replace those of the same names."""
@@ -279,11 +265,11 @@ class FlowExecutor:
         prepared = self._prepare(name, version)
         if not prepared.admitted or self._strict or dry_run:
             self._admit(prepared, force, "sync", dry_run)
-        bound = self._bound or self._bind()
+        runs = self._bound or self._bind()
         call = None
         if deadline is not None or cancel_token is not None or dynamic_params is not None or lane is not None:
             call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
-        return self._run_sync(bound, *self._begin(prepared.plan, initial_input, bound, call))
+        return runs.carry_sync(*runs.begin(prepared.plan, initial_input, self._listeners, call))
 
     async def execute_flow_async(
         self,
@@ -306,9 +292,9 @@ class FlowExecutor:
         """
         prepared = self._prepare(name, version)
         self._admit(prepared, force, "async", dry_run)
-        bound = self._bound or self._bind()
+        runs = self._bound or self._bind()
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
-        return await self._run_async(bound, *self._begin(prepared.plan, initial_input, bound, call))
+        return await runs.carry_async(*runs.begin(prepared.plan, initial_input, self._listeners, call))
 
     def resume_flow(
         self,
@@ -333,13 +319,11 @@ class FlowExecutor:
             CheckpointNotFoundError: Nothing is stored for this run.
             CheckpointDriftError: The flow, or a step that was executed, is not what it was.
         """
-        from chainweaver.executor.resume import prefill, stored_run
+        from chainweaver.executor.resume import prefill
 
-        bound = self._bound or self._bind()
-        snapshot, prepared = stored_run(self, trace_id, force, migrate)
-        self._admit(prepared, force, "sync", False)
-        call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
-        return self._run_sync(bound, *prefill(self, bound, prepared.plan, snapshot, call))
+        runs, plan, snapshot = self._go_on(trace_id, force, migrate, "sync")
+        call = Call(plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
+        return runs.carry_sync(*prefill(runs, plan, snapshot, self._listeners, call))
 
     async def resume_flow_async(
         self,
@@ -353,13 +337,11 @@ class FlowExecutor:
         migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None = None,
     ) -> ExecutionResult:
         """Go on with a run on the async lane; see `resume_flow`."""
-        from chainweaver.executor.resume import prefill, stored_run
+        from chainweaver.executor.resume import prefill
 
-        bound = self._bound or self._bind()
-        snapshot, prepared = stored_run(self, trace_id, force, migrate)
-        self._admit(prepared, force, "async", False)
-        call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
-        return await self._run_async(bound, *prefill(self, bound, prepared.plan, snapshot, call))
+        runs, plan, snapshot = self._go_on(trace_id, force, migrate, "async")
+        call = Call(plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
+        return await runs.carry_async(*prefill(runs, plan, snapshot, self._listeners, call))
 
     def stream_flow(
         self,
@@ -384,7 +366,8 @@ class FlowExecutor:
         self._admit(prepared, force, "sync", False)
         check_input(initial_input)
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
-        return stream_sync(self, prepared.plan, initial_input, call)
+        runs = self._bound or self._bind()
+        return stream_sync(runs, prepared.plan, initial_input, self._settings["middleware"], call)
 
     def stream_flow_async(
         self,
@@ -405,7 +388,8 @@ class FlowExecutor:
         self._admit(prepared, force, "async", False)
         check_input(initial_input)
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
-        return stream_async(self, prepared.plan, initial_input, call)
+        runs = self._bound or self._bind()
+        return stream_async(runs, prepared.plan, initial_input, self._settings["middleware"], call)
 
     # ---- asking
 
@@ -438,9 +422,8 @@ class FlowExecutor:
 
     def close(self) -> None:
         """Release threads and the private event loop."""
-        bound = self._bound
-        if bound is not None:
-            bound.resources.close()
+        if self._bound is not None:
+            self._bound.resources.close()
 
     def __enter__(self) -> Self:
         return self
@@ -462,13 +445,13 @@ class FlowExecutor:
         return prepared
 
     def _compile(self, key: tuple[str, str | None]) -> Prepared:
-        bound = self._bound or self._bind()
+        plans = (self._bound or self._bind()).plans
         # Read both once: what is registered meanwhile makes this entry stale, and the next call notices.
         snapshot, tools = self.registry.snapshot, self._tools
         flow = snapshot.resolve(*key)
-        compiled = bound.plans.compiled(flow, tools)
+        compiled = plans.compiled(flow, tools)
         prepared = Prepared(flow, compiled, self._unknown_lanes(compiled.plan), snapshot, tools)
-        if len(self._prepared) >= bound.plans.limit:
+        if len(self._prepared) >= plans.limit:
             self._prepared.clear()
         self._prepared[key] = prepared
         return prepared
@@ -491,183 +474,36 @@ class FlowExecutor:
         asked = {step.tool.lane: step for step in reversed(plan.steps) if step.tool and isinstance(step.tool.lane, str)}
         return [f"lane '{lane}' of tool '{step.name}'" for lane, step in asked.items() if lane not in known]
 
-    def _bind(self) -> _Bound:
+    def _go_on(
+        self,
+        trace_id: str,
+        force: bool,
+        migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None,
+        lane: str,
+    ) -> tuple[Runs, Plan, ExecutionSnapshot]:
+        """A stored run and the plan that it goes on with."""
+        from chainweaver.executor.resume import gone, load, refuse_drift
+
+        runs = self._bound or self._bind()
+        snapshot = load(runs.checkpointer, trace_id)
+        if migrate is not None:
+            snapshot = migrate(snapshot)
+        try:
+            prepared = self._prepare(snapshot.flow_name, snapshot.flow_version)
+        except FlowNotFoundError as exc:
+            raise gone(self.registry, snapshot) from exc
+        if not force:
+            refuse_drift(prepared.plan, snapshot)
+        self._admit(prepared, force, lane, False)
+        return runs, prepared.plan, snapshot
+
+    def _bind(self) -> Runs:
+        from chainweaver.executor.runs import Runs
+
         with self._write:
             if self._bound is None:
-                self._bound = _Bound(self._settings)
+                self._bound = Runs(self._settings)
             return self._bound
-
-    # ---- from a plan to a result
-
-    def _begin(self, plan: Plan, initial_input: Mapping[str, Any], bound: _Bound, call: Call | None) -> Started:
-        """A run that is about to start its first step."""
-        if type(initial_input) is not dict:
-            check_input(initial_input)
-        runtime = bound.runtime
-        run = bound.new_run(
-            plan, dict(initial_input), runtime.now_ns(), runtime.wall_time(), bound.capture, runtime.new_id
-        )
-        bound.take_input(run)
-        if call is None and self._unattended and self._limit == 1:
-            return run, bound.services, bound.resources, None
-        services = bound.new_services(runtime)
-        self._attend(run, services, bound, call)
-        if self._checkpointer is not None and run.input_error is None:
-            from chainweaver.executor.resume import open_checkpoint
-
-            open_checkpoint(run, services, self._checkpointer)
-        if services.listeners is not None:
-            bound.tell_start(run, services)
-        return run, services, *bound.means(call)
-
-    def _attend(self, run: Run, services: Services, bound: _Bound, call: Call | None) -> None:
-        """Set up what a run is watched, helped and limited by."""
-        listeners = self._listeners
-        if call is not None:
-            if call.deadline is not None:
-                left_s = call.deadline - bound.runtime.wall_time()
-                run.deadline_ns = run.now_ns + int(left_s * 1e9)
-            if call.dynamic_params is not None:
-                run.slots[-1] = dict(call.dynamic_params)
-            if call.listeners is not None:
-                listeners = call.listeners
-            services.backlog = call.backlog
-        if listeners is not None:
-            services.listeners = listeners
-            services.run = run
-            run.listening = bool(listeners.on_step_start or listeners.on_step_end)
-        if bound.cache is not None:
-            services.cache = bound.cache
-            run.caching = True
-
-    def _run_sync(
-        self, bound: _Bound, run: Run, services: Services, resources: Resources, token: CancellationToken | None
-    ) -> ExecutionResult:
-        if run.input_error is None:
-            try:
-                bound.run_sync(run, services, resources, self._limit_of(run), token)
-            except BaseException:
-                self._end(run, services, bound)
-                raise
-        result = self._end(run, services, bound)
-        return result if run.status == "ok" else self._handed_out(run, result)
-
-    async def _run_async(
-        self, bound: _Bound, run: Run, services: Services, resources: Resources, token: CancellationToken | None
-    ) -> ExecutionResult:
-        from chainweaver.lanes.async_ import run_async
-
-        run.lane = "async"
-        if run.input_error is None:
-            try:
-                await run_async(run, services, resources, self._limit_of(run), token)
-            except BaseException:
-                self._end(run, services, bound)
-                raise
-        result = self._end(run, services, bound)
-        return result if run.status == "ok" else self._handed_out(run, result)
-
-    def _limit_of(self, run: Run) -> int:
-        """How many steps of a run may be under way at a time: one, where a higher limit could change nothing."""
-        plan = run.plan
-        return 1 if plan.is_chain or (plan.is_inline and run.is_unattended()) else self._limit
-
-    def _end(self, run: Run, services: Services, bound: _Bound) -> ExecutionResult:
-        """Conclude a run: one status, one result, one `flow_end` (R17)."""
-        bound.conclude(run)
-        if run.collisions and run.plan.collision_policy != "error":
-            _log_collisions(run)
-        result = bound.result_of(run)
-        if run.status == "ok" and services.checkpoints is not None and self._delete_on_success:
-            try:
-                services.checkpoints.checkpointer.delete(services.checkpoints.trace_id)
-            except Exception as exc:  # the run has done its work, and a checkpoint too many harms nobody
-                _logger().warning("Checkpoint of run %s is not deleted: %s", services.checkpoints.trace_id, exc)
-        if services.listeners is not None and services.listeners.on_flow_end:
-            bound.tell_end(run, services, result)
-        return result
-
-    def _handed_out(self, run: Run, result: ExecutionResult) -> ExecutionResult:
-        """The result of a run that did not end well, or the error that has to leave the call and carries it."""
-        if run.collided is not None:
-            error = run.details[run.collided].error
-            if isinstance(error, ContextKeyCollisionError):
-                error.result = result
-                raise error
-        if run.status == "cancelled" and run.cancelled is not None:
-            raise FlowCancelledError(
-                run.plan.flow_name,
-                next((step.index for step in run.plan.steps if run.status_of(step.index) not in ("ok", "skipped")), -1),
-                result=result,
-                deadline_exceeded=run.cancelled.reason == "deadline",
-                token_cancelled=run.cancelled.reason == "token",
-            )
-        return result
-
-
-class _Bound:
-    """What an executor needs once it really runs something; made on its first call."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        from chainweaver import _execution as core
-        from chainweaver.compiler import PlanCache
-        from chainweaver.lanes.services import CacheService, Services
-        from chainweaver.lanes.sync import Resources, run_sync
-        from chainweaver.results import ExecutionResult
-        from chainweaver.runtime import Runtime
-
-        self.runtime: Runtime = settings["runtime"] or Runtime()
-        self.plans = PlanCache()
-        self.resources: Resources = Resources(settings["lane"], settings["lanes"])
-        captures = {"reference": core.reference_only, "summary": core.summarize}
-        self.capture = captures.get(settings["trace_values"]) or core.capture_within(settings["trace_copy_limit"])
-        self.new_run = core.Run
-        self.new_services = Services
-        # For runs that nobody attends: they ask for nothing that belongs to one run, and so one serves them all.
-        self.services = Services(self.runtime)
-        self.run_sync = run_sync
-        self.conclude = core.conclude
-        self.result_of = ExecutionResult.of
-        self.take_input = core.take_input
-        self.cache: CacheService | None = None
-        if settings["step_cache"] is not None:
-            from chainweaver.cache.flight import SingleFlight
-
-            self.cache = CacheService(settings["step_cache"], SingleFlight())
-
-    def means(self, call: Call | None) -> tuple[Resources, CancellationToken | None]:
-        """The threads and loops of a call, with the default lane that it asks for, and its token."""
-        if call is None:
-            return self.resources, None
-        return self.resources if call.lane is None else self.resources.on_lane(call.lane), call.cancel_token
-
-    def tell_start(self, run: Run, services: Services) -> None:
-        from chainweaver.observe import FlowStartContext
-        from chainweaver.results import date_of
-
-        assert services.listeners is not None, "only a run with listeners tells"
-        if services.listeners.on_flow_start:
-            plan = run.plan
-            services.listeners.flow_start(
-                FlowStartContext(
-                    run.trace_id(),
-                    plan.flow_name,
-                    plan.flow_version,
-                    run.given,
-                    date_of(run, run.began_ns),
-                    len(plan.steps),
-                )
-            )
-
-    def tell_end(self, run: Run, services: Services, result: ExecutionResult) -> None:
-        from chainweaver.observe import FlowEndContext
-        from chainweaver.results import date_of
-
-        assert services.listeners is not None, "only a run with listeners tells"
-        plan = run.plan
-        services.listeners.flow_end(
-            FlowEndContext(run.trace_id(), plan.flow_name, plan.flow_version, result, date_of(run, run.now_ns))
-        )
 
 
 def _checked(tool: Tool) -> Tool:
@@ -675,22 +511,3 @@ def _checked(tool: Tool) -> Tool:
     if not isinstance(getattr(tool, "name", None), str) or not hasattr(tool, "input_schema"):
         raise TypeError(f"An executor takes tools, not {tool!r}; put @tool above the function, or make a Tool of it.")
     return tool
-
-
-def _logger() -> logging.Logger:
-    # Imported by the few runs that have something to log: it costs a tenth of importing this package.
-    import logging
-
-    return logging.getLogger("chainweaver.executor")
-
-
-def _log_collisions(run: Run) -> None:
-    import logging
-
-    log = _logger()
-    level = logging.DEBUG if run.plan.collision_policy == "overwrite" else logging.WARNING
-    if not log.isEnabledFor(level):
-        return
-    for index, name, keys in run.collisions:
-        for key in keys:
-            log.log(level, "Step %d (%s): context key '%s' overwritten", index, name, key)

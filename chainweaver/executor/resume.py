@@ -1,11 +1,12 @@
 """Checkpoints as the executor uses them: opened when a run begins, compared and filled in when one goes on.
 
-Called by the facade only. What a snapshot holds is said in `checkpoint`, what a step does with it in the run core.
+Called by the facade and by `runs`. What a snapshot holds is said in `checkpoint`, what a step does with it in the run
+core.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,17 @@ from chainweaver.exceptions import (
     FlowNotFoundError,
 )
 from chainweaver.executor.call import named
+from chainweaver.executor.runs import tell_start
 from chainweaver.lanes.services import CheckpointService, Services
 from chainweaver.objects import PlainEncodeError, RestoreError, bind_reduce, bind_restore
 
 if TYPE_CHECKING:
     from chainweaver.checkpoint import Checkpointer, StepDelta
     from chainweaver.executor.call import Call
-    from chainweaver.executor.facade import FlowExecutor, Prepared, Started, _Bound
+    from chainweaver.executor.runs import Begun, Runs
+    from chainweaver.observe import Listeners
     from chainweaver.plan import Plan, PlannedStep
+    from chainweaver.registry import FlowRegistry
 
 # ---- a run begins
 
@@ -85,36 +89,18 @@ def _input_model(plan: Plan) -> type[BaseModel]:
 # ---- a run goes on
 
 
-def stored_run(
-    executor: FlowExecutor,
-    trace_id: str,
-    force: bool,
-    migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None,
-) -> tuple[ExecutionSnapshot, Prepared]:
-    """The snapshot of a run and the flow it belongs to, after they were compared.
+def load(checkpointer: Checkpointer | None, trace_id: str) -> ExecutionSnapshot:
+    """The snapshot of a run.
 
     Raises:
         CheckpointerNotConfiguredError: The executor has no checkpointer.
         CheckpointNotFoundError: Nothing is stored for this run.
-        CheckpointDriftError: They do not fit any more, and `force` does not say to go on anyway.
+        TypeError: What stands for the run is no trace id.
     """
-    if executor._checkpointer is None:
+    if checkpointer is None:
         raise CheckpointerNotConfiguredError(fix="pass checkpointer= to FlowExecutor")
     if not isinstance(trace_id, str):
         raise TypeError(f"A run is resumed by its trace id, not by {named(trace_id)} itself.")
-    snapshot = _loaded(executor._checkpointer, trace_id)
-    if migrate is not None:
-        snapshot = migrate(snapshot)
-    try:
-        prepared = executor._prepare(snapshot.flow_name, snapshot.flow_version)
-    except FlowNotFoundError as exc:
-        raise _gone(executor, snapshot) from exc
-    if not force:
-        refuse_drift(prepared.plan, snapshot)
-    return snapshot, prepared
-
-
-def _loaded(checkpointer: Checkpointer, trace_id: str) -> ExecutionSnapshot:
     try:
         snapshot: ExecutionSnapshot | None = checkpointer.load(trace_id)
     except KeyError as exc:  # how stores that are little more than a dict say it
@@ -124,10 +110,11 @@ def _loaded(checkpointer: Checkpointer, trace_id: str) -> ExecutionSnapshot:
     return snapshot
 
 
-def _gone(executor: FlowExecutor, snapshot: ExecutionSnapshot) -> CheckpointDriftError:
+def gone(registry: FlowRegistry, snapshot: ExecutionSnapshot) -> CheckpointDriftError:
+    """The error of a run whose flow is there no longer, or not in this version."""
     name, version = snapshot.flow_name, snapshot.flow_version
     try:
-        versions = executor.registry.list_flow_versions(name)
+        versions = registry.list_flow_versions(name)
     except FlowNotFoundError:
         versions = []
     if versions:
@@ -170,25 +157,19 @@ def _change_of(plan: Plan, delta: StepDelta, snapshot: ExecutionSnapshot, hashes
     return None
 
 
-def prefill(executor: FlowExecutor, bound: _Bound, plan: Plan, snapshot: ExecutionSnapshot, call: Call) -> Started:
+def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: Listeners | None, call: Call) -> Begun:
     """A run in which the stored steps have their outcome already."""
-    runtime, checkpointer = bound.runtime, executor._checkpointer
+    runtime, checkpointer = runs.runtime, runs.checkpointer
     assert checkpointer is not None, "only a stored run is prefilled"
-    run = bound.new_run(
-        plan,
-        _restored_input(plan, snapshot),
-        runtime.now_ns(),
-        runtime.wall_time(),
-        bound.capture,
-        runtime.new_id,
-    )
+    initial = _restored_input(plan, snapshot)
+    run = Run(plan, initial, runtime.now_ns(), runtime.wall_time(), runs.capture, runtime.new_id)
     run.trace_id(snapshot.trace_id)
     run.resumed = run.saving = True
-    services = bound.new_services(runtime)
+    services = Services(runtime)
     services.checkpoints = CheckpointService(checkpointer, run, snapshot)
     # No gate: what was stored has passed it, and validating it again could change it.
-    run.given = bound.capture(run.given)[0]
-    executor._attend(run, services, bound, call)
+    run.given = runs.capture(run.given)[0]
+    runs.attend(run, services, listeners, call)
     passed = run.slots[-1]
     # Steps that do not run again need no dynamic parameters, but their records are worked out from what they read.
     run.slots[-1] = {**dict.fromkeys(plan.dynamic_params), **(passed or {})}
@@ -199,8 +180,8 @@ def prefill(executor: FlowExecutor, bound: _Bound, plan: Plan, snapshot: Executi
             _fill_in(run, plan.steps[index], delta)
     run.slots[-1] = passed
     if services.listeners is not None:
-        bound.tell_start(run, services)
-    return run, services, *bound.means(call)
+        tell_start(run, services)
+    return run, services, *runs.means(call)
 
 
 def _restored_input(plan: Plan, snapshot: ExecutionSnapshot) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from chainweaver.observe import EventMiddleware, FlowEvent, Listeners
 
 if TYPE_CHECKING:
     from chainweaver.executor.call import Call
-    from chainweaver.executor.facade import FlowExecutor
+    from chainweaver.executor.runs import Runs
     from chainweaver.plan import Plan
 
 BOUND = 64
@@ -28,10 +28,10 @@ class _Held:
     A run that was told to end, or whose deadline has passed, ends: what it still has to tell waits in the queue.
     """
 
-    def __init__(self, executor: FlowExecutor, call: Call) -> None:
+    def __init__(self, runs: Runs, call: Call) -> None:
         self._outer = call.cancel_token
         self._deadline = call.deadline
-        self._wall_time = (executor._bound or executor._bind()).runtime.wall_time
+        self._wall_time = runs.runtime.wall_time
         # The stream's own token: the caller's may serve other runs, and ends this one too.
         self.token = call.cancel_token = CancellationToken()
         if self._outer is not None:
@@ -53,12 +53,8 @@ class _Held:
             self._outer.unlisten(self.token.cancel)
 
 
-def _listen(executor: FlowExecutor, call: Call, put: Any) -> None:
-    call.listeners = Listeners((*executor._settings["middleware"], EventMiddleware(put)))
-
-
 def stream_sync(
-    executor: FlowExecutor, plan: Plan, initial_input: Mapping[str, Any], call: Call
+    runs: Runs, plan: Plan, initial_input: Mapping[str, Any], middleware: tuple[object, ...], call: Call
 ) -> Iterator[FlowEvent]:
     """The events of a run on the sync lane."""
     from queue import SimpleQueue
@@ -81,17 +77,16 @@ def stream_sync(
     def work() -> None:
         end: BaseException | None = None
         try:
-            bound = executor._bound or executor._bind()
-            executor._run_sync(bound, *executor._begin(plan, initial_input, bound, call))
+            runs.carry_sync(*runs.begin(plan, initial_input, listeners, call))
         except BaseException as exc:
             end = exc
         put(end)
 
-    held = _Held(executor, call)
+    held = _Held(runs, call)
     held.token.listen(room.ring)
-    _listen(executor, call, put)
+    listeners = Listeners((*middleware, EventMiddleware(put)))
     try:
-        (executor._bound or executor._bind()).resources.threads.start(work)
+        runs.resources.threads.start(work)
         while True:
             event = events.get()
             if is_waiting:
@@ -106,7 +101,7 @@ def stream_sync(
 
 
 async def stream_async(
-    executor: FlowExecutor, plan: Plan, initial_input: Mapping[str, Any], call: Call
+    runs: Runs, plan: Plan, initial_input: Mapping[str, Any], middleware: tuple[object, ...], call: Call
 ) -> AsyncIterator[FlowEvent]:
     """The events of a run on the async lane."""
     import anyio
@@ -132,15 +127,14 @@ async def stream_async(
     async def work() -> None:
         end: BaseException | None = None
         try:
-            bound = executor._bound or executor._bind()
-            await executor._run_async(bound, *executor._begin(plan, initial_input, bound, call))
+            await runs.carry_async(*runs.begin(plan, initial_input, listeners, call))
         except BaseException as exc:
             end = exc
         put(end)
 
-    held = _Held(executor, call)
+    held = _Held(runs, call)
     held.token.listen(soon(lambda: signal(1)))
-    _listen(executor, call, put)
+    listeners = Listeners((*middleware, EventMiddleware(put)))
     call.backlog = backlog
     try:
         start_task(work)

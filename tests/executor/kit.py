@@ -82,7 +82,7 @@ def crashed(executor: FlowExecutor, given: Mapping[str, Any], **options: Any) ->
     try:
         executor.execute_flow("flow", given, **options)
     except Crash:
-        [trace_id] = executor._checkpointer.list_trace_ids()  # type: ignore[union-attr]  # such executors have one
+        [trace_id] = executor._settings["checkpointer"].list_trace_ids()
         return trace_id
     raise AssertionError("it did not crash")
 

@@ -113,7 +113,7 @@ LONG = """
 import sys
 from chainweaver import Flow, FlowExecutor, FlowStep, FileCheckpointer, InMemoryCheckpointer
 from chainweaver import DAGFlow, DAGFlowStep
-from chainweaver.executor import facade, resume
+from chainweaver.executor import facade, resume, runs
 import chainweaver.observe, asyncio, anyio, anyio._backends._asyncio, chainweaver.lanes.async_
 from tests.executor.kit import Calls
 calls = Calls()
@@ -138,7 +138,7 @@ try:
     executor.execute_flow("linear", {"out": 0})
 except SystemExit:
     calls.last = None
-[trace_id] = executor._checkpointer.list_trace_ids()
+[trace_id] = executor._settings["checkpointer"].list_trace_ids()
 result = executor.resume_flow(trace_id)
 print(result.final_output["out"], calls.counts["a"] - size - 2 * dag_size, len(result.execution_log))
 """

@@ -129,7 +129,9 @@ def test_values_come_back_with_their_types(kind: str, tmp_path: Path):
     trace_id = crashed(first, {"n": 0})
     again = executor(Calls())
     if kind == "memory":
-        again = FlowExecutor(again.registry, tools=again.registered_tools.values(), checkpointer=first._checkpointer)
+        again = FlowExecutor(
+            again.registry, tools=again.registered_tools.values(), checkpointer=first._settings["checkpointer"]
+        )
     result = again.resume_flow(trace_id)
 
     assert merged(result) == {"n": 0, **expected, "out": 1}
