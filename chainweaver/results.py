@@ -57,7 +57,7 @@ class StepRecord(BaseModel):
         surplus: It finished although an earlier failure had made it superfluous; its values do not count.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, ser_json_inf_nan="constants")
 
     step_index: int
     tool_name: str
@@ -122,7 +122,7 @@ class ExecutionResult(BaseModel):
 
     # The run that missing fields are made from; a result that was read from JSON has none.
     __slots__ = ("_run",)
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, ser_json_inf_nan="constants")
 
     trace_schema_version: str = TRACE_SCHEMA_VERSION
     flow_name: str
@@ -192,10 +192,17 @@ class ExecutionResult(BaseModel):
         return super(ExecutionResult, self._opened()).__getstate__()
 
     def __copy__(self) -> Self:
-        return super(ExecutionResult, self._opened()).__copy__()
+        return self._follow(super(ExecutionResult, self._opened()).__copy__())
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return super(ExecutionResult, self._opened()).__deepcopy__(memo)
+        return self._follow(super(ExecutionResult, self._opened()).__deepcopy__(memo))
+
+    def _follow(self, twin: Self) -> Self:
+        """Let a copy raise the error of this result, with the original exception behind it."""
+        run = getattr(self, "_run", None)
+        if run is not None:
+            _set(twin, "_run", run)
+        return twin
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         yield "flow_name", self.flow_name
