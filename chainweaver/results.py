@@ -309,7 +309,7 @@ def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
     return StepRecord(
         step_index=step.index,
         tool_name=step.name,
-        inputs=run.inputs[step.index] or {},
+        inputs=_under_texts(run.inputs[step.index] or {}),
         outputs=outputs if status == "ok" else None,
         **_error_fields(detail.error),
         success=status == "ok",
@@ -332,6 +332,13 @@ def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
 
 
 _NOTHING_SPECIAL = Detail()
+
+
+def _under_texts(values: dict[Any, Any]) -> dict[str, Any]:
+    """The inputs with texts as keys: nothing keeps a caller from passing others, and a log has to open all the same."""
+    if all(isinstance(key, str) for key in values):
+        return values
+    return {key if isinstance(key, str) else repr(key): value for key, value in values.items()}
 
 
 def _error_fields(error: ChainWeaverError | None) -> dict[str, Any]:
@@ -371,7 +378,7 @@ def _border_record(run: Run, index: int, values: dict[str, Any], error: ChainWea
     return StepRecord(
         step_index=index,
         tool_name=run.plan.flow_name,
-        inputs=values,
+        inputs=_under_texts(values),
         success=False,
         status="failed",
         started_at=at,
