@@ -148,7 +148,8 @@ class Runs:
     def _limit_of(self, run: Run) -> int:
         """How many steps of a run may be under way at a time: one, where a higher limit could change nothing."""
         plan = run.plan
-        return 1 if plan.is_chain or (plan.is_inline and run.is_unattended()) else self.limit
+        alone = plan.is_chain or (plan.is_inline and run.is_unattended() and not run.caching)
+        return 1 if alone else self.limit
 
     # ---- the end
 
@@ -201,7 +202,7 @@ def tell_start(run: Run, services: Services) -> None:
                 run.trace_id(),
                 plan.flow_name,
                 plan.flow_version,
-                run.given,
+                dict(run.given),  # who only watches must not change what the run goes on with
                 date_of(run, run.began_ns),
                 len(plan.steps),
             )

@@ -91,10 +91,13 @@ def test_a_chain_is_told_in_order(lane: Lane, limit: int) -> None:
 
 @lanes
 @limits
-def test_what_middleware_does_to_the_inputs_it_is_shown_changes_nothing(lane: Lane, limit: int) -> None:
+def test_what_middleware_does_to_what_it_is_shown_changes_nothing(lane: Lane, limit: int) -> None:
     """R38: hooks observe, also where a record needs no copy of its own."""
 
     class Meddler(BaseMiddleware):
+        def on_flow_start(self, context: Any) -> None:
+            context.initial_input["n"] = 50
+
         def on_step_start(self, context: Any) -> None:
             context.inputs["n"] = 100
 
@@ -107,7 +110,7 @@ def test_what_middleware_does_to_the_inputs_it_is_shown_changes_nothing(lane: La
     ) as executor:
         result = lane.run(executor, "flow", {"n": 1})
     assert (result.final_output or {})["a"] == 2
-    assert result.execution_log[0].inputs == {"n": 1}
+    assert result.execution_log[0].inputs == result.initial_input == {"n": 1}
 
 
 @lanes
