@@ -170,7 +170,8 @@ def bind_fingerprint(model: type[BaseModel]) -> Callable[[BaseModel], str]:
             values = tuple(_one_nan(values))
         hasher = new_plain()
         hasher.update(dumps(values, _MARSHAL_FORMAT))
-        return str(hasher.hexdigest())
+        digest: str = hasher.hexdigest()
+        return digest
 
     return fingerprint
 

@@ -135,7 +135,7 @@ class Run:
 
     def is_unattended(self) -> bool:
         """Whether nobody has to be told, asked or obeyed at every step, so that plain ones may take the short path."""
-        return not (self.listening or self.caching or self.resumed or self.deadline_ns is not None)
+        return not (self.listening or self.resumed or self.deadline_ns is not None)
 
     # ---- what is known about a step
 

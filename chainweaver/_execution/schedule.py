@@ -84,7 +84,7 @@ class Schedule:
         self._flying: dict[int, StepRun] = {}
         self._held = 0
         self._rows = plan.rows
-        self._quick = run.is_unattended() and not run.saving
+        self._quick = run.is_unattended() and not (run.saving or run.caching)
         if run.resumed:
             self._pass_over_finished()
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chainweaver._execution.commands import RunCancelled, Save
-from chainweaver._execution.life import commit, obtain
+from chainweaver._execution.commands import Lead, RunCancelled, Save
+from chainweaver._execution.life import commit, hit, led_outputs, lookup_of, obtain
 from chainweaver._execution.short import FAILED, enter, fail, leave
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def walk(run: Run) -> RunWalk:
     """Run all steps in plan order, one after the other, as the failure policy allows."""
     slots, ended = run.slots, run.ended
-    failures, saving, resumed = run.failures, run.saving, run.resumed
+    failures, caching, saving, resumed = run.failures, run.caching, run.saving, run.resumed
     attended = saving or run.listening
-    # Listeners, caches and deadlines concern every step: with one of them none is plain.
+    # Listeners and deadlines concern every step: with one of them none is plain.
     quick = run.is_unattended()
     try:
         for step, plain, read, validate_input, tool, validate_output, scalars, direct in run.plan.rows:
@@ -40,9 +40,20 @@ def walk(run: Run) -> RunWalk:
             value = enter(run, step, read, validate_input, scalars)
             if value is FAILED:
                 continue
+            look_up = lookup_of(run, step, tool, value) if caching and tool.cacheable else None
             try:
-                raw = yield tool, value
-                fields = leave(run, step, tool, validate_output, scalars, direct, raw)
+                if look_up is None:
+                    raw = yield tool, value
+                    fields = leave(run, step, tool, validate_output, scalars, direct, raw)
+                else:
+                    reply = yield look_up
+                    if isinstance(reply, Lead):
+                        fields = yield from led_outputs(run, step, tool, {}, value, reply)
+                    else:
+                        fields = hit(run, step, tool, reply)
+                    if not scalars:
+                        run.show_outputs(step, fields)
+                    run.keep(step, fields)
                 if saving and fields is not None:
                     yield Save(step, fields)
             except RunCancelled:

@@ -10,10 +10,15 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from chainweaver.exceptions import DynamicParameterError
+from chainweaver.executor.settings import check_lane, named
 
 if TYPE_CHECKING:
     from chainweaver.lanes.cancel import CancellationToken
     from chainweaver.plan import Plan
+
+
+NEVER_S = 1e15
+"""Seconds since the epoch that nobody lives to see, and that nanoseconds can still express."""
 
 
 class Call:
@@ -41,7 +46,7 @@ class Call:
         lanes: Collection[str] = (),
     ) -> None:
         self.deadline = None if deadline is None else checked_deadline(deadline)
-        if cancel_token is not None and not hasattr(cancel_token, "unlisten"):
+        if cancel_token is not None and (isinstance(cancel_token, type) or not hasattr(cancel_token, "unlisten")):
             raise TypeError(f"cancel_token has to be a CancellationToken, not {named(cancel_token)}.")
         self.cancel_token = cancel_token
         self.dynamic_params = None if dynamic_params is None else checked_params(plan, dynamic_params)
@@ -57,17 +62,10 @@ def check_input(initial_input: object) -> None:
         TypeError: It is no mapping.
     """
     if not isinstance(initial_input, Mapping):
-        raise TypeError(f"initial_input has to be a mapping of context keys to values, not {named(initial_input)}.")
-
-
-def check_lane(lane: object, lanes: Collection[str]) -> None:
-    """Refuse a default lane that an executor does not have.
-
-    Raises:
-        ValueError: Neither one of ours nor one of the user's.
-    """
-    if lane is not None and lane not in ("inline", "thread", *lanes):
-        raise ValueError(f"lane '{lane}' is unknown; use 'inline', 'thread' or a name from lanes=.")
+        hint = "; use its .model_dump()" if hasattr(initial_input, "model_dump") else ""
+        raise TypeError(
+            f"initial_input has to be a mapping of context keys to values, not {named(initial_input)}{hint}."
+        )
 
 
 def checked_deadline(deadline: object) -> float | None:
@@ -77,7 +75,7 @@ def checked_deadline(deadline: object) -> float | None:
         raise TypeError(f"deadline has to be seconds as time.time() gives them, not {named(deadline)}{hint}.")
     if math.isnan(deadline) or deadline == -math.inf:
         raise ValueError(f"deadline has to be seconds as time.time() gives them, not {deadline}.")
-    return None if deadline == math.inf else deadline
+    return None if deadline > NEVER_S else deadline
 
 
 def checked_params(plan: Plan, given: object) -> dict[str, Any]:
@@ -93,11 +91,3 @@ def checked_params(plan: Plan, given: object) -> dict[str, Any]:
 
 def _place(plan: Plan) -> str:
     return f"flow '{plan.flow_name}' {plan.flow_version}"
-
-
-def named(value: object) -> str:
-    """A value in a message about its kind: short texts themselves, which are often a misplaced argument."""
-    if isinstance(value, str) and len(value) <= 40:
-        return repr(value)
-    kind = type(value).__name__
-    return f"an {kind}" if kind[:1] in "AEIOUaeiou" else f"a {kind}"

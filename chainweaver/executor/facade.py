@@ -18,7 +18,8 @@ from chainweaver.exceptions import (
     LaneUnsupportedError,
     ToolNotFoundError,
 )
-from chainweaver.executor.call import Call, check_input, check_lane, named
+from chainweaver.executor.call import Call, check_input
+from chainweaver.executor.settings import check_has, check_middleware, check_settings, check_tool, listed, named
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -99,7 +100,7 @@ class FlowExecutor:
         discover_plugins: Also load flows that installed packages offer.
 
     Raises:
-        ValueError: A number is out of its range, or a name is unknown.
+        TypeError, ValueError: A setting is not what it has to be.
 
     >>> from chainweaver import Flow, FlowExecutor, FlowStep, tool
     >>> @tool
@@ -132,39 +133,37 @@ class FlowExecutor:
     ) -> None:
         import threading
 
-        if max_step_concurrency < 1:
-            raise ValueError(f"max_step_concurrency has to be at least 1, not {max_step_concurrency}.")
-        check_lane(lane, lanes or ())
-        if trace_values not in ("snapshot", "reference", "summary"):
-            raise ValueError(f"trace_values has to be 'snapshot', 'reference' or 'summary', not {trace_values!r}.")
-        if trace_copy_limit < 0:
-            raise ValueError(f"trace_copy_limit has to be at least 0, not {trace_copy_limit}.")
-        if registry is None:
-            from chainweaver.registry import FlowRegistry
-
-            registry = FlowRegistry(discover_plugins=discover_plugins)
-        self.registry = registry
-        self._settings: dict[str, Any] = {
-            "middleware": tuple(middleware or ()),
+        settings = {
+            "middleware": listed("middleware", middleware, "on_flow_start"),
             "step_cache": step_cache,
             "checkpointer": checkpointer,
             "delete_on_success": delete_on_success,
             "max_step_concurrency": max_step_concurrency,
             "lane": lane,
-            "lanes": dict(lanes or {}),
+            "lanes": {} if lanes is None else lanes,
             "runtime": runtime,
             "trace_values": trace_values,
             "trace_copy_limit": trace_copy_limit,
             "strict_compile": strict_compile,
         }
+        check_settings(settings)
+        if registry is None:
+            from chainweaver.registry import FlowRegistry
+
+            registry = FlowRegistry(discover_plugins=discover_plugins)
+        check_has("registry", registry, ("register_flow", "snapshot"), "FlowRegistry()")
+        self.registry = registry
+        self._settings: dict[str, Any] = {**settings, "lanes": dict(lanes or {})}
         self._write = threading.Lock()
-        self._tools: Mapping[str, Tool] = {_checked(tool).name: tool for tool in tools}
+        self._tools: Mapping[str, Tool] = {
+            check_tool(tool).name: tool for tool in listed("tools", tools, "input_schema")
+        }
         self._prepared: dict[tuple[str, str | None], Prepared] = {}
         self._strict = strict_compile
         self._bound: Runs | None = None
         self._listeners: Listeners | None = None
         self._listen_to(self._settings["middleware"])
-        for flow in flows:
+        for flow in listed("flows", flows, "steps"):
             self.registry.register_flow(flow)
 
     # ---- tools and listeners, copy-on-write
@@ -177,7 +176,7 @@ class FlowExecutor:
     def register_tool(self, tool: Tool) -> None:
         """Add a tool, or replace the one of that name; runs that are going on keep theirs."""
         with self._write:
-            self._tools = {**self._tools, _checked(tool).name: tool}
+            self._tools = {**self._tools, check_tool(tool).name: tool}
 
     def get_tool(self, name: str) -> Tool:
         """The registered tool of this name.
@@ -192,6 +191,7 @@ class FlowExecutor:
 
     def add_middleware(self, middleware: object) -> None:
         """Let one more object watch the runs that start from now on."""
+        check_middleware(middleware)
         with self._write:
             self._listen_to((*self._settings["middleware"], middleware))
 
@@ -217,7 +217,7 @@ class FlowExecutor:
 
     def with_replaced_tools(self, tools: Iterable[Tool]) -> FlowExecutor:
         """An executor with the same flows and settings, in which these tools replace those of the same names."""
-        replaced = {**self._tools, **{_checked(tool).name: tool for tool in tools}}
+        replaced = {**self._tools, **{check_tool(tool).name: tool for tool in tools}}
         return FlowExecutor(self.registry, tools=replaced.values(), **self._settings)
 
     # ---- running
@@ -504,10 +504,3 @@ class FlowExecutor:
             if self._bound is None:
                 self._bound = Runs(self._settings)
             return self._bound
-
-
-def _checked(tool: Tool) -> Tool:
-    """The tool itself, when it is one. Asks for what is used and not for the class, which would have to be imported."""
-    if not isinstance(getattr(tool, "name", None), str) or not hasattr(tool, "input_schema"):
-        raise TypeError(f"An executor takes tools, not {tool!r}; put @tool above the function, or make a Tool of it.")
-    return tool

@@ -23,7 +23,7 @@ from chainweaver.exceptions import (
     FlowExecutionError,
     FlowNotFoundError,
 )
-from chainweaver.executor.call import named
+from chainweaver.executor.settings import named
 from chainweaver.executor.runs import tell_start
 from chainweaver.lanes.services import CheckpointService, Services
 from chainweaver.objects import PlainEncodeError, RestoreError, bind_reduce, bind_restore
