@@ -76,3 +76,13 @@ def test_facts_are_worked_out_once() -> None:
     plan = plan_of(dag(a=[]))
 
     assert plan.facts() is plan.facts()
+
+
+def test_a_step_with_a_literal_that_has_no_canonical_form_has_a_fingerprint_all_the_same() -> None:
+    """R33: such a literal stands for its type; resumed elsewhere it is another object anyway."""
+
+    def with_literal(value: object) -> str:
+        flow = Flow(name="f", description="d", steps=[FlowStep(tool_name="add", input_mapping={"n": value})])
+        return plan_of(flow).steps[0].fingerprint()
+
+    assert with_literal(iter([1])) == with_literal(iter([2])) != with_literal(iter("2"))
