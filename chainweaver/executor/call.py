@@ -46,13 +46,22 @@ class Call:
         lanes: Collection[str] = (),
     ) -> None:
         self.deadline = None if deadline is None else checked_deadline(deadline)
-        if cancel_token is not None and (isinstance(cancel_token, type) or not hasattr(cancel_token, "unlisten")):
-            raise TypeError(f"cancel_token has to be a CancellationToken, not {named(cancel_token)}.")
+        check_token(cancel_token)
         self.cancel_token = cancel_token
         self.dynamic_params = None if dynamic_params is None else checked_params(plan, dynamic_params)
         check_lane(lane, lanes)
         self.lane = lane
         self.backlog: Callable[[], Awaitable[None]] | None = None
+
+
+def check_token(token: object) -> None:
+    """Refuse what no run could obey.
+
+    Raises:
+        TypeError: It is no token.
+    """
+    if token is not None and (isinstance(token, type) or not hasattr(token, "unlisten")):
+        raise TypeError(f"cancel_token has to be a CancellationToken, not {named(token)}.")
 
 
 def check_input(initial_input: object) -> None:

@@ -23,8 +23,8 @@ from chainweaver.exceptions import (
     FlowExecutionError,
     FlowNotFoundError,
 )
-from chainweaver.executor.settings import named
 from chainweaver.executor.runs import tell_start
+from chainweaver.executor.settings import named
 from chainweaver.lanes.services import CheckpointService, Services
 from chainweaver.objects import PlainEncodeError, RestoreError, bind_reduce, bind_restore
 

@@ -12,6 +12,8 @@ import pytest
 
 from chainweaver import (
     AsyncLaneUnsupportedError,
+    BaseMiddleware,
+    CancellationToken,
     DAGFlow,
     DAGFlowStep,
     DynamicParameterError,
@@ -19,12 +21,13 @@ from chainweaver import (
     FlowExecutor,
     FlowStep,
     InMemoryCheckpointer,
+    InMemoryStepCache,
     InputError,
     LaneUnsupportedError,
     compile_flow,
     tool,
 )
-from tests.executor.kit import Calls, chain, linear, merged
+from tests.executor.kit import Calls, Number, chain, linear, merged
 
 
 @tool
@@ -36,19 +39,76 @@ FLOW = Flow(name="twice", description="Doubles.", steps=[FlowStep(tool_name="dou
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "kind", "message"),
     [
-        ({"max_step_concurrency": 0}, "max_step_concurrency has to be at least 1, not 0."),
-        ({"lane": "ray"}, "lane 'ray' is unknown; use 'inline', 'thread' or a name from lanes=."),
-        ({"trace_values": "all"}, "trace_values has to be 'snapshot', 'reference' or 'summary', not 'all'."),
-        ({"trace_copy_limit": -1}, "trace_copy_limit has to be at least 0, not -1."),
+        ({"max_step_concurrency": 0}, ValueError, "max_step_concurrency has to be at least 1, not 0."),
+        ({"max_step_concurrency": "4"}, TypeError, "max_step_concurrency has to be a whole number, not '4'."),
+        ({"max_step_concurrency": 2.5}, TypeError, "max_step_concurrency has to be a whole number, not a float."),
+        ({"max_step_concurrency": True}, TypeError, "max_step_concurrency has to be a whole number, not a bool."),
+        ({"lane": "ray"}, ValueError, "lane 'ray' is unknown; use 'inline', 'thread' or a name from lanes=."),
+        (
+            {"trace_values": "all"},
+            ValueError,
+            "trace_values has to be 'snapshot', 'reference' or 'summary', not 'all'.",
+        ),
+        ({"trace_copy_limit": -1}, ValueError, "trace_copy_limit has to be at least 0, not -1."),
+        ({"lanes": ["mine"]}, TypeError, "lanes has to be a mapping of names to lanes, not a list."),
+        (
+            {"lanes": {"mine": 3}},
+            TypeError,
+            "lane 'mine' has to be an object with submit, not an int; for instance ThreadPoolExecutor().",
+        ),
+        (
+            {"lanes": {"thread": ThreadPoolExecutor(1)}},
+            ValueError,
+            "lane 'thread' is one of ours; give the one in lanes= another name.",
+        ),
+        ({"tools": double}, TypeError, "tools has to be a list, not a FunctionTool."),
+        ({"flows": FLOW}, TypeError, "flows has to be a list, not a Flow."),
+        ({"middleware": BaseMiddleware()}, TypeError, "middleware has to be a list, not a BaseMiddleware."),
+        (
+            {"middleware": [BaseMiddleware]},
+            TypeError,
+            "middleware has to be objects that watch runs, not the class BaseMiddleware.",
+        ),
+        (
+            {"checkpointer": "checkpoints"},
+            TypeError,
+            "checkpointer has to be an object with save, load and delete, not 'checkpoints'; "
+            "for instance FileCheckpointer(path).",
+        ),
+        (
+            {"step_cache": InMemoryStepCache},
+            TypeError,
+            "step_cache has to be an object with get and set, not the class InMemoryStepCache; "
+            "for instance InMemoryStepCache().",
+        ),
+        (
+            {"runtime": 3},
+            TypeError,
+            "runtime has to be an object with now_ns, wall_time and new_id, not an int; for instance Runtime().",
+        ),
+        (
+            {"registry": [FLOW]},
+            TypeError,
+            "registry has to be an object with register_flow and snapshot, not a list; for instance FlowRegistry().",
+        ),
     ],
 )
-def test_a_wrong_setting_is_refused_when_the_executor_is_made(settings: dict[str, Any], message: str):
+def test_a_wrong_setting_is_refused_when_the_executor_is_made(
+    settings: dict[str, Any], kind: type[Exception], message: str
+):
     """Executor: a mistake in a setting does not wait for the first run."""
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(kind) as caught:
         FlowExecutor(**settings)
     assert str(caught.value) == message
+
+
+def test_middleware_that_is_added_is_checked_too():
+    """Executor: None and classes watch nothing."""
+    for wrong in (None, BaseMiddleware):
+        with pytest.raises(TypeError, match="middleware has to be objects that watch runs"):
+            FlowExecutor().add_middleware(wrong)
 
 
 def test_a_function_that_is_no_tool_is_told_what_it_lacks():
@@ -74,6 +134,13 @@ def test_the_input_is_a_mapping():
         executor.execute_flow("twice", [1])  # type: ignore[arg-type]  # the mistake under test
 
 
+def test_a_model_as_input_says_how_to_make_a_mapping_of_it():
+    """Executor: models are what tools take; flows take mappings."""
+    executor = FlowExecutor(tools=[double], flows=[FLOW])
+    with pytest.raises(TypeError, match=r"not a Number; use its \.model_dump\(\)"):
+        executor.execute_flow("twice", Number(n=1))  # type: ignore[arg-type]  # the mistake under test
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
@@ -86,6 +153,11 @@ def test_the_input_is_a_mapping():
         ),
         ({"deadline": math.nan}, ValueError, "deadline has to be seconds as time.time() gives them, not nan."),
         ({"deadline": -math.inf}, ValueError, "deadline has to be seconds as time.time() gives them, not -inf."),
+        (
+            {"cancel_token": CancellationToken},
+            TypeError,
+            "cancel_token has to be a CancellationToken, not the class CancellationToken.",
+        ),
         ({"cancel_token": threading.Event()}, TypeError, "cancel_token has to be a CancellationToken, not an Event."),
         (
             {"dynamic_params": ["token"]},
@@ -120,7 +192,8 @@ async def test_a_wrong_option_of_a_call_is_refused_before_anything_starts(
 def test_a_deadline_that_never_comes_is_none():
     """Executor: `math.inf` is how one says never in numbers."""
     executor = FlowExecutor(tools=[double], flows=[FLOW])
-    assert executor.execute_flow("twice", {"n": 1}, deadline=math.inf).status == "ok"
+    for never in (math.inf, 1e308):
+        assert executor.execute_flow("twice", {"n": 1}, deadline=never).status == "ok"
 
 
 def test_an_unknown_dynamic_parameter_is_an_input_error():

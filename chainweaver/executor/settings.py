@@ -1,0 +1,107 @@
+"""The settings of an executor, checked when it is made: a mistake does not wait for the first run.
+
+Asks for what is used and not for classes, which would have to be imported. Called by the facade only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chainweaver.tools import Tool
+
+TRACE_VALUES = ("snapshot", "reference", "summary")
+OWN_LANES = ("inline", "thread")
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that no run could use.
+
+    Raises:
+        TypeError, ValueError: The message says what to pass instead.
+    """
+    check_count("max_step_concurrency", settings["max_step_concurrency"], 1)
+    check_count("trace_copy_limit", settings["trace_copy_limit"], 0)
+    check_lanes(settings["lanes"])
+    check_lane(settings["lane"], settings["lanes"])
+    if settings["trace_values"] not in TRACE_VALUES:
+        raise ValueError(
+            f"trace_values has to be 'snapshot', 'reference' or 'summary', not {settings['trace_values']!r}."
+        )
+    check_has("checkpointer", settings["checkpointer"], ("save", "load", "delete"), "FileCheckpointer(path)")
+    check_has("step_cache", settings["step_cache"], ("get", "set"), "InMemoryStepCache()")
+    check_has("runtime", settings["runtime"], ("now_ns", "wall_time", "new_id"), "Runtime()")
+    for one in settings["middleware"]:
+        check_middleware(one)
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    """Refuse what is no whole number, or too small a one."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} has to be a whole number, not {named(value)}.")
+    if value < least:
+        raise ValueError(f"{name} has to be at least {least}, not {value}.")
+
+
+def check_lanes(lanes: object) -> None:
+    """Refuse lanes that cannot be told from ours, or that nothing can be submitted to."""
+    if not isinstance(lanes, Mapping):
+        raise TypeError(f"lanes has to be a mapping of names to lanes, not {named(lanes)}.")
+    for name, lane in lanes.items():
+        if name in OWN_LANES:
+            raise ValueError(f"lane '{name}' is one of ours; give the one in lanes= another name.")
+        check_has(f"lane '{name}'", lane, ("submit",), "ThreadPoolExecutor()")
+
+
+def check_lane(lane: object, lanes: Collection[str]) -> None:
+    """Refuse a default lane that an executor does not have."""
+    if lane is not None and lane not in (*OWN_LANES, *lanes):
+        raise ValueError(f"lane '{lane}' is unknown; use 'inline', 'thread' or a name from lanes=.")
+
+
+def check_middleware(middleware: object) -> None:
+    """Refuse what cannot watch anything."""
+    if middleware is None or isinstance(middleware, (type, str)):
+        raise TypeError(f"middleware has to be objects that watch runs, not {named(middleware)}.")
+
+
+def check_has(what: str, value: object, methods: tuple[str, ...], example: str) -> None:
+    """Refuse an object that lacks the methods which it is there for; None is none at all."""
+    if value is not None and (isinstance(value, type) or not all(hasattr(value, name) for name in methods)):
+        listed = " and ".join((", ".join(methods[:-1]), methods[-1])) if len(methods) > 1 else methods[0]
+        raise TypeError(f"{what} has to be an object with {listed}, not {named(value)}; for instance {example}.")
+
+
+def listed(what: str, values: Iterable[Any] | None, single: str) -> tuple[Any, ...]:
+    """The values as a tuple, unless one stands where many belong.
+
+    Args:
+        single: An attribute that one of them has and a collection of them has not.
+    """
+    if values is None:
+        return ()
+    if hasattr(values, single) or isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{what} has to be a list, not {named(values)}.")
+    return tuple(values)
+
+
+def check_tool(tool: Tool) -> Tool:
+    """The tool itself, when it is one."""
+    if not isinstance(getattr(tool, "name", None), str) or not hasattr(tool, "input_schema"):
+        raise TypeError(f"An executor takes tools, not {tool!r}; put @tool above the function, or make a Tool of it.")
+    return tool
+
+
+def named(value: object) -> str:
+    """A value in a message about its kind: short texts themselves, which are often a misplaced argument.
+
+    >>> named("soon"), named(object()), named(3), named(None), named(int)
+    ("'soon'", 'an object', 'an int', 'None', 'the class int')
+    """
+    if value is None or (isinstance(value, str) and len(value) <= 40):
+        return repr(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    kind = type(value).__name__
+    return f"an {kind}" if kind[:1] in "AEIOUaeiou" else f"a {kind}"
