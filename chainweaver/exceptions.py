@@ -82,11 +82,19 @@ def violations(exc: Exception) -> str:
     """
     try:
         errors: Any = getattr(exc, "errors", None)
-        found = errors(include_url=False, include_context=False, include_input=False)
-        told_each = [(".".join(map(str, one["loc"])), one["msg"]) for one in found]
+        found = errors(include_url=False, include_input=False)
+        told_each = [(".".join(map(str, one["loc"])), _violation(one)) for one in found]
         return "; ".join(f"{place}: {message}" if place else message for place, message in told_each)
     except Exception:  # no ValidationError at all, or one whose text comes from a foreign __str__
         return told(exc)
+
+
+def _violation(found: Mapping[str, Any]) -> str:
+    # The one message of Pydantic that repeats what it refuses.
+    if found["type"] == "union_tag_invalid":
+        context = found["ctx"]
+        return f"Input tag found using {context['discriminator']} is none of the expected tags: {context['expected_tags']}"
+    return str(found["msg"])
 
 
 def error_code_registry() -> dict[str, type[ChainWeaverError]]:

@@ -114,7 +114,7 @@ def commit(run: Run, step: PlannedStep, merged: dict[str, Any] | None) -> StepLi
         run.cancel(step)
         raise
     except Exception as exc:
-        run.fail(step, domain_error(step, exc))
+        run.fail(step, store_error(step, exc))
         merged = None
     run.ended[step.index] = run.now_ns
     if run.listening:
@@ -423,6 +423,16 @@ def domain_error(step: PlannedStep, exc: Exception) -> ChainWeaverError:
     if isinstance(exc, ChainWeaverError):
         return exc
     error: ChainWeaverError = _caused(FlowExecutionError(step.name, step.index, told(exc)), exc)
+    return error
+
+
+def store_error(step: PlannedStep, exc: Exception) -> ChainWeaverError:
+    """The same for what a checkpointer raised: the tool has done its part, and the message must not blame it."""
+    if isinstance(exc, ChainWeaverError):
+        return exc
+    detail = f"its checkpoint could not be written: {told(exc)}"
+    fix = "see to the store of the checkpointer; the tool itself has succeeded"
+    error: ChainWeaverError = _caused(FlowExecutionError(step.name, step.index, detail, fix=fix), exc)
     return error
 
 

@@ -40,8 +40,8 @@ def walk(run: Run) -> RunWalk:
             value = enter(run, step, read, validate_input, scalars)
             if value is FAILED:
                 continue
-            look_up = lookup_of(run, step, tool, value) if caching and tool.cacheable else None
             try:
+                look_up = lookup_of(run, step, tool, value) if caching and tool.cacheable else None
                 if look_up is None:
                     raw = yield tool, value
                     fields = leave(run, step, tool, validate_output, scalars, direct, raw)

@@ -49,9 +49,14 @@ class CacheService:
         """The outputs of a hit; a Lead when this run has to compute; a flight to wait for when another run does."""
         tool = command.tool
         key = _new_tuple(self.key, (tool.name, tool.schema_hash(), command.digest))
-        if self.live and (found := self.cache.get(key)) is not None:
-            return found  # the common hit, without the precautions for stores that leave the process
-        note, found = self._get(tool, key)
+        note: str | None = None
+        if self.live:
+            try:  # the common case, which a call and a pair would make a tenth dearer
+                found = self.cache.get(key)
+            except Exception as exc:
+                note, found = not_read(exc), None
+        else:
+            note, found = self._get(tool, key)
         if found is not None:
             return found
         flight = self.flights.join(key)
@@ -88,7 +93,7 @@ class CacheService:
                 return None, found
             return None, self._restore(tool)(found)
         except Exception as exc:  # a broken store or entry is a miss with a reason
-            return f"not read: {type(exc).__name__}: {exc}", None
+            return not_read(exc), None
 
     def _restore(self, tool: PlannedTool) -> Convert:
         bound = self._restores.get(tool.output_model)
@@ -105,6 +110,11 @@ class CacheService:
 
             bound = self._reduces[tool.output_model] = bind_reduce(tool.output_model)
         return bound
+
+
+def not_read(exc: Exception) -> str:
+    """Why a look-up is a miss: a store that is broken costs a note, never a run."""
+    return f"not read: {type(exc).__name__}: {exc}"
 
 
 class CheckpointService:
