@@ -62,6 +62,21 @@ def test_inputs_are_validated_before_the_cache_is_asked():
     assert cached(initial={"n": "many"}).asks is None
 
 
+@pytest.mark.parametrize("rename", [None, {"squared": "m"}], ids=["short path", "life"])
+def test_an_error_on_the_way_to_a_fingerprint_fails_the_step(rename: Any, monkeypatch: pytest.MonkeyPatch):
+    """R16: recorded on both paths; nothing leaves the run."""
+
+    def broken(model: Any) -> Any:
+        raise RuntimeError("no fingerprint today")
+
+    monkeypatch.setattr("chainweaver.compiler.gates.bind_fingerprint", broken)
+    walk = cached(output_mapping=rename)
+
+    assert walk.asks is None
+    assert walk.run.status == "failed"
+    assert isinstance(error_of(walk.run).__cause__, RuntimeError)
+
+
 def test_a_leader_computes_and_settles_with_the_validated_fields():
     """R30: the leader stores for everybody who waits."""
     walk = cached()
