@@ -103,7 +103,9 @@ class ExecutionResult(BaseModel):
         final_output: The merged context, or the keys that the flow names as its outputs; None unless all is well.
         execution_log: The records in plan order, built on first access.
         trace_id: 32 hex characters.
-        started_at, ended_at: Aware UTC datetimes.
+        started_at, ended_at: Aware UTC datetimes. Those of a run that was resumed are those of its last part; records
+            of steps that did not run again are older.
+        total_duration_ms: The time between them, by the monotonic clock.
         partial_output: The values reached, whatever the status.
         initial_input: The input as it was given.
 

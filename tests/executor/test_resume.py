@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -262,10 +263,11 @@ def test_times_of_finished_steps_are_those_at_which_they_ran(store: Any):
         trace_id = crashed(executor, {"n": 4})
         [kept] = store.load(trace_id).steps
         calls.last = None
-        first, second = executor.resume_flow(trace_id).execution_log
+        result = executor.resume_flow(trace_id)
+        first, second = result.execution_log
     assert abs(first.started_at.timestamp() - kept.started_at) < 1e-3
     assert abs(first.duration_ms - kept.duration_ns / 1e6) < 1e-6
-    assert first.ended_at <= second.started_at
+    assert first.ended_at <= result.started_at <= second.started_at
 
 
 def test_a_resumed_record_shows_outputs_under_the_names_of_the_tool(store: Any):
@@ -397,6 +399,48 @@ async def test_a_run_is_resumed_on_the_async_lane(store: Any):
     assert calls.counts == {"a": 1, "b": 1}
     with pytest.raises(CheckpointNotFoundError):
         await executor.resume_flow_async(trace_id)
+
+
+@pytest.mark.parametrize("limit", [1, 4])
+async def test_a_run_whose_task_was_cancelled_is_resumed(store: Any, limit: int):
+    """R23: a web server that gives a request up leaves a run that can go on."""
+    calls, begun = Calls(), asyncio.Event()
+
+    @tool
+    async def wait(a_out: int) -> int:
+        calls.counts["wait"] += 1
+        begun.set()
+        if calls.counts["wait"] == 1:
+            await asyncio.sleep(60)
+        return a_out
+
+    flow = linear(
+        FlowStep(tool_name="a", output_mapping={"a_out": "out"}),
+        FlowStep(tool_name="wait"),
+        FlowStep(tool_name="b", input_mapping={"n": "wait"}, output_mapping={"b_out": "out"}),
+    )
+    tools = [calls.tool("a"), wait, calls.tool("b")]
+    with FlowExecutor(tools=tools, flows=[flow], checkpointer=store, max_step_concurrency=limit) as executor:
+        task = asyncio.create_task(executor.execute_flow_async("flow", {"n": 1}))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        [trace_id] = store.list_trace_ids()
+        result = await executor.resume_flow_async(trace_id)
+    assert merged(result) == {"n": 1, "a_out": 2, "wait": 2, "b_out": 3}
+    assert calls.counts == {"a": 1, "wait": 2, "b": 1}
+
+
+def test_a_store_that_cannot_be_read_says_so():
+    """R33: whatever a store raises when it is asked for a run reaches the caller as it is."""
+
+    class Down(InMemoryCheckpointer):
+        def load(self, trace_id: str) -> ExecutionSnapshot:
+            raise OSError("down")
+
+    with pytest.raises(OSError, match="down"):
+        FlowExecutor(checkpointer=Down()).resume_flow("abc")
 
 
 class Whole:
