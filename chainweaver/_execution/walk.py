@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chainweaver._execution.commands import Lead, RunCancelled, Save
-from chainweaver._execution.life import commit, hit, led_outputs, lookup_of, obtain
+from chainweaver._execution.life import commit, hit, led_outputs, lookup_of, obtain, store_error
 from chainweaver._execution.short import FAILED, enter, fail, leave
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ def walk(run: Run) -> RunWalk:
                         run.show_outputs(step, fields)
                     run.keep(step, fields)
                 if saving and fields is not None:
-                    yield Save(step, fields)
+                    try:
+                        yield Save(step, fields)
+                    except Exception as exc:
+                        raise store_error(step, exc) from exc
             except RunCancelled:
                 run.cancel(step)
                 raise

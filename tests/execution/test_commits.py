@@ -81,6 +81,8 @@ def test_a_store_error_fails_the_step_whatever_its_policy(on_error):
     assert statuses(walk.run) == {"0": "failed"}
     assert isinstance(error, FlowExecutionError)
     assert isinstance(error.__cause__, OSError)
+    assert error.detail == "its checkpoint could not be written: OSError: disk full"
+    assert "the tool itself has succeeded" in str(error)
     assert walk.run.slots[1] is None
 
 
