@@ -10,7 +10,7 @@ Imports nothing but the standard library, and cheap parts of it. Every other roo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def violations(exc: Exception) -> str:
 def _violation(found: Mapping[str, Any]) -> str:
     # The one message of Pydantic that repeats what it refuses.
     if found["type"] == "union_tag_invalid":
-        context = found["ctx"]
-        return f"Input tag found using {context['discriminator']} is none of the expected tags: {context['expected_tags']}"
+        facts = found["ctx"]
+        return f"Input tag found using {facts['discriminator']} is none of the expected tags: {facts['expected_tags']}"
     return str(found["msg"])
 
 

@@ -7,9 +7,10 @@ import inspect
 import pickle
 import subprocess
 import sys
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
+from pydantic import BaseModel, Field, ValidationError
 
 from chainweaver import exceptions
 from chainweaver.exceptions import (
@@ -24,6 +25,7 @@ from chainweaver.exceptions import (
     ToolNotFoundError,
     error_code_registry,
     suggest,
+    violations,
 )
 
 
@@ -286,3 +288,22 @@ def test_the_module_is_cheap_to_import():
     code = "import sys, chainweaver.exceptions; print('difflib' in sys.modules, 'pydantic' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["False", "False"]
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+
+
+class Owner(BaseModel):
+    pet: Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+def test_the_tag_of_a_union_is_not_repeated_in_the_findings():
+    """R13: no refused value gets into an error text, not even where Pydantic's own words hold it."""
+    with pytest.raises(ValidationError) as caught:
+        Owner.model_validate({"pet": {"kind": "my secret"}})
+    assert violations(caught.value) == "pet: Input tag found using 'kind' is none of the expected tags: 'cat', 'dog'"
