@@ -11,6 +11,7 @@ Imports nothing but the standard library, and cheap parts of it. Every other roo
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import CoroutineType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def violations(exc: Exception) -> str:
     """
     try:
         errors: Any = getattr(exc, "errors", None)
-        found = errors(include_url=False, include_input=False)
+        found = errors(include_url=False)
         told_each = [(".".join(map(str, one["loc"])), _violation(one)) for one in found]
         return "; ".join(f"{place}: {message}" if place else message for place, message in told_each)
     except Exception:  # no ValidationError at all, or one whose text comes from a foreign __str__
@@ -90,6 +91,9 @@ def violations(exc: Exception) -> str:
 
 
 def _violation(found: Mapping[str, Any]) -> str:
+    # A decorator may hide that a function is async; what it gives is no value then, and no type would help.
+    if isinstance(found["input"], CoroutineType):
+        return "it is a coroutine, which nobody awaits; write the function and its decorators with 'async def'"
     # The one message of Pydantic that repeats what it refuses.
     if found["type"] == "union_tag_invalid":
         facts = found["ctx"]

@@ -307,3 +307,17 @@ def test_the_tag_of_a_union_is_not_repeated_in_the_findings():
     with pytest.raises(ValidationError) as caught:
         Owner.model_validate({"pet": {"kind": "my secret"}})
     assert violations(caught.value) == "pet: Input tag found using 'kind' is none of the expected tags: 'cat', 'dog'"
+
+
+def test_a_coroutine_where_a_value_belongs_is_told_as_what_it_is():
+    """R16: a decorator that hides an `async def` is found by its message."""
+
+    async def fetch() -> Any:
+        raise AssertionError("nobody awaits it")
+
+    coroutine = fetch()
+    for given in (coroutine, {"kind": coroutine}):
+        with pytest.raises(ValidationError) as caught:
+            Cat.model_validate(given)
+        assert "it is a coroutine, which nobody awaits" in violations(caught.value)
+    coroutine.close()
