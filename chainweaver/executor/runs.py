@@ -147,6 +147,8 @@ class Runs:
 
     def _limit_of(self, run: Run) -> int:
         """How many steps of a run may be under way at a time: one, where a higher limit could change nothing."""
+        if self.limit == 1:
+            return 1
         plan = run.plan
         alone = plan.is_chain or (plan.is_inline and run.is_unattended() and not run.caching)
         return 1 if alone else self.limit

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from chainweaver.cache import StepCache
     from chainweaver.cache.flight import Flight, SingleFlight
     from chainweaver.checkpoint import Checkpointer, ExecutionSnapshot, StepDelta
+    from chainweaver.lanes.sync import BlockingPerformer
     from chainweaver.observe import Listeners
     from chainweaver.plan import PlannedStep, PlannedTool
     from chainweaver.runtime import Runtime
@@ -215,6 +216,7 @@ class Services:
     Attributes:
         run: The run that listeners are told about; None where nobody listens.
         backlog: Waits until the reader of an event stream has caught up; None where nobody streams.
+        blocking: The sync lane's performer for runs that nobody can stop, kept for the next run with these services.
         lock: Where several threads perform for one run: they save and tell one at a time. None elsewhere.
     """
 
@@ -226,6 +228,7 @@ class Services:
     backlog: Callable[[], Awaitable[None]] | None = None
     lock: AbstractContextManager[Any] | None = None
     _leads: set[Lead] | None = None
+    blocking: BlockingPerformer | None = None
     _handed_over = False
 
     def __init__(self, runtime: Runtime) -> None:

@@ -319,7 +319,10 @@ def run_sync(run: Run, services: Services, resources: Resources, limit: int, tok
         if limit != 1:
             _ThreadCrowd(run, services, resources, limit).execute(token)
         elif token is None:
-            run_to_end(drive(run, BlockingPerformer(services, resources, NEVER)))
+            performer = services.blocking
+            if performer is None:
+                performer = services.blocking = BlockingPerformer(services, resources, NEVER)
+            run_to_end(drive(run, performer))
         else:
             _run_alone(run, services, resources, token)
     except BaseException:
