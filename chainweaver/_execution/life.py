@@ -198,7 +198,21 @@ def secrets_error(step: PlannedStep, field: str) -> CheckpointEncodeError:
 
 def schema_error(tool: PlannedTool, step: PlannedStep, exc: Exception, border: str) -> SchemaValidationError:
     """What a schema refused, without the refused values: they may be secret, and the record shows them anyway."""
-    return SchemaValidationError(tool.name, step.index, violations(exc), context=border, step_name=step.label)
+    return SchemaValidationError(
+        tool.name, step.index, violations(exc), context=border, step_name=step.label, fix=way_out(exc, border)
+    )
+
+
+def way_out(exc: Exception, border: str) -> str:
+    """What to do about a refused value: at its source for inputs, in the tool for outputs."""
+    if border.startswith("output"):
+        return "let the tool return what its output schema declares, or declare what it returns"
+    errors = getattr(exc, "errors", None)
+    found = errors(include_url=False, include_context=False, include_input=False) if callable(errors) else []
+    if found and all(one["type"] == "missing" for one in found):
+        named = ", ".join(f"'{one['loc'][-1]}'" for one in found)
+        return f"give the flow a context key {named}, or map one with input_mapping"
+    return "map a value that fits, or convert it in a step before"
 
 
 # ---- outputs

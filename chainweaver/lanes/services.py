@@ -92,9 +92,17 @@ class CacheService:
             found = self.cache.get(key)
             if found is None or self.live:
                 return None, found
-            return None, self._restore(tool)(found)
+            return None, self._entry(tool, found)
         except Exception as exc:  # a broken store or entry is a miss with a reason
             return not_read(exc), None
+
+    def _entry(self, tool: PlannedTool, found: dict[str, Any]) -> dict[str, Any]:
+        """An entry with its declared types, provided that it has the keys that the tool writes."""
+        restored = self._restore(tool)(found)
+        keys = written_keys(tool.output_model)
+        if keys is not None and set(restored) != keys:
+            raise ValueError(f"the entry has the keys {sorted(restored)} instead of {sorted(keys)}")
+        return restored
 
     def _restore(self, tool: PlannedTool) -> Convert:
         bound = self._restores.get(tool.output_model)
@@ -116,6 +124,14 @@ class CacheService:
 def not_read(exc: Exception) -> str:
     """Why a look-up is a miss: a store that is broken costs a note, never a run."""
     return f"not read: {type(exc).__name__}: {exc}"
+
+
+def written_keys(model: Any) -> set[str] | None:
+    """The output keys of every instance of a model; None for one that takes others as well."""
+    if model.model_config.get("extra") == "allow":
+        return None
+    fields = {name for name, info in model.model_fields.items() if not info.exclude}
+    return fields | set(model.model_computed_fields)
 
 
 class CheckpointService:

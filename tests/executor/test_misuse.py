@@ -304,3 +304,26 @@ def test_the_result_of_a_compilation_can_be_looked_at():
     compiled = compile_flow(FLOW, [double])
     assert repr(compiled.plan) == "Plan('twice', '0.1.0', 1 step(s))"
     assert repr(compiled.plan) in repr(compiled)
+
+
+@pytest.mark.parametrize(
+    ("given", "says", "fix"),
+    [
+        ({"m": 1}, "n: Field required", "give the flow a context key 'n', or map one with input_mapping"),
+        ({"n": "x"}, "n: Input should be a valid integer", "map a value that fits, or convert it in a step before"),
+    ],
+)
+def test_a_refused_input_says_where_what_and_what_to_do(given: dict[str, Any], says: str, fix: str) -> None:
+    """R16: the commonest first mistakes are answered with a way out."""
+
+    @tool(output="doubled")
+    def double(n: int) -> int:
+        return 2 * n
+
+    flow = Flow(name="f", description="d", steps=[FlowStep(tool_name="double")])
+    with FlowExecutor(tools=[double], flows=[flow]) as executor:
+        [record] = executor.execute_flow("f", given).execution_log
+
+    lines = str(record.error_message).splitlines()
+    assert says in lines[0]
+    assert lines[1:] == ["  where   flow 'f' 0.1.0, step 0", f"  fix     {fix}"]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, SecretStr
 from chainweaver import (
     ExecutionResult,
     FileStepCache,
+    Flow,
     FlowExecutor,
     FlowStep,
     InMemoryStepCache,
@@ -360,3 +361,31 @@ def test_a_fallback_is_not_asked_of_the_cache_of_its_primary(cache: Any):
     executor = FlowExecutor(tools=tools, flows=[flow], step_cache=cache)
     outputs = [merged(executor.execute_flow("flow", {"n": 0}))["out"] for _ in range(3)]
     assert (outputs, dict(calls.counts)) == ([2, 1, 1], {"a": 2, "b": 1})
+
+
+@pytest.mark.parametrize("entry", [{}, {"other": 1}, {"doubled": 2, "other": 1}], ids=["empty", "foreign", "too much"])
+def test_an_entry_with_other_keys_than_the_tool_writes_is_a_miss_with_a_reason(entry: dict[str, int]) -> None:
+    """R29, R34: what a store answers is held against the compiled flow before it counts."""
+
+    class Confused:
+        def get(self, key: object) -> dict[str, int]:
+            return dict(entry)
+
+        def set(self, key: object, output: dict[str, int]) -> None:
+            pass
+
+        def clear(self) -> None:
+            pass
+
+    @tool(output="doubled")
+    def double(n: int) -> int:
+        return 2 * n
+
+    flow = Flow(name="f", description="d", steps=[FlowStep(tool_name="double")])
+    with FlowExecutor(tools=[double], flows=[flow], step_cache=Confused()) as executor:
+        result = executor.execute_flow("f", {"n": 1})
+
+    [record] = result.execution_log
+    assert (result.final_output, record.cached) == ({"n": 1, "doubled": 2}, False)
+    assert record.cache_note is not None
+    assert "instead of ['doubled']" in record.cache_note
