@@ -401,6 +401,86 @@ async def test_a_run_is_resumed_on_the_async_lane(store: Any):
         await executor.resume_flow_async(trace_id)
 
 
+def test_a_run_that_crashes_again_and_again_gets_on(store: Any):
+    """R32: what a resumed run has done is committed as well."""
+    calls = Calls()
+    executor = FlowExecutor(tools=[calls.tool(x) for x in "abcd"], flows=[chain(*"abcd")], checkpointer=store)
+    calls.last = 1
+    trace_id = crashed(executor, {"n": 0})
+    for last in (2, 3):
+        calls.last = last
+        with pytest.raises(Crash):
+            executor.resume_flow(trace_id)
+        assert store.load(trace_id).completed_steps == last
+    calls.last = None
+    assert merged(executor.resume_flow(trace_id))["d_out"] == 4
+    assert calls.counts == dict.fromkeys("abcd", 1)
+
+
+def test_the_input_that_a_resumed_run_shows_is_not_changed_by_its_tools(store: Any):
+    """R36: a tool that appends to its input does not rewrite what the run was given."""
+    calls = Calls(last=0)
+
+    def spoil(given: RowsIn) -> dict[str, int]:
+        given.rows.append(9)
+        return {"out": len(given.rows)}
+
+    class Same(BaseModel):
+        rows: Any
+
+    made = calls.tool("spoil", spoil, input_schema=Same)
+    executor = FlowExecutor(tools=[made], flows=[linear(FlowStep(tool_name="spoil"))], checkpointer=store)
+    trace_id = crashed(executor, {"rows": [1]})
+    calls.last = None
+    result = executor.resume_flow(trace_id)
+    assert (result.initial_input, merged(result)) == ({"rows": [1]}, {"rows": [1, 9], "out": 2})
+
+
+def test_a_step_from_the_cache_is_stored_as_one_without_attempts(store: Any):
+    """R31: a checkpoint tells how outputs came about."""
+    story = Story()
+    story.warm()
+    executor = story.executor(store, delete_on_success=False)
+    steps = store.load(executor.execute_flow("flow", {"n": 1}).trace_id).steps
+    assert [(step.attempts, step.cached, step.fallback_tool_name) for step in steps] == [
+        (1, False, None),
+        (2, False, None),
+        (2, False, None),
+        (1, False, "stand_in"),
+        (0, True, None),
+        (1, False, None),
+        (1, False, None),
+    ]
+
+
+@pytest.mark.parametrize("limit", [1, 4])
+async def test_a_crash_ends_the_run_once(store: Any, limit: int):
+    """R17: listeners hear of the end of every run, also when something leaves the call that is no error of ours."""
+    told: list[str] = []
+
+    class Watch:
+        def on_flow_end(self, context: Any) -> None:
+            told.append(context.result.status)
+
+    def executor(calls: Calls) -> FlowExecutor:
+        return FlowExecutor(
+            tools=[calls.tool(x, lane="inline") for x in "ab"],
+            flows=[chain(*"ab")],
+            checkpointer=store,
+            middleware=[Watch()],
+            max_step_concurrency=limit,
+        )
+
+    with pytest.raises(Crash):
+        executor(Calls(last=1)).execute_flow("flow", {"n": 0})
+    [trace_id] = store.list_trace_ids()
+    with pytest.raises(Crash):
+        executor(Calls(last=0)).resume_flow(trace_id)
+    with pytest.raises(Crash):
+        await executor(Calls(last=0)).execute_flow_async("flow", {"n": 0})
+    assert told == ["cancelled"] * 3
+
+
 @pytest.mark.parametrize("limit", [1, 4])
 async def test_a_run_whose_task_was_cancelled_is_resumed(store: Any, limit: int):
     """R23: a web server that gives a request up leaves a run that can go on."""

@@ -24,7 +24,7 @@ from chainweaver import (
     compile_flow,
     tool,
 )
-from tests.executor.kit import Calls, Number, chain, crashed, linear, merged
+from tests.executor.kit import Calls, Number, Out, chain, crashed, linear, merged
 
 MOMENT = datetime(2024, 2, 29, 12, 30, 1, 5, tzinfo=timezone(timedelta(hours=2)))
 
@@ -141,6 +141,36 @@ def test_values_come_back_with_their_types(kind: str, tmp_path: Path):
     assert type(received[0]["inner"].points[0]) is Point
     assert received[0]["when"].utcoffset() == timedelta(hours=2)
     assert result.step("0").outputs == expected
+
+
+class Named(Out):
+    colour: str = ""
+
+
+class Painted(Out):
+    colour: Colour = Colour.RED
+
+
+def test_the_values_of_a_fallback_have_the_types_of_the_fallback(tmp_path: Path):
+    """R34: what stood in says what its outputs are."""
+    calls = Calls(last=2)
+
+    def refuse(given: Any) -> Any:
+        raise OSError("busy")
+
+    tools = [
+        calls.tool("a", refuse, output_schema=Named),
+        calls.tool("b", lambda given: {"out": 1, "colour": "red"}, output_schema=Painted),
+        calls.tool("c"),
+    ]
+    flow = linear(
+        FlowStep(tool_name="a", on_error="fallback:b", output_mapping={"x": "out", "colour": "colour"}),
+        FlowStep(tool_name="c"),
+    )
+    executor = FlowExecutor(tools=tools, flows=[flow], checkpointer=FileCheckpointer(tmp_path))
+    trace_id = crashed(executor, {"n": 0})
+    calls.last = None
+    assert merged(executor.resume_flow(trace_id)) == {"n": 0, "x": 1, "colour": Colour.RED, "out": 1}
 
 
 class Order(BaseModel):
