@@ -30,7 +30,7 @@ class ExecutionSnapshot(BaseModel):
         flow_name: Name of the flow.
         flow_version: Version of the flow; a resumed run takes the same.
         flow_digest: Fingerprint of the whole definition.
-        initial_input: The input as it was given.
+        initial_input: The context that the run began with: its input, validated values laid over it.
         started_at: When the run began; aware.
         steps: The finished steps in plan order, each one once.
         tool_schema_hashes: Schema hash by tool name, as it was when the run began.

@@ -482,12 +482,12 @@ class FlowExecutor:
         lane: str,
     ) -> tuple[Runs, Plan, ExecutionSnapshot]:
         """A stored run and the plan that it goes on with."""
-        from chainweaver.executor.resume import gone, load, refuse_drift
+        from chainweaver.executor.resume import gone, load, migrated, refuse_drift
 
         runs = self._bound or self._bind()
         snapshot = load(runs.checkpointer, trace_id)
         if migrate is not None:
-            snapshot = migrate(snapshot)
+            snapshot = migrated(snapshot, migrate)
         try:
             prepared = self._prepare(snapshot.flow_name, snapshot.flow_version)
         except FlowNotFoundError as exc:

@@ -6,7 +6,7 @@ core.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,20 @@ def load(checkpointer: Checkpointer | None, trace_id: str) -> ExecutionSnapshot:
     if snapshot is None:
         raise CheckpointNotFoundError(trace_id)
     return snapshot
+
+
+def migrated(
+    snapshot: ExecutionSnapshot, migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot]
+) -> ExecutionSnapshot:
+    """What the caller makes of a stored snapshot.
+
+    Raises:
+        TypeError: It is none.
+    """
+    found = migrate(snapshot)
+    if not isinstance(found, ExecutionSnapshot):
+        raise TypeError(f"migrate has to return the ExecutionSnapshot to go on with, not {named(found)}.")
+    return found
 
 
 def gone(registry: FlowRegistry, snapshot: ExecutionSnapshot) -> CheckpointDriftError:

@@ -289,6 +289,13 @@ def test_a_migration_adapts_the_snapshot_first():
     assert broken.calls.counts == {"a": 1, "b": 2, "c": 1}
 
 
+def test_a_migration_that_returns_nothing_is_told_so():
+    """R33: forgetting the return is the mistake that everybody makes."""
+    broken = Broken()
+    with pytest.raises(TypeError, match="migrate has to return the ExecutionSnapshot to go on with, not None"):
+        broken.executor().resume_flow(broken.trace_id, migrate=lambda snapshot: None)  # type: ignore[arg-type,return-value]  # the mistake under test
+
+
 def test_a_flow_that_is_not_active_needs_force():
     """R33: the status of a flow counts for resumes as it does for first runs."""
     broken = Broken()
