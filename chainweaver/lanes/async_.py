@@ -260,7 +260,7 @@ class _TaskCrowd:
 
     def spawn(self, step_run: StepRun) -> None:
         assert self.tasks is not None, "siblings are spawned while the group is open"
-        self.tasks.start_soon(self._guarded, self.carrier.carry, [step_run])
+        self.tasks.start_soon(self._guarded, self.carrier.carry, [step_run], name=step_run.step.step_id)
 
     def over(self) -> None:
         """Nothing to do: the task group ends by itself."""

@@ -148,6 +148,8 @@ class CheckpointService:
         self._make = StepDelta
         self._reduces: dict[Any, Convert] = {}
         self._run = run
+        # A step's date is a reading of the monotonic clock and this.
+        self._wall_minus_clock_s = run.began_wall - run.began_ns / 1e9
 
     def save(self, command: Save) -> None:
         """Append the finished step, in one atomic write."""
@@ -157,7 +159,7 @@ class CheckpointService:
         if outputs is not None and (self.plain or step.rename is not None):
             outputs = self._stored(step, outputs, detail)
         started_ns = run.started[index]
-        began_s = run.began_wall + (started_ns - run.began_ns) / 1e9
+        began_s = self._wall_minus_clock_s + started_ns / 1e9
         if detail is None:
             # Nearly every checkpoint is one of these; see _new_tuple.
             delta = _new_tuple(self._make, (
