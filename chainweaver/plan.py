@@ -191,12 +191,14 @@ class PlanFacts:
     """What a checkpoint notes about the plan of its run.
 
     Attributes:
+        heads: Index, id, name and fingerprint of each step: what the checkpoint of every run says of it.
         tool_hashes: Schema hash by tool name.
         step_fingerprints: Fingerprint by step id.
         level_sizes: How many steps each level has.
         output_mappings: Output mapping by step id, for steps that have one.
     """
 
+    heads: tuple[tuple[int, str, str, str], ...]
     tool_hashes: dict[str, str]
     step_fingerprints: dict[str, str]
     level_sizes: tuple[int, ...]

@@ -89,6 +89,7 @@ def plan_facts(steps: Sequence[PlannedStep]) -> PlanFacts:
     """What a checkpoint notes about the plan that these steps make up."""
     levels = Counter(step.level for step in steps)
     return PlanFacts(
+        heads=tuple((step.index, step.step_id, step.name, step.fingerprint()) for step in steps),
         tool_hashes={step.tool.name: step.tool.schema_hash() for step in steps if step.tool is not None},
         step_fingerprints={step.step_id: step.fingerprint() for step in steps},
         level_sizes=tuple(levels.values()),

@@ -137,7 +137,7 @@ async def drive(run: Run, performer: Performer) -> None:
     """
     life = walk(run)
     services, owns_thread, stop = performer.services, performer.owns_thread, performer.stop
-    now_ns = services.runtime.now_ns
+    now_ns, serve = services.runtime.now_ns, services.serve
     interrupt: BaseException | None = None
     try:
         command = next(life)
@@ -151,7 +151,7 @@ async def drive(run: Run, performer: Performer) -> None:
                         reply = tool.fn(value)
                     else:
                         reply = await performer.call(tool, (value,), None)
-                elif stop.reason is not None or (reply := services.serve(command)) is LATER:
+                elif stop.reason is not None or (reply := serve(command)) is LATER:
                     reply = await perform(command, performer)
             except RunCancelled as cancelled:
                 run.now_ns = now_ns()

@@ -148,6 +148,7 @@ class CheckpointService:
         self._make = StepDelta
         self._reduces: dict[Any, Convert] = {}
         self._run = run
+        self._heads = run.plan.facts().heads
         # A step's date is a reading of the monotonic clock and this.
         self._wall_minus_clock_s = run.began_wall - run.began_ns / 1e9
 
@@ -155,23 +156,20 @@ class CheckpointService:
         """Append the finished step, in one atomic write."""
         run, step, outputs = self._run, command.step, command.outputs
         index = step.index
-        detail = run.details.get(index)
+        detail = run.details.get(index) if run.details else None
         if outputs is not None and (self.plain or step.rename is not None):
             outputs = self._stored(step, outputs, detail)
         started_ns = run.started[index]
         began_s = self._wall_minus_clock_s + started_ns / 1e9
         if detail is None:
             # Nearly every checkpoint is one of these; see _new_tuple.
-            delta = _new_tuple(self._make, (
-                index, step.step_id, step.name, step.fingerprint(), "ok", outputs, None, 1, (), False, None, began_s,
-                run.now_ns - started_ns,
-            ))  # fmt: skip
+            head = self._heads[index]
+            delta = _new_tuple(
+                self._make, (*head, "ok", outputs, None, 1, (), False, None, began_s, run.now_ns - started_ns)
+            )
         else:
             delta = self._make(
-                index,
-                step.step_id,
-                step.name,
-                step.fingerprint(),
+                *self._heads[index],
                 status="skipped" if detail.status == "skipped" else "ok",
                 outputs=outputs,
                 error=None if detail.error is None else error_facts(detail.error),
@@ -255,11 +253,9 @@ class Services:
     def serve(self, command: Command) -> Any:
         """The reply to a command that can be answered at once; LATER for one that has to wait or to call a tool."""
         if type(command) is Save:
-            if self.lock is None and self.checkpoints is not None:
-                self.checkpoints.save(command)
-            else:
-                self.save(command)
-            return None
+            if self.lock is None and (checkpoints := self.checkpoints) is not None:
+                return checkpoints.save(command)  # as save() does, which would cost every step another call
+            return self.save(command)
         if type(command) is Lookup:
             found = self.look_up(command)
             return found if type(found) is dict or type(found) is Lead else LATER
