@@ -132,7 +132,7 @@ def with_text_context(order, context: "ToolContext | None" = None):
     return {"total": 1}
 
 
-def with_optional_text(order, context: "typing.Optional[chainweaver.ToolContext]" = None):  # type: ignore  # noqa
+def with_optional_text(order, context: "typing.Optional[chainweaver.ToolContext]" = None):  # type: ignore[name-defined]  # noqa: F821 - only its text is read
     return {"total": 1}
 
 
