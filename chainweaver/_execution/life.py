@@ -1,8 +1,9 @@
 """The life of one step, read from top to bottom: inputs, cache, attempts, fallback, checks, checkpoint.
 
 One generator for every lane and every kind of flow. It yields commands, receives replies, and leaves the outcome in the
-run. `walk` delegates to it for steps with a policy, `schedule` for all steps; a plain step at limit 1 takes the short
-path in `walk` instead, and a differential test keeps the two equal.
+run. `walk` and `schedule` delegate to it for steps with a policy and for runs with a listener, a deadline or a past.
+Every other step takes the short path (in `schedule`, only without a cache or a checkpointer), and a differential test
+keeps the two equal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The short path: a plain step, which has nothing but inputs, a tool and outputs.
 
 `enter` and `leave` stand on the two sides of its call. Together they do what `life` does for such a step, without a
-generator; both are differentially tested against it. Used by `walk` and by `schedule`.
+generator; both are differentially tested against it. Used by `walk`, which also asks the cache and saves on the way
+(with the functions of `life`), and by `schedule`.
 """
 
 from __future__ import annotations
