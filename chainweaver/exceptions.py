@@ -687,6 +687,24 @@ class MissingExtraError(DefinitionError, ImportError):
         self.purpose = purpose
 
 
+class ExportError(DefinitionError):
+    """A flow or a tool cannot be written as what somebody else calls: a tool dictionary, a plain function.
+
+    Attributes:
+        subject: What was to be exported, such as "flow 'invoice'".
+        target: What it was to become, such as "an OpenAI function".
+        detail: What is in the way.
+    """
+
+    code = "E108"
+
+    def __init__(self, subject: str, target: str, detail: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"{subject[:1].upper()}{subject[1:]} cannot become {target}: {detail}", **facts)
+        self.subject = subject
+        self.target = target
+        self.detail = detail
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Fix the input.
 
@@ -1054,6 +1072,7 @@ __all__ = [
     "DecisionCallbackError",
     "DefinitionError",
     "DynamicParameterError",
+    "ExportError",
     "FlowAlreadyExistsError",
     "FlowBuilderError",
     "FlowCancelledError",

@@ -101,6 +101,11 @@ SENTENCES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "E104": (("second reply",), {}, "Run protocol violated: second reply."),
     "E105": (("yaml", "Reading YAML"), {}, "Reading YAML needs the extra 'yaml'."),
     "E107": (("f", ("tokn",)), {}, "Flow 'f' has no dynamic parameter 'tokn'."),
+    "E108": (
+        ("flow 'f'", "an OpenAI function", "no letter or digit of its name is allowed there"),
+        {},
+        "Flow 'f' cannot become an OpenAI function: no letter or digit of its name is allowed there.",
+    ),
     "E106": (("There is no file 'a.yaml'",), {"missing": True}, "There is no file 'a.yaml'."),
 }
 

@@ -34,7 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
             {"cache", "checkpoint", "sql", "observe"},
             {"lanes"},
             {"executor"},
-            {"testing", "contrib", "integrations", "cli"},
+            {"testing", "contrib", "integrations", "cli", "export"},
         ),
     )
 )
