@@ -1,0 +1,38 @@
+"""Testing flows: fakes, virtual time, expectations, recordings, contracts, attestation and fuzzing, for users' tests.
+
+Everything public is importable from this package, and loaded when somebody asks for it: the pytest plugin lives here
+and must cost a test session nothing. Production code has no business here; this room may use everything below it and
+is used by nobody.
+"""
+
+from typing import TYPE_CHECKING
+
+from chainweaver._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from chainweaver.testing.capture import capture_steps as capture_steps
+    from chainweaver.testing.clock import VirtualClock as VirtualClock
+    from chainweaver.testing.fakes import (
+        FakeTool as FakeTool,
+        ToolCall as ToolCall,
+        fake_tool as fake_tool,
+        spy_on as spy_on,
+    )
+    from chainweaver.testing.matching import assert_result_matches as assert_result_matches
+    from chainweaver.testing.runner import FlowTestRunner as FlowTestRunner
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "chainweaver.testing.capture": ("capture_steps",),
+    "chainweaver.testing.clock": ("VirtualClock",),
+    "chainweaver.testing.fakes": ("FakeTool", "ToolCall", "fake_tool", "spy_on"),
+    "chainweaver.testing.matching": ("assert_result_matches",),
+    "chainweaver.testing.runner": ("FlowTestRunner",),
+}
+
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605  # computed once from the table
+
+__getattr__ = lazy_names(globals(), _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
