@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         ToolNotFoundError as ToolNotFoundError,
         ToolOutputSizeError as ToolOutputSizeError,
         ToolTimeoutError as ToolTimeoutError,
+        TraceNotFoundError as TraceNotFoundError,
         error_code_registry as error_code_registry,
     )
     from chainweaver.executor import (
@@ -117,13 +118,18 @@ if TYPE_CHECKING:
     )
     from chainweaver.observe import (
         BaseMiddleware as BaseMiddleware,
+        FileTraceStore as FileTraceStore,
         FlowEndContext as FlowEndContext,
         FlowEvent as FlowEvent,
         FlowExecutorMiddleware as FlowExecutorMiddleware,
         FlowStartContext as FlowStartContext,
+        InMemoryTraceStore as InMemoryTraceStore,
+        RedactionPolicy as RedactionPolicy,
         StepChunkContext as StepChunkContext,
         StepEndContext as StepEndContext,
         StepStartContext as StepStartContext,
+        TraceRecorder as TraceRecorder,
+        TraceStore as TraceStore,
     )
     from chainweaver.registry import (
         FileStore as FileStore,
@@ -207,6 +213,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ToolNotFoundError",
         "ToolOutputSizeError",
         "ToolTimeoutError",
+        "TraceNotFoundError",
         "error_code_registry",
     ),
     "chainweaver.flow": (
@@ -279,13 +286,18 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "chainweaver.observe": (
         "BaseMiddleware",
+        "FileTraceStore",
         "FlowEndContext",
         "FlowEvent",
         "FlowExecutorMiddleware",
         "FlowStartContext",
+        "InMemoryTraceStore",
+        "RedactionPolicy",
         "StepChunkContext",
         "StepEndContext",
         "StepStartContext",
+        "TraceRecorder",
+        "TraceStore",
     ),
     "chainweaver.formats": (
         "FlowParseLimits",

@@ -738,6 +738,21 @@ class CheckpointNotFoundError(InputError):
         self.trace_id = trace_id
 
 
+class TraceNotFoundError(InputError):
+    """No trace is kept for this run.
+
+    Attributes:
+        trace_id: The run that was asked for.
+    """
+
+    code = "E109"
+    _sought = "trace_id"
+
+    def __init__(self, trace_id: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"No trace is kept for run '{trace_id}'.", **facts)
+        self.trace_id = trace_id
+
+
 class CommandLineError(InputError):
     """What was typed on the command line cannot be carried out.
 
@@ -1102,6 +1117,7 @@ __all__ = [
     "ToolNotFoundError",
     "ToolOutputSizeError",
     "ToolTimeoutError",
+    "TraceNotFoundError",
     "error_code_registry",
     "suggest",
     "told",
