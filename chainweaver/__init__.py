@@ -137,6 +137,7 @@ if TYPE_CHECKING:
         InMemoryStore as InMemoryStore,
         RegistryStore as RegistryStore,
         ReloadReport as ReloadReport,
+        WatchHandle as WatchHandle,
     )
     from chainweaver.results import (
         ExecutionPlan as ExecutionPlan,
@@ -254,6 +255,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "InMemoryStore",
         "RegistryStore",
         "ReloadReport",
+        "WatchHandle",
     ),
     "chainweaver.compiler": (
         "CompilationError",
