@@ -12,6 +12,10 @@ from chainweaver._lazy import lazy_names
 if TYPE_CHECKING:
     from chainweaver.testing.capture import capture_steps as capture_steps
     from chainweaver.testing.clock import VirtualClock as VirtualClock
+    from chainweaver.testing.conformance.caches import StepCacheConformance as StepCacheConformance
+    from chainweaver.testing.conformance.checkpoints import CheckpointerConformance as CheckpointerConformance
+    from chainweaver.testing.conformance.lanes import LaneConformance as LaneConformance
+    from chainweaver.testing.conformance.registries import RegistryStoreConformance as RegistryStoreConformance
     from chainweaver.testing.fakes import (
         FakeTool as FakeTool,
         ToolCall as ToolCall,
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
 _HOMES: dict[str, tuple[str, ...]] = {
     "chainweaver.testing.capture": ("capture_steps",),
     "chainweaver.testing.clock": ("VirtualClock",),
+    "chainweaver.testing.conformance.caches": ("StepCacheConformance",),
+    "chainweaver.testing.conformance.checkpoints": ("CheckpointerConformance",),
+    "chainweaver.testing.conformance.lanes": ("LaneConformance",),
+    "chainweaver.testing.conformance.registries": ("RegistryStoreConformance",),
     "chainweaver.testing.fakes": ("FakeTool", "ToolCall", "fake_tool", "spy_on"),
     "chainweaver.testing.matching": ("assert_result_matches",),
     "chainweaver.testing.runner": ("FlowTestRunner",),
