@@ -105,9 +105,11 @@ class DriftInfo(FrozenDefinition):
         tool_name: The tool.
         expected_hash: Schema hash stored with the flow, 16 hex characters.
         actual_hash: Schema hash of the registered tool; None when no such tool is registered any more.
+        flow_version: The version of the flow; None where nobody said it.
     """
 
     flow_name: str
     tool_name: str
     expected_hash: str
     actual_hash: str | None
+    flow_version: str | None = None

@@ -4,7 +4,8 @@ A reference is the text `"module:qualname"`. Writing one down imports nothing; l
 the policy that is passed along decides whether that is permitted. There is no ambient policy and no cache:
 `sys.modules` remembers the modules, and a reloaded module is seen at once.
 
-Called by the properties of flows and steps, by the compiler and by whoever reads flow files.
+Called by the properties of flows and steps, by the compiler and by whoever reads flow files; which references a flow
+holds is known to `ref_check`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import sys
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -24,11 +26,17 @@ __all__ = [
     "SchemaRefAllowlist",
     "SchemaRefPolicy",
     "class_ref",
+    "error_ref",
+    "refusal_of_error",
     "resolve_class",
+    "resolve_error",
     "resolve_model",
 ]
 
 _EXAMPLE = "write it like 'shop.models:Order' or 'shop.models:Order.Line'"
+HOW_TO_PERMIT: Final = "permit the module in the policy, or name another class"
+_HARMLESS: Final = ("builtins", "chainweaver", "chainweaver.exceptions")
+"""Modules whose exception classes every policy permits: they are loaded anyway, and the default of a retry is there."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,10 @@ class SchemaRefAllowlist(SchemaRefPolicy):
         modules: Dotted names; `"shop"` covers `shop.models` as well, but not `shopping`.
         refs: Whole references such as `"shop.models:Order"`.
 
+    Raises:
+        TypeError: A single text stands where several belong.
+        ValueError: A name is no dotted name, or a reference has not the form `"module:qualname"`.
+
     >>> rule = SchemaRefAllowlist(modules=("shop",))
     >>> rule.refusal("shop.models", "Order") is None, rule.refusal("shopping", "Cart") is None
     (True, False)
@@ -69,6 +81,14 @@ class SchemaRefAllowlist(SchemaRefPolicy):
 
     modules: tuple[str, ...] = ()
     refs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, check in (("modules", _checked_module), ("refs", _checked)):
+            given = getattr(self, name)
+            # The letters of a text would be taken for names of modules.
+            if isinstance(given, str):
+                raise TypeError(f"{name} has to be a tuple of texts such as ({given!r},), not one text.")
+            object.__setattr__(self, name, tuple(check(one) for one in given))
 
     def refusal(self, module: str, qualname: str) -> str | None:
         """Why this reference is refused, as a clause; None when it is permitted."""
@@ -82,8 +102,35 @@ DEFAULT_REF_POLICY: Final = SchemaRefPolicy()
 """Permits everything that Python can import; used when no policy is passed."""
 
 
+@dataclass(frozen=True)
+class _Both(SchemaRefPolicy):
+    first: SchemaRefPolicy = DEFAULT_REF_POLICY
+    second: SchemaRefPolicy = DEFAULT_REF_POLICY
+
+    def refusal(self, module: str, qualname: str) -> str | None:
+        return self.first.refusal(module, qualname) or self.second.refusal(module, qualname)
+
+
+def both(first: SchemaRefPolicy, second: SchemaRefPolicy | None) -> SchemaRefPolicy:
+    """The policy that permits what two policies permit; None permits everything.
+
+    >>> rule = both(SchemaRefAllowlist(modules=("shop",)), SchemaRefAllowlist(modules=("shop.models",)))
+    >>> rule.refusal("shop.models", "Order") is None, rule.refusal("shop.admin", "User") is None
+    (True, False)
+    """
+    if second is None or second == DEFAULT_REF_POLICY:
+        return first
+    return second if first == DEFAULT_REF_POLICY else _Both(first=first, second=second)
+
+
 def _dotted(name: str) -> bool:
     return all(part.isidentifier() for part in name.split("."))
+
+
+def _checked_module(name: str) -> str:
+    if not _dotted(name):
+        raise ValueError(f"'{name}' is no name of a module: write it like 'shop', which covers 'shop.models' as well")
+    return name
 
 
 def _checked(ref: str) -> str:
@@ -137,7 +184,7 @@ def resolve_class(ref: str, *, policy: SchemaRefPolicy = DEFAULT_REF_POLICY) -> 
         raise SchemaRefPolicyError(ref, "it has not the form 'module:qualname'", fix=_EXAMPLE) from None
     refused = policy.refusal(module_name, qualname)
     if refused is not None:
-        raise SchemaRefPolicyError(ref, refused, fix="permit the module in the policy, or name another class")
+        raise SchemaRefPolicyError(ref, refused, fix=HOW_TO_PERMIT)
     found: Any = _loaded(ref, module_name)
     for part in qualname.split("."):
         if not hasattr(found, part):
@@ -145,6 +192,10 @@ def resolve_class(ref: str, *, policy: SchemaRefPolicy = DEFAULT_REF_POLICY) -> 
             fix = f"did you mean '{near}'?" if near else None
             raise SchemaRefPolicyError(ref, f"'{getattr(found, '__name__', part)}' has no attribute '{part}'", fix=fix)
         found = getattr(found, part)
+        # Whoever permits a module does not permit all that it happens to import.
+        if isinstance(found, ModuleType):
+            detail = f"'{part}' in it is a module"
+            raise SchemaRefPolicyError(ref, detail, fix=f"begin the reference with '{found.__name__}'")
     if not isinstance(found, type):
         raise SchemaRefPolicyError(ref, f"it names an object of type {type(found).__name__}, not a class")
     return found
@@ -164,10 +215,51 @@ def resolve_model(ref: str, *, policy: SchemaRefPolicy = DEFAULT_REF_POLICY) -> 
     return found
 
 
+def error_ref(name: str) -> str:
+    """The reference that an entry of `retryable_errors` stands for: a bare name is one of Python's own.
+
+    >>> error_ref("OSError"), error_ref("shop.errors:Busy")
+    ('builtins:OSError', 'shop.errors:Busy')
+    """
+    return name if ":" in name else f"builtins:{name}"
+
+
+def refusal_of_error(name: str, policy: SchemaRefPolicy) -> str | None:
+    """Why an entry of `retryable_errors` is refused, as a clause; None when it is permitted. Imports nothing.
+
+    Exception classes of Python and of chainweaver are permitted by every policy.
+    """
+    module, _, qualname = error_ref(name).partition(":")
+    if module in _HARMLESS and _is_error(getattr(sys.modules.get(module), qualname, None)):
+        return None
+    return policy.refusal(module, qualname)
+
+
+def resolve_error(name: str, *, policy: SchemaRefPolicy = DEFAULT_REF_POLICY) -> type[BaseException]:
+    """The exception class that an entry of `retryable_errors` names; see `resolve_class`.
+
+    Raises:
+        SchemaRefPolicyError: As for `resolve_class`, and when the class is no exception class.
+
+    >>> resolve_error("OSError")
+    <class 'OSError'>
+    """
+    permitted = DEFAULT_REF_POLICY if refusal_of_error(name, policy) is None else policy
+    found = resolve_class(error_ref(name), policy=permitted)
+    if not _is_error(found):
+        raise SchemaRefPolicyError(name, "it is no exception class", fix="name a class such as 'builtins:OSError'")
+    return found
+
+
+def _is_error(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, BaseException)
+
+
 def _loaded(ref: str, module_name: str) -> Any:
     try:
         return sys.modules.get(module_name) or importlib.import_module(module_name)
-    except Exception as exc:
-        # Whatever the module does while it loads is its own; the reader needs to know which reference led there.
+    except (Exception, SystemExit) as exc:
+        # Whatever the module does while it loads is its own, be it a script that ends its process; the reader needs to
+        # know which reference led there.
         detail = f"module '{module_name}' cannot be imported ({type(exc).__name__}: {exc})"
         raise SchemaRefPolicyError(ref, detail) from exc

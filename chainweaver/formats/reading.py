@@ -15,8 +15,10 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from chainweaver.flow import DAGFlow, Flow
+from chainweaver.flow.ref_check import check_refs
+from chainweaver.flow.refs import DEFAULT_REF_POLICY, SchemaRefPolicy
 from chainweaver.formats.complaints import Complaint, FlowFormatWarning, quoted, refusal, serialization_error
-from chainweaver.formats.document import Document
+from chainweaver.formats.document import Document, Path, pointer
 from chainweaver.formats.json_text import read_json
 from chainweaver.formats.limits import DEFAULT_LIMITS, FlowParseLimits
 from chainweaver.formats.text import checked_text
@@ -31,6 +33,7 @@ def flow_from_dict(
     source: str | None = None,
     limits: FlowParseLimits = DEFAULT_LIMITS,
     strict: bool = True,
+    policy: SchemaRefPolicy = DEFAULT_REF_POLICY,
 ) -> Flow | DAGFlow:
     """The flow that a dict of plain JSON values describes; `flow_to_dict` is the way back.
 
@@ -39,9 +42,11 @@ def flow_from_dict(
         source: What to call it in messages.
         limits: Bounds; `max_bytes` does not apply.
         strict: Unknown keys are errors; otherwise they are dropped with a `FlowFormatWarning`.
+        policy: Which classes the flow may name. Nothing is imported here, whatever it permits.
 
     Raises:
         FlowSerializationError: It describes no flow. All faults are listed, each with its JSON Pointer.
+        SchemaRefPolicyError: It names classes that the policy does not permit; all are listed.
 
     >>> data = {"type": "Flow", "name": "sum", "description": "", "steps": [{"tool_name": "add"}]}
     >>> flow_from_dict(data).steps[0].tool_name
@@ -50,11 +55,16 @@ def flow_from_dict(
     if not isinstance(data, Mapping):
         raise refusal(f"expected a mapping, not {type(data).__name__}", source=source)
     copied = PlainCopy(source, limits).copy(dict(data), ())
-    return _flow(Document(copied), source, limits, strict)
+    return _flow(Document(copied), source, limits, strict, policy)
 
 
 def flow_from_json(
-    data: str | bytes, *, source: str | None = None, limits: FlowParseLimits = DEFAULT_LIMITS, strict: bool = True
+    data: str | bytes,
+    *,
+    source: str | None = None,
+    limits: FlowParseLimits = DEFAULT_LIMITS,
+    strict: bool = True,
+    policy: SchemaRefPolicy = DEFAULT_REF_POLICY,
 ) -> Flow | DAGFlow:
     """The flow in a JSON text; `flow_to_json` is the way back.
 
@@ -66,15 +76,22 @@ def flow_from_json(
         source: Name of the file, for messages.
         limits: Bounds.
         strict: Unknown keys are errors; otherwise they are dropped with a `FlowFormatWarning`.
+        policy: Which classes the flow may name. Nothing is imported here, whatever it permits.
 
     Raises:
         FlowSerializationError: The text is no JSON (line and column), or no flow (JSON Pointer, and line).
+        SchemaRefPolicyError: It names classes that the policy does not permit; all are listed.
     """
-    return _flow(_document(read_json, data, source, limits), source, limits, strict)
+    return _flow(_document(read_json, data, source, limits), source, limits, strict, policy)
 
 
 def flow_from_yaml(
-    data: str | bytes, *, source: str | None = None, limits: FlowParseLimits = DEFAULT_LIMITS, strict: bool = True
+    data: str | bytes,
+    *,
+    source: str | None = None,
+    limits: FlowParseLimits = DEFAULT_LIMITS,
+    strict: bool = True,
+    policy: SchemaRefPolicy = DEFAULT_REF_POLICY,
 ) -> Flow | DAGFlow:
     """The flow in a YAML text; `flow_to_yaml` is the way back. Needs the extra `yaml`.
 
@@ -87,12 +104,14 @@ def flow_from_yaml(
         source: Name of the file, for messages.
         limits: Bounds.
         strict: Unknown keys are errors; otherwise they are dropped with a `FlowFormatWarning`.
+        policy: Which classes the flow may name. Nothing is imported here, whatever it permits.
 
     Raises:
         FlowSerializationError: The text is no YAML of this kind (line and column), or no flow (JSON Pointer, and
             line); or PyYAML is not installed.
+        SchemaRefPolicyError: It names classes that the policy does not permit; all are listed.
     """
-    return _flow(_document(read_yaml, data, source, limits), source, limits, strict)
+    return _flow(_document(read_yaml, data, source, limits), source, limits, strict, policy)
 
 
 @dataclass(frozen=True)
@@ -119,7 +138,11 @@ class FlowFile:
 
 
 def read_flow_file(
-    path: str | PathLike[str], *, limits: FlowParseLimits = DEFAULT_LIMITS, strict: bool = True
+    path: str | PathLike[str],
+    *,
+    limits: FlowParseLimits = DEFAULT_LIMITS,
+    strict: bool = True,
+    policy: SchemaRefPolicy = DEFAULT_REF_POLICY,
 ) -> FlowFile:
     """Read a flow file and remember where its steps stand; see `load_flow_file`."""
     name = str(path)
@@ -130,11 +153,15 @@ def read_flow_file(
         # One byte more than allowed tells a file that is too large, however large it is.
         data = file.read(limits.max_bytes + 1)
     document = _document(parse, data, name, limits)
-    return FlowFile(_flow(document, name, limits, strict), name, document)
+    return FlowFile(_flow(document, name, limits, strict, policy), name, document)
 
 
 def load_flow_file(
-    path: str | PathLike[str], *, limits: FlowParseLimits = DEFAULT_LIMITS, strict: bool = True
+    path: str | PathLike[str],
+    *,
+    limits: FlowParseLimits = DEFAULT_LIMITS,
+    strict: bool = True,
+    policy: SchemaRefPolicy = DEFAULT_REF_POLICY,
 ) -> Flow | DAGFlow:
     """The flow in a file; the suffix (.json, .yaml, .yml) says how to read it.
 
@@ -142,12 +169,14 @@ def load_flow_file(
         path: The file. Messages call it by this name.
         limits: Bounds.
         strict: Unknown keys are errors; otherwise they are dropped with a `FlowFormatWarning`.
+        policy: Which classes the flow may name. Nothing is imported here, whatever it permits.
 
     Raises:
         FlowSerializationError: The file holds no flow, or its suffix is not known.
+        SchemaRefPolicyError: It names classes that the policy does not permit; all are listed.
         OSError: The file cannot be opened.
     """
-    return read_flow_file(path, limits=limits, strict=strict).flow
+    return read_flow_file(path, limits=limits, strict=strict, policy=policy).flow
 
 
 _Parser = Callable[..., Document]
@@ -158,14 +187,23 @@ def _document(parse: _Parser, data: str | bytes, source: str | None, limits: Flo
     return parse(checked_text(data, source=source, limits=limits), source=source, limits=limits)
 
 
-def _flow(document: Document, source: str | None, limits: FlowParseLimits, strict: bool) -> Flow | DAGFlow:
+def _flow(
+    document: Document, source: str | None, limits: FlowParseLimits, strict: bool, policy: SchemaRefPolicy
+) -> Flow | DAGFlow:
     verdict = Verdict(document, limits)
     flow = verdict.read(drop_unknown=not strict)
     if flow is None:
         raise serialization_error(verdict.complaints, source=source, unworded=verdict.unworded)
     for dropped in verdict.dropped:
         _warn(dropped, source)
+    check_refs(flow, policy, place=lambda path: _place_of(document, path, source))
     return flow
+
+
+def _place_of(document: Document, path: Path, source: str | None) -> str:
+    """A place in a document: "/steps/0/input_contract (invoice.flow.yaml:7)"."""
+    where = Complaint("", position=document.position(path)).where(source)
+    return f"{pointer(path)} ({where})" if where else pointer(path)
 
 
 def _warn(dropped: Complaint, source: str | None) -> None:

@@ -3,12 +3,15 @@
 Readers never lock; writers replace one immutable snapshot. Stores keep definitions, they decide nothing.
 """
 
-from chainweaver.registry.directory import ReloadReport, WatchHandle
+from chainweaver.registry.directory import FailedFile, ReloadReport
 from chainweaver.registry.flows import FlowRegistry
+from chainweaver.registry.plugins import discover_flows
 from chainweaver.registry.snapshot import RegistrySnapshot
 from chainweaver.registry.stores import FileStore, InMemoryStore, RegistryStore
+from chainweaver.registry.watch import WatchHandle
 
 __all__ = [
+    "FailedFile",
     "FileStore",
     "FlowRegistry",
     "InMemoryStore",
@@ -16,4 +19,5 @@ __all__ = [
     "RegistryStore",
     "ReloadReport",
     "WatchHandle",
+    "discover_flows",
 ]

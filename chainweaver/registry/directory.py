@@ -1,31 +1,44 @@
-"""Flow files of a directory: reading all of them, noticing which changed, watching for changes.
+"""Flow files of a directory: reading all of them, and comparing them with what a registry holds.
 
-A reading of a directory is all or nothing: one bad file, and the registry stays as it was. Called by the registry.
+A file that cannot be read as a flow is noted with its reason and hides none of the others; whether it stops the whole
+reading is decided by the registry, which is the only caller. Nothing here changes a registry.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from chainweaver.exceptions import ChainWeaverError, FlowSerializationError
-from chainweaver.flow import AnyFlow
-from chainweaver.registry.snapshot import FlowKey
+from chainweaver.exceptions import ChainWeaverError, FlowSerializationError, told
+from chainweaver.flow import DEFAULT_REF_POLICY, AnyFlow, SchemaRefPolicy, copy_flow
+from chainweaver.registry.snapshot import FlowKey, RegistrySnapshot
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from chainweaver.formats import FlowParseLimits
 
-__all__ = ["DirectoryPoll", "ReloadReport", "WatchHandle", "flow_files", "read_flows"]
+__all__ = ["Comparison", "FailedFile", "Reading", "Remembered", "ReloadReport", "compare", "flow_files", "read_flows"]
 
 _SUFFIXES: Final = (".flow.json", ".flow.yaml", ".flow.yml")
+_STATE: Final = ("status", "tool_schema_hashes")
+"""What is set in a registry while flows are in use; see `FlowRegistry.update_flow_state`."""
 
-logger = logging.getLogger("chainweaver.registry")
+
+@dataclass(frozen=True, slots=True)
+class FailedFile:
+    """A flow file that could not be used; the registry keeps what it held before.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it, with places; more than one line when it is more than one thing.
+        error: The error behind it.
+    """
+
+    path: Path
+    reason: str
+    error: Exception = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,164 +49,206 @@ class ReloadReport:
         added: Flows that the registry did not have.
         updated: Flows that the registry had in another form.
         unchanged: Flows that the registry had already.
+        failed: Files that could not be used.
+        gone: Flows that the directory held at an earlier reading and holds no more. They stay registered: a file that
+            is moved or written anew is missing for a moment. `unregister_flow` takes them out.
     """
 
     added: tuple[FlowKey, ...] = ()
     updated: tuple[FlowKey, ...] = ()
     unchanged: tuple[FlowKey, ...] = ()
+    failed: tuple[FailedFile, ...] = ()
+    gone: tuple[FlowKey, ...] = ()
+
+
+@dataclass(slots=True)
+class Reading:
+    """What stood in the flow files of a directory, in the order of the files.
+
+    Attributes:
+        flows: File -> flow.
+        failed: The files that hold none that could be used.
+    """
+
+    flows: dict[Path, AnyFlow] = field(default_factory=dict)
+    failed: list[FailedFile] = field(default_factory=list)
+
+    def fail(self, path: Path, error: Exception) -> None:
+        """Note that a file cannot be used."""
+        self.flows.pop(path, None)
+        reason = str(error) if isinstance(error, ChainWeaverError) else told(error)
+        self.failed.append(FailedFile(path, reason, error))
+
+    def raise_for_failures(self, directory: str | os.PathLike[str]) -> None:
+        """Raise what is wrong: the only error itself, or one that names all files."""
+        errors = {id(one.error): one.error for one in self.failed}
+        if len(errors) == 1:
+            raise next(iter(errors.values()))
+        if errors:
+            lines = [f"'{one.path.name}': {told(one.error)}" for one in self.failed]
+            raise FlowSerializationError(
+                "\n".join([f"{len(lines)} files cannot be read", *lines]), source=str(directory)
+            )
 
 
 def flow_files(directory: str | os.PathLike[str]) -> list[Path]:
-    """The flow files that lie directly in a directory, ordered by name.
+    """The flow files that lie directly in a directory, ordered by name; hidden ones, such as `._a.flow.json`, are none.
 
     Raises:
         OSError: There is no such directory, or it cannot be read.
     """
     with os.scandir(directory) as entries:
-        names = sorted(entry.name for entry in entries if entry.name.endswith(_SUFFIXES) and entry.is_file())
+        names = sorted(entry.name for entry in entries if _is_flow_file(entry))
     return [Path(directory) / name for name in names]
 
 
-def read_flows(directory: str | os.PathLike[str]) -> dict[Path, AnyFlow]:
-    """The flows of all flow files of a directory, in the order of the files.
-
-    Raises:
-        FlowSerializationError: Files cannot be read as flows, or two of them hold the same flow; all are named.
-            Also for YAML files when the extra `yaml` is not installed.
-    """
-    from chainweaver.formats import load_flow_file
-
-    flows: dict[Path, AnyFlow] = {}
-    faults: list[ChainWeaverError] = []
-    for path in flow_files(directory):
-        try:
-            flows[path] = load_flow_file(path)
-        except ChainWeaverError as fault:
-            faults.append(fault)
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        lines = "\n".join(fault.sentence for fault in faults)
-        raise FlowSerializationError(f"{len(faults)} files cannot be read\n{lines}", source=str(directory))
-    _check_once(flows, str(directory))
-    return flows
+def _is_flow_file(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith(".") or not entry.name.endswith(_SUFFIXES):
+        return False
+    try:
+        return entry.is_file()
+    except OSError:
+        # A link in a circle, for instance. Opening it says what is wrong, without a word about the other files.
+        return True
 
 
-def _check_once(flows: dict[Path, AnyFlow], source: str) -> None:
-    places: dict[FlowKey, list[str]] = {}
-    for path, flow in flows.items():
-        places.setdefault((flow.name, flow.version), []).append(f"'{path.name}'")
-    twice = [
-        f"flow '{name}' version '{version}' is in {' and '.join(files)}"
-        for (name, version), files in places.items()
-        if len(files) > 1
-    ]
-    if twice:
-        raise FlowSerializationError("; ".join(twice), source=source, fix="keep one file per flow and version")
+def read_flows(
+    directory: str | os.PathLike[str],
+    *,
+    limits: FlowParseLimits | None = None,
+    policy: SchemaRefPolicy = DEFAULT_REF_POLICY,
+    accept: Callable[[AnyFlow], AnyFlow] = copy_flow,
+) -> Reading:
+    """Read all flow files of a directory.
 
-
-class DirectoryPoll:
-    """Notices that flow files of a directory came, went or changed since the last look.
+    Two files that hold the same flow both fail: the order of files decides nothing.
 
     Args:
         directory: The directory.
-        reload: Called when something changed.
+        limits: Bounds for each file; None: the usual ones.
+        policy: Which classes the flows may name.
+        accept: Returns what to keep of a flow, or raises why it is not accepted.
+
+    Raises:
+        OSError: There is no such directory, or it cannot be read.
+    """
+    from chainweaver.formats import FlowParseLimits, load_flow_file
+
+    bounds = FlowParseLimits() if limits is None else limits
+    reading = Reading()
+    for path in flow_files(directory):
+        try:
+            reading.flows[path] = accept(load_flow_file(path, limits=bounds, policy=policy))
+        except FileNotFoundError:
+            # It went between the listing and the reading: the same as if it had gone before.
+            continue
+        except ChainWeaverError as exc:
+            reading.fail(path, exc if str(path) in str(exc) else exc.with_facts(where=str(path)))
+        except OSError as exc:
+            reading.fail(path, exc)
+    _fail_the_same(reading, str(directory))
+    return reading
+
+
+def _fail_the_same(reading: Reading, source: str) -> None:
+    places: dict[FlowKey, list[Path]] = {}
+    for path, flow in reading.flows.items():
+        places.setdefault((flow.name, flow.version), []).append(path)
+    for (name, version), paths in places.items():
+        if len(paths) > 1:
+            files = " and ".join(f"'{path.name}'" for path in paths)
+            detail = f"flow '{name}' version '{version}' is in {files}"
+            error = FlowSerializationError(detail, source=source, fix="keep one file per flow and version")
+            for path in paths:
+                reading.fail(path, error)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a registry remembers of the last reading of a directory.
+
+    Attributes:
+        keys: File -> the flow that it held, also when it holds none that can be used now.
+        flows: The flows, as they stood in the files.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], reload: Callable[[], ReloadReport]) -> None:
-        self._directory = directory
-        self._reload = reload
-        self._seen = self._look()
-
-    def poll(self) -> ReloadReport | None:
-        """Reload when something changed; None when nothing did.
-
-        A change that cannot be read is reported once: it is looked at again when the files change again.
-
-        Raises:
-            ChainWeaverError: The files cannot be read as flows.
-            OSError: The directory cannot be read.
-        """
-        now = self._look()
-        if now == self._seen:
-            return None
-        self._seen = now
-        return self._reload()
-
-    def _look(self) -> list[tuple[str, int, int]]:
-        looks = []
-        for path in flow_files(self._directory):
-            try:
-                state = path.stat()
-            except FileNotFoundError:
-                # It went between the listing and the look; the next look sees the same without this file.
-                continue
-            looks.append((path.name, state.st_mtime_ns, state.st_size))
-        return looks
+    keys: Mapping[Path, FlowKey] = field(default_factory=dict)
+    flows: Mapping[FlowKey, AnyFlow] = field(default_factory=dict)
 
 
-class WatchHandle:
-    """A watch on a directory; it goes on in a daemon thread until it is stopped.
+@dataclass(slots=True)
+class Comparison:
+    """What a reading means for a registry.
 
-    A handle is a context manager: leaving the block stops the watch.
+    Attributes:
+        added, updated: File -> flow to put into the registry.
+        unchanged: The flows that it holds already.
     """
 
-    def __init__(
-        self,
-        poll: Callable[[], ReloadReport | None],
-        *,
-        interval_s: float,
-        on_reload: Callable[[ReloadReport], object] | None,
-        on_error: Callable[[Exception], object] | None,
-    ) -> None:
-        self._poll = poll
-        self._interval_s = interval_s
-        self._on_reload = on_reload
-        self._on_error = on_error
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="chainweaver-watch", daemon=True)
-        self._thread.start()
+    added: dict[Path, AnyFlow] = field(default_factory=dict)
+    updated: dict[Path, AnyFlow] = field(default_factory=dict)
+    unchanged: list[FlowKey] = field(default_factory=list)
 
-    @property
-    def is_running(self) -> bool:
-        """Whether changes are still noticed."""
-        return self._thread.is_alive() and not self._stopped.is_set()
+    def leave_out(self, path: Path) -> None:
+        """Let the flow of a file stay out of the registry after all."""
+        self.added.pop(path, None)
+        self.updated.pop(path, None)
 
-    def stop(self, timeout: float | None = None) -> None:
-        """End the watch; may be called more than once, also from `on_reload`.
+    def report(self, reading: Reading, gone: list[FlowKey]) -> ReloadReport:
+        """The comparison in words."""
+        added, updated = (
+            tuple((flow.name, flow.version) for flow in flows.values()) for flows in (self.added, self.updated)
+        )
+        return ReloadReport(added, updated, tuple(self.unchanged), tuple(reading.failed), tuple(gone))
 
-        Args:
-            timeout: Seconds to wait for a reading that is going on; None: as long as it takes.
-        """
-        self._stopped.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout)
 
-    def __enter__(self) -> Self:
-        return self
+def compare(reading: Reading, snapshot: RegistrySnapshot, last: Remembered) -> Comparison:
+    """What the flows that were read mean for a registry.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
+    A file that says what it said at its last reading leaves its flow alone, whatever became of it since. One that says
+    something else replaces it, but for state that was set since and that the file leaves as it was.
+    """
+    found = Comparison()
+    for path, flow in reading.flows.items():
+        key = (flow.name, flow.version)
+        registered, before = snapshot.get(key), last.flows.get(key)
+        if registered is None:
+            found.added[path] = flow
+            continue
+        own = flow if flow == before else _with_state(flow, registered, before)
+        if flow == before or own == registered:
+            found.unchanged.append(key)
+        else:
+            found.updated[path] = own
+    return found
 
-    def _watch(self) -> None:
-        while not self._stopped.wait(self._interval_s):
-            self._look_once()
 
-    def _look_once(self) -> None:
-        # A watch outlives whatever stands in a file or goes wrong in a callback: it tells and looks again.
-        try:
-            report = self._poll()
-            if report is not None and self._on_reload is not None:
-                self._on_reload(report)
-        except Exception as exc:
-            logger.warning("Flow files were not reloaded: %s", exc)
-            if self._on_error is not None:
-                self._tell(self._on_error, exc)
+def _with_state(flow: AnyFlow, registered: AnyFlow, before: AnyFlow | None) -> AnyFlow:
+    """The flow of a file with the state that somebody gave the registered one, where the file says nothing new of it.
 
-    def _tell(self, on_error: Callable[[Exception], object], error: Exception) -> None:
-        try:
-            on_error(error)
-        except Exception:
-            logger.exception("The on_error callback of a watch failed")
+    A flow that was disabled at run time is not switched on again by a better description.
+    """
+    said = flow.model_fields_set
+    kept = {
+        name: getattr(registered, name)
+        for name in _STATE
+        if (name not in said if before is None else getattr(flow, name) == getattr(before, name))
+    }
+    return copy_flow(flow, **kept)
+
+
+def remember(reading: Reading, last: Remembered, held: RegistrySnapshot) -> tuple[Remembered, list[FlowKey]]:
+    """What to remember of a reading, and the flows that are gone from the directory since the last one.
+
+    Args:
+        reading: The files as they are, those left out that the registry could not take.
+        last: What was remembered before.
+        held: The registry after the reading.
+    """
+    keys = {path: (flow.name, flow.version) for path, flow in reading.flows.items()}
+    flows = {(flow.name, flow.version): flow for flow in reading.flows.values()}
+    # A file that cannot be used now still stands for what it held.
+    broken = {one.path: last.keys[one.path] for one in reading.failed if one.path in last.keys}
+    gone = [key for key in last.flows if key in held and key not in flows and key not in broken.values()]
+    kept = {key: last.flows[key] for key in (*gone, *broken.values()) if key not in flows and key in last.flows}
+    return Remembered({**keys, **broken}, {**kept, **flows}), gone

@@ -6,21 +6,50 @@ definitions of its own, and hands out copies: nobody changes a registered flow b
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from chainweaver.exceptions import FlowAlreadyExistsError
-from chainweaver.flow import AnyFlow, DAGFlow, Flow, FlowStatus, copy_flow, validate_dag_topology
-from chainweaver.registry.directory import DirectoryPoll, ReloadReport, WatchHandle, read_flows
+from chainweaver.exceptions import ChainWeaverError, FlowAlreadyExistsError
+from chainweaver.flow import (
+    DEFAULT_REF_POLICY,
+    AnyFlow,
+    DAGFlow,
+    Flow,
+    FlowStatus,
+    SchemaRefPolicy,
+    copy_flow,
+    validate_dag_topology,
+)
+from chainweaver.flow.ref_check import check_policy, check_refs
+from chainweaver.flow.refs import both
+from chainweaver.registry.directory import (
+    Comparison,
+    Reading,
+    ReloadReport,
+    Remembered,
+    compare,
+    read_flows,
+    remember,
+)
 from chainweaver.registry.intent import best_match
 from chainweaver.registry.snapshot import EMPTY_SNAPSHOT, FlowKey, RegistrySnapshot
 from chainweaver.registry.stores import RegistryStore
+from chainweaver.registry.watch import DirectoryPoll, WatchHandle
+
+if TYPE_CHECKING:
+    from chainweaver.formats import FlowParseLimits
+    from chainweaver.tools import Tool
+    from chainweaver.tools.plugins import OnPluginError
 
 __all__ = ["FlowRegistry"]
+
+logger = logging.getLogger("chainweaver.registry")
 
 
 class _Unset(Enum):
@@ -36,8 +65,9 @@ class FlowRegistry:
     Args:
         store: Where definitions are kept beyond the process. What it holds is loaded at once; afterwards reads come
             from memory and writes go to the store first.
-        discover_plugins: Whether to register the flows that installed packages offer under the entry point group
-            `chainweaver.flows`. Flows that the store holds already are left alone.
+        discover_plugins: Whether to register the flows that installed packages offer; see `load_plugins`.
+        schema_ref_policy: Which classes flows may name; every flow that comes in has to obey it, wherever it comes
+            from. None: any. Executors resolve references under it as well.
 
     Attributes:
         snapshot: The current state. A write puts another object in its place, so two reads that see the same object see
@@ -45,6 +75,7 @@ class FlowRegistry:
 
     Raises:
         PluginDiscoveryError: A plugin cannot be used.
+        SchemaRefPolicyError: The store holds a flow that names a class which the policy does not permit.
 
     >>> registry = FlowRegistry()
     >>> registry.register_flow(Flow(name="invoice", description="Adds up.", steps=[]))
@@ -52,14 +83,25 @@ class FlowRegistry:
     FlowRegistry(flows=['invoice'])
     """
 
-    def __init__(self, store: RegistryStore | None = None, *, discover_plugins: bool = False) -> None:
+    def __init__(
+        self,
+        store: RegistryStore | None = None,
+        *,
+        discover_plugins: bool = False,
+        schema_ref_policy: SchemaRefPolicy | None = None,
+    ) -> None:
         self.store = store
+        self.schema_ref_policy = DEFAULT_REF_POLICY if schema_ref_policy is None else schema_ref_policy
+        check_policy(self.schema_ref_policy)
         self.snapshot: RegistrySnapshot = EMPTY_SNAPSHOT
         self._writing = threading.RLock()
-        self._read_from: dict[Path, AnyFlow] = {}
+        # One reading of directories at a time: of two at once the older one could be applied last.
+        self._reading = threading.Lock()
+        self._remembered: dict[Path, Remembered] = {}
+        self._from_plugins: set[FlowKey] = set()
         self.refresh()
         if discover_plugins:
-            self._add_plugins()
+            self.load_plugins()
 
     # ---------------------------------------------------------------------------------------------------- reading
 
@@ -148,8 +190,9 @@ class FlowRegistry:
         Raises:
             FlowAlreadyExistsError: There is one of this name and version, and `overwrite` is False.
             DAGDefinitionError: The steps of a DAG do not fit together.
+            SchemaRefPolicyError: The flow names classes that the policy of this registry does not permit.
         """
-        own = _own(flow)
+        own = self._accepted(flow)
         with self._writing:
             if not overwrite and (own.name, own.version) in self.snapshot:
                 raise FlowAlreadyExistsError(own.name, own.version)
@@ -189,6 +232,34 @@ class FlowRegistry:
                 self._put([own])
         return copy_flow(own)
 
+    def accept_tools(self, name: str, tools: Mapping[str, Tool], *, version: str | None = None) -> AnyFlow:
+        """Record the present schemas of a flow's tools as those that it is accepted with, and return a copy of it.
+
+        Fallbacks and candidates of decisions count as tools of the flow, tools of sub-flows do not. A missing tool
+        cannot be accepted: what was recorded for it stays. A flow that was set to `needs_review` is active again when
+        no tool is missing; a disabled one stays disabled.
+
+        Args:
+            name: Name of the flow.
+            tools: The tools that are there, by name.
+            version: Its version; None: the highest one.
+
+        Raises:
+            FlowNotFoundError: There is no such flow.
+        """
+        from chainweaver.tools.drift import check_flow_compatibility, schemas_to_accept
+
+        with self._writing:
+            flow = self.resolve(name, version)
+            accepted = copy_flow(flow, tool_schema_hashes=schemas_to_accept(flow, tools))
+            fits = flow.status is FlowStatus.NEEDS_REVIEW and not check_flow_compatibility(accepted, tools)
+            return self.update_flow_state(
+                name,
+                version=flow.version,
+                status=FlowStatus.ACTIVE if fits else None,
+                tool_schema_hashes=accepted.tool_schema_hashes,
+            )
+
     def set_flow_status(self, name: str, status: FlowStatus | str, *, version: str | None = None) -> AnyFlow:
         """Give a flow another status; the same as `update_flow_state` with a status."""
         return self.update_flow_state(name, version=version, status=status)
@@ -210,17 +281,42 @@ class FlowRegistry:
                 if self.store is not None and self.store.has_flow(name, one):
                     self.store.delete_flow(name, one)
                 self.snapshot = self.snapshot.changed(without=[(name, one)])
+                self._from_plugins.discard((name, one))
+
+    def load_plugins(self, *, on_error: OnPluginError | None = None) -> None:
+        """Register the flows that installed packages offer under the entry point group `chainweaver.flows`.
+
+        Flows that the registry has already are left alone. What plugins offer is not written to the store: it goes
+        when the package goes.
+
+        Args:
+            on_error: Called once for every plugin that cannot be used; the flows of the others are registered. None:
+                raise when there is one, and register nothing.
+
+        Raises:
+            PluginDiscoveryError: Without `on_error`; all plugins that cannot be used are listed.
+        """
+        from chainweaver.registry.plugins import discover_flows
+
+        offered = discover_flows(on_error=on_error, accept=self._accepted)
+        with self._writing:
+            new = [flow for flow in offered if (flow.name, flow.version) not in self.snapshot]
+            self._from_plugins.update((flow.name, flow.version) for flow in new)
+            self.snapshot = self.snapshot.changed(new)
 
     def refresh(self) -> None:
         """Load everything from the store again, because another process may have written to it.
 
-        Without a store, and when the store says what the registry knows already, nothing changes.
+        Without a store, and when the store says what the registry knows already, nothing changes. Flows of plugins,
+        which are not in the store, stay.
         """
         if self.store is None:
             return
         with self._writing:
             known = self.snapshot
-            loaded = [_own(self.store.load_flow(name, version)) for name, version in self.store.list_keys()]
+            loaded = [self._accepted(self.store.load_flow(name, version)) for name, version in self.store.list_keys()]
+            stored = {(flow.name, flow.version) for flow in loaded}
+            loaded += [known[key] for key in sorted(self._from_plugins - stored)]
             # A definition that did not change stays the same object, so that what was compiled from it stays valid.
             kept = [old if (old := known.get((flow.name, flow.version))) == flow else flow for flow in loaded]
             if len(kept) != len(known) or any(known.get((flow.name, flow.version)) is not flow for flow in kept):
@@ -228,113 +324,195 @@ class FlowRegistry:
 
     # -------------------------------------------------------------------------------------------------- directories
 
-    def load_from_directory(self, directory: str | os.PathLike[str], *, overwrite: bool = True) -> ReloadReport:
+    def load_from_directory(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        overwrite: bool = True,
+        limits: FlowParseLimits | None = None,
+        policy: SchemaRefPolicy | None = None,
+    ) -> ReloadReport:
         """Register the flows of all `*.flow.json`, `*.flow.yaml` and `*.flow.yml` files that lie directly in a
         directory.
 
         All or nothing: when one file is bad, or one flow may not be replaced, nothing is registered. A file that says
-        what it said at its last reading leaves its flow alone, with the status that it has been given since.
+        what it said at its last reading leaves its flow alone, whatever became of it since. One that says something
+        else replaces it; a status or accepted schemas that were set since stay, unless the file changes just those.
 
         Args:
             directory: The directory.
             overwrite: Whether flows may replace different ones of the same name and version.
+            limits: Bounds for each file; None: the usual ones.
+            policy: Which classes these flows may name; that of the registry holds as well. None: that one alone.
 
         Raises:
             FlowSerializationError: Files cannot be read as flows; all are named.
+            SchemaRefPolicyError: A flow names classes that it may not name.
             DAGDefinitionError: The steps of a DAG do not fit together.
             FlowAlreadyExistsError: A flow differs from the registered one, and `overwrite` is False.
-            OSError: The directory cannot be read.
+            OSError: The directory or a file cannot be read.
         """
-        found = {path.absolute(): _own(flow) for path, flow in read_flows(directory).items()}
-        with self._writing:
-            report, changed = self._compared(found)
-            if report.updated and not overwrite:
-                raise FlowAlreadyExistsError(*report.updated[0])
-            self._put(changed)
-            self._read_from.update(found)
-        return report
+        with self._reading:
+            reading = self._read(directory, limits, policy)
+            reading.raise_for_failures(directory)
+            with self._writing:
+                found = compare(reading, self.snapshot, self._last_of(directory))
+                if found.updated and not overwrite:
+                    path, flow = next(iter(found.updated.items()))
+                    raise FlowAlreadyExistsError(flow.name, flow.version, where=str(path))
+                self._put((*found.added.values(), *found.updated.values()))
+                return self._reported(directory, reading, found)
 
-    def reload_from_directory(self, directory: str | os.PathLike[str]) -> ReloadReport:
+    def reload_from_directory(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        limits: FlowParseLimits | None = None,
+        policy: SchemaRefPolicy | None = None,
+    ) -> ReloadReport:
         """Register what came or changed in a directory since it was loaded; see `load_from_directory`.
 
-        Flows whose files are gone stay registered.
+        All changes become visible at once; runs that are going on keep the flow that they started with. A file that
+        cannot be used is listed in `report.failed` and logged on `chainweaver.registry`: its flow stays as it was, and
+        the other files are not held up. Flows whose files are gone stay registered and are listed in `report.gone`.
+
+        Args:
+            directory: The directory.
+            limits: Bounds for each file; None: the usual ones.
+            policy: Which classes these flows may name; that of the registry holds as well. None: that one alone.
+
+        Raises:
+            OSError: The directory cannot be read.
         """
-        return self.load_from_directory(directory, overwrite=True)
+        report = self._reload(directory, limits, policy)
+        assert report is not None, "only a reload that has to be current can be given up"
+        return report
 
     def watch(
         self,
         directory: str | os.PathLike[str],
         *,
         interval_s: float = 1.0,
+        limits: FlowParseLimits | None = None,
+        policy: SchemaRefPolicy | None = None,
         on_reload: Callable[[ReloadReport], object] | None = None,
         on_error: Callable[[Exception], object] | None = None,
     ) -> WatchHandle:
-        """Load a directory now, and again whenever its flow files change, until the handle is stopped.
+        """Reload a directory now, and again whenever its flow files have changed, until the handle is stopped.
 
-        A change that cannot be read is logged on `chainweaver.registry` and leaves the registry as it is.
+        Files are read as `reload_from_directory` does, once two looks in a row have found them the same: what is half
+        written is left alone. A directory that vanishes is reported once and watched again when it is back. Whoever
+        wants to start with good files only calls `load_from_directory` before.
 
         Args:
             directory: The directory.
             interval_s: Seconds between two looks.
-            on_reload: Called in the watching thread after every reload.
-            on_error: Called in the watching thread with what went wrong.
+            limits: Bounds for each file; None: the usual ones.
+            policy: Which classes these flows may name; that of the registry holds as well. None: that one alone.
+            on_reload: Called with the report after every reload but the first, whose report the handle has; in the
+                watching thread.
+            on_error: Called with every file that cannot be used, a directory that cannot be read, and what a callback
+                raised; in the watching thread, for the first reading in this one.
 
         Raises:
-            ValueError: The interval is not positive.
-            ChainWeaverError: The first loading failed, as in `load_from_directory`; nothing is watched then.
+            ValueError: The interval is not positive, or longer than a thread can wait.
+            OSError: The directory cannot be read at the beginning; nothing is watched then.
         """
-        if not interval_s > 0:
-            raise ValueError(f"interval_s must be positive, not {interval_s}.")
-        polled = DirectoryPoll(directory, lambda: self.reload_from_directory(directory))
-        self.load_from_directory(directory)
-        return WatchHandle(polled.poll, interval_s=interval_s, on_reload=on_reload, on_error=on_error)
+        if not 0 < interval_s <= threading.TIMEOUT_MAX:
+            raise ValueError(f"interval_s must be a positive number of seconds, not {interval_s}.")
+        polled = DirectoryPoll(directory, lambda is_current: self._reload(directory, limits, policy, is_current))
+        report = self.reload_from_directory(directory, limits=limits, policy=policy)
+        return WatchHandle(polled.poll, report=report, interval_s=interval_s, on_reload=on_reload, on_error=on_error)
 
     # ------------------------------------------------------------------------------------------------------- inside
 
-    def _compared(self, found: dict[Path, AnyFlow]) -> tuple[ReloadReport, list[AnyFlow]]:
-        """What the flows that were read mean for the registry, and those that have to be put into it."""
-        snapshot = self.snapshot
-        added: list[FlowKey] = []
-        updated: list[FlowKey] = []
-        unchanged: list[FlowKey] = []
-        changed: list[AnyFlow] = []
-        for path, flow in found.items():
-            key = (flow.name, flow.version)
-            if key not in snapshot:
-                added.append(key)
-            elif flow == snapshot[key] or flow == self._read_from.get(path):
-                unchanged.append(key)
-                continue
-            else:
-                updated.append(key)
-            changed.append(flow)
-        return ReloadReport(tuple(added), tuple(updated), tuple(unchanged)), changed
+    def _accepted(self, flow: AnyFlow) -> AnyFlow:
+        """A copy for the registry, after the checks that need the flow as a whole."""
+        if not isinstance(flow, (Flow, DAGFlow)):
+            raise TypeError(f"A registry keeps Flow and DAGFlow objects, not {type(flow).__name__}.")
+        own = copy_flow(flow)
+        if isinstance(own, DAGFlow):
+            validate_dag_topology(own)
+        check_refs(own, self.schema_ref_policy)
+        return own
+
+    def _read(
+        self, directory: str | os.PathLike[str], limits: FlowParseLimits | None, policy: SchemaRefPolicy | None
+    ) -> Reading:
+        if policy is not None:
+            check_policy(policy)
+        # Asked as a whole here, so that a refused reference is told with its place in the file.
+        policy = both(self.schema_ref_policy, policy)
+        return read_flows(directory, limits=limits, policy=policy, accept=self._accepted)
+
+    def _reload(
+        self,
+        directory: str | os.PathLike[str],
+        limits: FlowParseLimits | None,
+        policy: SchemaRefPolicy | None,
+        is_current: Callable[[], bool] | None = None,
+    ) -> ReloadReport | None:
+        """Read the directory and show what is good; None when the files changed while they were read."""
+        with self._reading:
+            reading = self._read(directory, limits, policy)
+            if is_current is not None and not is_current():
+                return None
+            with self._writing:
+                found = compare(reading, self.snapshot, self._last_of(directory))
+                self._put_good_ones(found, reading)
+                report = self._reported(directory, reading, found)
+        for failed in report.failed:
+            logger.warning("Flow file '%s' was not loaded: %s", failed.path, failed.error)
+        return report
+
+    def _last_of(self, directory: str | os.PathLike[str]) -> Remembered:
+        return self._remembered.get(Path(directory).absolute(), Remembered())
+
+    def _reported(self, directory: str | os.PathLike[str], reading: Reading, found: Comparison) -> ReloadReport:
+        """Remember the reading, and say what it did."""
+        remembered, gone = remember(reading, self._last_of(directory), self.snapshot)
+        self._remembered[Path(directory).absolute()] = remembered
+        return found.report(reading, gone)
 
     def _put(self, flows: Iterable[AnyFlow]) -> None:
-        """Write flows to the store, then show them; the caller holds the lock."""
+        """Write flows to the store, then show them, all or none; the caller holds the lock."""
         listed = list(flows)
         if not listed:
             return
-        if self.store is not None:
+        try:
             for flow in listed:
-                self.store.save_flow(flow, overwrite=True)
+                self._save(flow)
+        except BaseException:
+            self._unsave(listed)
+            raise
         self.snapshot = self.snapshot.changed(listed)
 
-    def _add_plugins(self) -> None:
-        from chainweaver.registry.plugins import offered_flows
+    def _put_good_ones(self, found: Comparison, reading: Reading) -> None:
+        """Write flows to the store, then show those together that it took; the caller holds the lock."""
+        shown = []
+        for path, flow in (*found.added.items(), *found.updated.items()):
+            try:
+                self._save(flow)
+            except (ChainWeaverError, OSError) as exc:
+                found.leave_out(path)
+                reading.fail(path, exc)
+            else:
+                shown.append(flow)
+        if shown:
+            self.snapshot = self.snapshot.changed(shown)
 
-        with self._writing:
-            offered = [_own(flow) for flow in offered_flows()]
-            self.snapshot = self.snapshot.changed(
-                flow for flow in offered if (flow.name, flow.version) not in self.snapshot
-            )
+    def _save(self, flow: AnyFlow) -> None:
+        if self.store is not None:
+            self.store.save_flow(flow, overwrite=True)
 
-
-def _own(flow: AnyFlow) -> AnyFlow:
-    """A copy for the registry, after the checks that need the flow as a whole."""
-    if not isinstance(flow, (Flow, DAGFlow)):
-        raise TypeError(f"A registry keeps Flow and DAGFlow objects, not {type(flow).__name__}.")
-    own = copy_flow(flow)
-    if isinstance(own, DAGFlow):
-        validate_dag_topology(own)
-    return own
+    def _unsave(self, flows: Iterable[AnyFlow]) -> None:
+        """Let the store hold what the registry shows, as far as it still can be written to."""
+        for flow in flows:
+            key = (flow.name, flow.version)
+            with contextlib.suppress(ChainWeaverError, OSError):
+                if self.store is None:
+                    return
+                if key in self.snapshot and key not in self._from_plugins:
+                    self.store.save_flow(self.snapshot[key], overwrite=True)
+                elif self.store.has_flow(*key):
+                    self.store.delete_flow(*key)

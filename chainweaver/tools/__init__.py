@@ -1,8 +1,8 @@
 """Tools: what the steps of a flow call.
 
 Here live the `Tool` itself, `@tool`, which makes one of a function, `Native[T]` for objects that pass untouched, tools
-that stream, and the fingerprints of schemas. Nothing here runs a flow. Used by the registry, the compiler and by
-everyone who writes a tool.
+that stream, those of installed packages, and the fingerprints of schemas. Nothing here runs a flow. Used by the
+registry, the compiler and by everyone who writes a tool.
 """
 
 from typing import TYPE_CHECKING
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         Native as Native,
         is_native as is_native,
     )
+    from chainweaver.tools.plugins import (
+        discover_tools as discover_tools,
+    )
     from chainweaver.tools.streaming import (
         StreamingTool as StreamingTool,
         ToolChunk as ToolChunk,
@@ -48,6 +51,7 @@ _HOMES = {
         "Native",
         "is_native",
     ),
+    "chainweaver.tools.plugins": ("discover_tools",),
     "chainweaver.tools.streaming": (
         "StreamingTool",
         "ToolChunk",

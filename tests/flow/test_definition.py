@@ -253,13 +253,14 @@ def test_merged_safety_is_the_most_cautious_reading():
 
 
 def test_drift_names_flow_tool_and_both_hashes():
-    """api.md: DriftInfo."""
+    """api.md: DriftInfo; the version is known where flows are compared."""
     drift = DriftInfo(flow_name="f", tool_name="t", expected_hash="a" * 16, actual_hash="b" * 16)
     assert drift.model_dump() == {
         "flow_name": "f",
         "tool_name": "t",
         "expected_hash": "a" * 16,
         "actual_hash": "b" * 16,
+        "flow_version": None,
     }
 
 

@@ -1,10 +1,8 @@
-"""FlowRegistry: copy-on-write, versions, state, intent, plugins."""
+"""FlowRegistry: copy-on-write, versions, state, intent."""
 
 from __future__ import annotations
 
-import sys
 import threading
-from importlib.metadata import EntryPoint
 
 import pytest
 
@@ -12,7 +10,6 @@ from chainweaver.exceptions import (
     DAGDefinitionError,
     FlowAlreadyExistsError,
     FlowNotFoundError,
-    PluginDiscoveryError,
 )
 from chainweaver.flow import DAGFlow, DAGFlowStep, Flow, FlowStatus, FlowStep
 from chainweaver.registry import FileStore, FlowRegistry, InMemoryStore
@@ -249,47 +246,6 @@ def test_of_equals_the_first_name_and_the_highest_active_version_is_found():
     found = registry.match_flow_by_intent("pay")
     assert found is not None
     assert (found.name, found.version) == ("a_pay", "2.0")
-
-
-OFFERED = [a_flow("plug_a"), a_flow("plug_b")]
-
-
-def offer():
-    return OFFERED[0]
-
-
-def offer_something_else():
-    return ["text"]
-
-
-def plugins(monkeypatch, **values):
-    points = [
-        EntryPoint(name=name, value=f"{__name__}:{value}", group="chainweaver.flows") for name, value in values.items()
-    ]
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
-    monkeypatch.setitem(sys.modules, __name__, sys.modules[offer.__module__])
-
-
-def test_installed_packages_can_offer_flows(monkeypatch):
-    """api.md: discover_plugins, entry points `chainweaver.flows`."""
-    plugins(monkeypatch, some="OFFERED", one="offer")
-    store = InMemoryStore()
-    store.save_flow(a_flow("plug_a", description="mine"))
-    registry = FlowRegistry(store, discover_plugins=True)
-    assert keys(registry.list_flows()) == [("plug_a", "1.0"), ("plug_b", "1.0")]
-    assert registry.get_flow("plug_a").description == "mine"
-    assert len(FlowRegistry()) == 0
-
-
-@pytest.mark.parametrize(
-    ("value", "said"), [("missing", "AttributeError"), ("offer_something_else", "it offers str instead of Flow")]
-)
-def test_a_plugin_that_cannot_be_used_is_named(monkeypatch, value, said):
-    """api.md: E022 PluginDiscoveryError."""
-    plugins(monkeypatch, bad=value)
-    with pytest.raises(PluginDiscoveryError, match=said) as caught:
-        FlowRegistry(discover_plugins=True)
-    assert caught.value.entry_point == "chainweaver.flows:bad"
 
 
 def test_readers_never_see_half_a_write():

@@ -1,0 +1,5 @@
+"""Fixtures of this room."""
+
+from tests.registry.kit import install
+
+__all__ = ["install"]
