@@ -10,7 +10,7 @@ the last slot the dynamic parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -66,6 +66,9 @@ class PlannedTool:
         output_model: The class behind `validate_output`, for stores that bring values back to their declared types.
         output_size: `output model -> bytes` of its JSON form.
         secret_outputs: Outputs that no store may see.
+        safety: The declared safety contract, None where there is none.
+        dry: What stands in during a dry run, None when there is nothing that could.
+        stream: `input model -> async iterator of chunks`, for tools that report while they work.
     """
 
     name: str
@@ -89,6 +92,9 @@ class PlannedTool:
     output_model: Any
     output_size: Callable[[Any], int]
     secret_outputs: tuple[str, ...]
+    safety: Any = None
+    dry: PlannedTool | None = None
+    stream: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,57 @@ class PlannedRetry:
     jitter: bool
 
 
+class Edge(NamedTuple):
+    """A way out of a branching step.
+
+    Attributes:
+        holds: The compiled predicate, asked of the slots once the step has its outputs.
+        target: Position of the dependent.
+        predicate: Its text, for messages.
+    """
+
+    holds: Callable[[Slots], bool]
+    target: int
+    predicate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """How a step chooses which of its dependents go on.
+
+    Attributes:
+        edges: In the order in which they are asked; the first that holds is taken.
+        default: Position of the dependent that goes on when none holds; None: all of them.
+    """
+
+    edges: tuple[Edge, ...]
+    default: int | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
+class PlannedMap:
+    """How a step runs once per item.
+
+    Attributes:
+        items_of: What the step read -> the items, in order; raises `KeyMissing`.
+        read_item: (what the step read, one item) -> the inputs of its call; raises `KeyMissing`.
+        step: The step that is run per item; it gets a position of its own for each.
+        plan: A plan without steps, from which the plan of the items is made.
+        limit: How many items run at once; None: as the run says.
+        on_item_error: "fail", "skip" or "collect".
+        keys: The output keys that are there also when there is no item.
+    """
+
+    items_of: Callable[[dict[str, Any]], Any]
+    read_item: Callable[[dict[str, Any], Any], dict[str, Any]]
+    step: PlannedStep
+    plan: Plan
+    limit: int | None
+    on_item_error: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class PlannedStep:
     """One step in plan order, bound to the slots it reads and the tool it calls.
 
@@ -120,6 +176,8 @@ class PlannedStep:
         label: What messages call it: the id of a DAG step, the tool of a linear one.
         level: Longest path from an entry step.
         needs, feeds: Steps it waits for and steps that wait for it, as ascending indexes.
+        parents: Those of `needs` that its author named; the others are there for a value only.
+        may_be_passed: A branch before it may lead elsewhere.
         read: `slots -> inputs`; raises `KeyMissing`.
         tool: The primary tool, None when it is not registered (then `fault` says so).
         fault: Makes the error with which the step fails when the run reaches it; None for a sound step.
@@ -129,6 +187,12 @@ class PlannedStep:
             one level always; under the collision policy "error" every earlier writer.
         guards_input: Under the collision policy "error" the initial context counts as a rival too.
         dynamic_fields: Inputs that are fed by dynamic parameters and therefore never shown.
+        branches: How it chooses among its dependents; None when all of them go on.
+        candidates: Name -> tool for a step whose tool is decided while it runs; empty for others.
+        rank: How many deciding steps there are before it.
+        child: The plan of the sub-flow that it runs; `tool` then stands for that flow.
+        each: How it runs once per item; None for a step that runs once.
+        capability: What an outside capability has to perform in place of a tool.
         plain: No policy of any kind: the step may take the short path.
     """
 
@@ -154,6 +218,21 @@ class PlannedStep:
     dynamic_fields: tuple[str, ...]
     plain: bool
     fingerprint: Callable[[], str]
+    parents: tuple[int, ...]
+    may_be_passed: bool
+    branches: Branches | None
+    candidates: Mapping[str, PlannedTool]
+    rank: int
+    child: Plan | None
+    capability: str | None
+    each: PlannedMap | None = None
+
+    def at(self, index: int, read: Reader) -> PlannedStep:
+        """The same step at another position, with another reader: what a map makes of it for each item."""
+        twin = object.__new__(PlannedStep)
+        # Thousands may be made, and going through the constructor would cost ten times as much.
+        vars(twin).update(vars(self), index=index, rank=index, step_id=str(index), read=read)
+        return twin
 
 
 class Row(NamedTuple):
@@ -218,26 +297,28 @@ class Plan:
         stop_on_failure: `on_failure="stop"`; otherwise all that does not depend on a failure runs.
         project: Merged context -> final output, None for the whole context.
         dynamic_params: Names that callers may pass beside the input.
-        unsupported: Constructs that no lane can run, one sentence each.
         inline_lanes: The lanes, None or "inline", that the tools name which may be called in the running thread.
         empty_slots: What follows slot 0 at the beginning of a run: None per step, and no dynamic parameters.
         is_chain: Each step waits for the one before it, so that no two ever overlap, whatever the limit.
         is_inline: Each step is plain and its tool insists on the running thread, so that none can overlap with another.
         need_counts, entries: How many steps each one waits for, and those that wait for none.
         names: Step id -> position.
+        children: Name and version of every sub-flow that it reaches.
+        composition: Makes the errors of sub-flows that do not fit together; such a plan is never started.
+        needs_schedule: It has a map whose items overlap whatever the limit of the run is.
         facts: What a checkpoint notes; worked out on first use, since most plans never need it.
     """
 
     flow_name: str
     flow_version: str
     digest: str
-    steps: tuple[PlannedStep, ...]
-    rows: tuple[Row, ...]
+    steps: Sequence[PlannedStep]
+    rows: Sequence[Row]
     empty_slots: Slots
     is_chain: bool
     is_inline: bool
-    need_counts: tuple[int, ...]
-    entries: tuple[int, ...]
+    need_counts: Sequence[int]
+    entries: Sequence[int]
     input_gate: Gate | None
     context_gate: Gate | None
     output_gate: Gate | None
@@ -245,10 +326,12 @@ class Plan:
     stop_on_failure: bool
     project: Callable[[Mapping[str, Any]], dict[str, Any]] | None
     dynamic_params: tuple[str, ...]
-    unsupported: tuple[str, ...]
     inline_lanes: frozenset[str | None]
     names: Mapping[str, int]
     facts: Callable[[], PlanFacts]
+    children: tuple[tuple[str, str], ...] = ()
+    composition: tuple[Callable[[], ChainWeaverError], ...] = ()
+    needs_schedule: bool = False
 
     def __repr__(self) -> str:
         # What is bound in a plan has nothing to show, and a thousand steps would hide the rest.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, SerializationInfo, SerializerFunctionWrapHandler, field_serializer
 from pydantic.functional_serializers import model_serializer
 
-from chainweaver._execution.conclude import merged_context
+from chainweaver._execution.conclude import failure_of, merged_context
 from chainweaver._execution.run import Detail, Run
 from chainweaver.exceptions import ChainWeaverError, FlowCancelledError, FlowExecutionError
 
@@ -42,13 +42,16 @@ class StepRecord(BaseModel):
         inputs: As the mapping resolved them.
         outputs: What the tool returned, validated; None when it gave nothing.
         error_type, error_code, error_message: The error with which the step failed or was skipped.
-        success: The step did its part; False for failed, skipped and cancelled steps.
+        success: Nothing went wrong with it; False for steps that failed, were cancelled, or were skipped for an error.
         started_at, ended_at: Aware UTC datetimes; `duration_ms` comes from the monotonic clock.
         retry_count, retry_errors: Attempts after the first one, and what the attempts before failed with.
-        skipped: It failed, and `on_error` says to go on without it.
+        skipped: It failed and `on_error` says to go on without it; or no branch led to it, and then it has no error.
         cached: The outputs come from the step cache.
         fallback_used, fallback_tool_name: The fallback stood in.
-        step_id: Id of the step; its position as text in a linear flow.
+        flow_name, sub_result: The sub-flow that the step ran, and its result; for a map the result of its items.
+        approval: Who was asked before the call and what the answer was: "approved", "approver", "reason".
+        decision: What was decided: the tool that was "chosen" among "candidates", the dependent that was "taken".
+        step_id: Id of the step; its position as text in a linear flow, and for an item of a map.
         status: "ok", "failed", "skipped" or "cancelled".
         lane: Where the run was executed; no part of what is compared between runs.
         cache_note: Why the cache could not serve the step.
@@ -250,9 +253,7 @@ class ExecutionResult(BaseModel):
     def canonical_trace(self) -> list[dict[str, Any]]:
         """The records without what may differ between lanes and schedules: times, lane, and steps that do not count."""
         return [
-            record.model_dump(exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result"})
-            for record in self.execution_log
-            if not record.surplus and record.status != "cancelled"
+            _canonical(record) for record in self.execution_log if not record.surplus and record.status != "cancelled"
         ]
 
     def to_mermaid(self, direction: str = "LR") -> str:
@@ -276,6 +277,14 @@ class ExecutionResult(BaseModel):
         return f"<table><caption>{title}</caption>{head}{rows}</table>"
 
 
+def _canonical(record: StepRecord) -> dict[str, Any]:
+    told = record.model_dump(exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result"})
+    nested = record.sub_result
+    if nested is not None:
+        told["sub_result"] = {"status": nested.status, "steps": nested.canonical_trace()}
+    return told
+
+
 _set = object.__setattr__
 _FIELDS = frozenset(ExecutionResult.model_fields)
 _INTERNAL = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
@@ -291,15 +300,6 @@ def _internal(result: ExecutionResult, name: str) -> Any:
 # ---- from a run to fields
 
 
-def failure_of(run: Run) -> ChainWeaverError | None:
-    """The error of a run that did not end well: that of the failing step lowest in plan order."""
-    if run.input_error is not None:
-        return run.input_error
-    if run.failures:
-        return run.details[min(run.failures)].error
-    return run.output_error
-
-
 def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
     """The record of one step; None when it never started."""
     status = run.status_of(step.index)
@@ -308,24 +308,30 @@ def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
     detail = run.details.get(step.index) or _NOTHING_SPECIAL
     outputs = run.shown_outputs(step.index)
     started, ended = run.started[step.index], run.ended[step.index]
+    nested = detail.nested
+    passed = status == "passed"
     return StepRecord(
         step_index=step.index,
         tool_name=step.name,
         inputs=_under_texts(run.inputs[step.index] or {}),
         outputs=outputs if status == "ok" else None,
         **_error_fields(detail.error),
-        success=status == "ok",
-        started_at=date_of(run, started),
-        ended_at=date_of(run, ended),
+        success=status == "ok" or passed,
+        started_at=date_of(run, run.began_ns if passed else started),
+        ended_at=date_of(run, run.began_ns if passed else ended),
         duration_ms=(ended - started) / 1e6,
         retry_count=detail.retries,
         retry_errors=list(detail.retry_errors),
-        skipped=status == "skipped",
+        skipped=status in ("skipped", "passed"),
         cached=detail.cached,
         fallback_used=detail.fallback is not None,
         fallback_tool_name=detail.fallback,
+        flow_name=None if step.child is None else step.child.flow_name,
+        sub_result=None if nested is None else ExecutionResult.of(nested),
+        approval=detail.approval,
+        decision=run.decision_of(step),
         step_id=step.step_id,
-        status=status,
+        status="skipped" if passed else status,
         lane=run.lane,
         cache_note=detail.cache_note,
         by_reference=run.referred(step.index),
@@ -402,9 +408,9 @@ _BUILDERS: dict[str, Callable[[Run], Any]] = {
     "total_duration_ms": lambda run: (run.now_ns - run.began_ns) / 1e6,
     "cost_report": lambda run: None,
     "initial_input": lambda run: dict(run.given),
-    "dry_run": lambda run: False,
-    "parent_trace_id": lambda run: None,
-    "partial_output": merged_context,
+    "dry_run": lambda run: run.rules.dry is not None,
+    "parent_trace_id": lambda run: None if run.parent is None else run.parent.trace_id(),
+    "partial_output": lambda run: dict(run.final_output or {}) if run.is_map else merged_context(run),
     "memory": lambda run: None,
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from chainweaver._execution.run import Run
     from chainweaver.plan import PlannedStep, PlannedTool, ToolContext
 
 PlainCall: TypeAlias = "tuple[PlannedTool, Any]"
@@ -21,13 +22,42 @@ A bare pair, because building one costs 20 ns and building an `Invoke` 130, a tw
 
 
 class Invoke:
-    """Call a tool under a limit or with a context. Reply: what it returned; throw what it raised, or `TimedOut`."""
+    """Call a tool under a limit or with a context. Reply: what it returned; throw what it raised, or `TimedOut`.
 
-    __slots__ = ("tool", "value", "context", "timeout_s")
+    Attributes:
+        place: The run and the step whose listeners hear of the chunks that the tool streams; None when nobody does.
+    """
 
-    def __init__(self, tool: PlannedTool, value: Any, context: ToolContext | None, timeout_s: float | None) -> None:
+    __slots__ = ("tool", "value", "context", "timeout_s", "place")
+
+    def __init__(
+        self,
+        tool: PlannedTool,
+        value: Any,
+        context: ToolContext | None,
+        timeout_s: float | None,
+        place: tuple[Run, PlannedStep] | None = None,
+    ) -> None:
         self.tool = tool
         self.value = value
+        self.context = context
+        self.timeout_s = timeout_s
+        self.place = place
+
+
+AskKind: TypeAlias = Literal["decision", "approval", "guardrail"]
+
+
+class Ask:
+    """Ask one of the callbacks of the executor. Reply: its answer; throw what it raised, or `TimedOut`.
+
+    Whoever is asked holds no slot: a person may take days.
+    """
+
+    __slots__ = ("kind", "context", "timeout_s")
+
+    def __init__(self, kind: AskKind, context: Any, timeout_s: float | None) -> None:
+        self.kind = kind
         self.context = context
         self.timeout_s = timeout_s
 
@@ -84,27 +114,52 @@ class Settle:
 class Save:
     """Append the finished step to the run's checkpoint, in one atomic write. Reply: None; throw a store error."""
 
-    __slots__ = ("step", "outputs")
+    __slots__ = ("run", "step", "outputs")
 
-    def __init__(self, step: PlannedStep, outputs: dict[str, Any] | None) -> None:
+    def __init__(self, run: Run, step: PlannedStep, outputs: dict[str, Any] | None) -> None:
+        self.run = run
         self.step = step
         self.outputs = outputs
 
 
+Moment: TypeAlias = Literal["flow_start", "step_start", "step_end", "flow_end"]
+
+
 class Tell:
-    """Tell the listeners that a step starts or has ended. Reply: None."""
+    """Tell the listeners that a step starts or has ended, or a nested run as a whole. Reply: None."""
 
-    __slots__ = ("moment", "step")
+    __slots__ = ("moment", "run", "step")
 
-    def __init__(self, moment: Literal["step_start", "step_end"], step: PlannedStep) -> None:
+    def __init__(self, moment: Moment, run: Run, step: PlannedStep | None = None) -> None:
         self.moment = moment
+        self.run = run
         self.step = step
 
 
-Command: TypeAlias = "PlainCall | Invoke | Sleep | Lookup | Settle | Save | Tell"
+class Nest:
+    """Carry a nested run to its end. For `walk` and `schedule`, which do so themselves: no lane ever sees it.
+
+    Attributes:
+        limit: How many calls may run at once inside; None: as many as outside.
+    """
+
+    __slots__ = ("limit", "run")
+
+    def __init__(self, run: Run, limit: int | None = None) -> None:
+        self.run = run
+        self.limit = limit
 
 
-StepLife: TypeAlias = "Generator[Command, Any, dict[str, Any] | None]"
+class Proceed:
+    """What a generator around a step or a run yields exactly once: go on with what is inside. Reply: its outcome."""
+
+    __slots__ = ()
+
+
+Command: TypeAlias = "PlainCall | Invoke | Ask | Sleep | Lookup | Settle | Save | Tell"
+
+
+StepLife: TypeAlias = "Generator[Command | Nest, Any, dict[str, Any] | None]"
 """One step; returns what it merges into the context, None when it failed or was skipped."""
 
 RunWalk: TypeAlias = "Generator[Command, Any, None]"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chainweaver._execution.merge import merge_step_outputs
+from chainweaver._execution.merge import Collision, merge_step_outputs
 from chainweaver._execution.trace import SCALARS
 from chainweaver.exceptions import ChainWeaverError, SchemaValidationError, violations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chainweaver._execution.run import Run
-    from chainweaver.plan import Gate
+    from chainweaver.plan import Gate, PlannedStep
 
 
 def take_input(run: Run) -> None:
@@ -41,7 +41,7 @@ def take_input(run: Run) -> None:
 def conclude(run: Run) -> None:
     """Give the run its status and, when all is well, its final output."""
     if run.failures:
-        _set_surplus_aside(run)
+        set_surplus_aside(run)
     context = merged_context(run)
     plan = run.plan
     if run.failures or run.input_error is not None:
@@ -53,6 +53,15 @@ def conclude(run: Run) -> None:
         run.final_output = context
     else:
         _hold_against_schemas(run, context)
+
+
+def failure_of(run: Run) -> ChainWeaverError | None:
+    """The error of a run that did not end well: that of the failing step lowest in plan order."""
+    if run.input_error is not None:
+        return run.input_error
+    if run.failures:
+        return run.details[min(run.failures)].error
+    return run.output_error
 
 
 def merged_context(run: Run) -> dict[str, Any]:
@@ -67,8 +76,40 @@ def merged_context(run: Run) -> dict[str, Any]:
     if len(context) != size:
         # Some keys met. Folding again and looking is the rare case; counting costs a third of looking.
         context = dict(initial or ())
-        run.collisions = merge_step_outputs(context, _outputs(run), policy="overwrite")
+        run.collisions = _without_passed_through(run, merge_step_outputs(context, _outputs(run), policy="overwrite"))
     return context
+
+
+def _without_passed_through(run: Run, collisions: list[Collision]) -> list[Collision]:
+    """The collisions, less the keys that a sub-flow hands back as it got them (R27)."""
+    steps = run.plan.steps
+    if not any(steps[one.step_index].child is not None for one in collisions):
+        return collisions
+    left = []
+    for one in collisions:
+        step = steps[one.step_index]
+        keys = (
+            one.keys if step.child is None else tuple(key for key in one.keys if not is_passed_through(run, step, key))
+        )
+        if keys:
+            left.append(one._replace(keys=keys))
+    return left
+
+
+def is_passed_through(run: Run, step: PlannedStep, key: str) -> bool:
+    """Whether a sub-flow gave under a key the very value, or an equal scalar, that the context held before."""
+    values = run.slots[step.index + 1] or {}
+    before: Any = _NOTHING
+    for index in range(step.index, -1, -1):
+        held = run.slots[index]
+        if held is not None and key in held:
+            before = held[key]
+            break
+    value = values[key]
+    return before is value or (type(before) is type(value) and type(value) in SCALARS and before == value)
+
+
+_NOTHING = object()
 
 
 def _outputs(run: Run) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -79,7 +120,8 @@ def _outputs(run: Run) -> Iterator[tuple[int, str, dict[str, Any]]]:
             yield step.index, step.label, values
 
 
-def _set_surplus_aside(run: Run) -> None:
+def set_surplus_aside(run: Run) -> None:
+    """Keep what steps behind a failure gave for their records only: it does not count, whoever was faster (R19)."""
     bar = run.bar()
     if bar is None:
         return

@@ -8,9 +8,13 @@ keeps the two equal.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from chainweaver._execution.asking import Unrehearsed, allowed, approval, chosen_tool, guardrail
 from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
+from chainweaver._execution.conclude import is_passed_through
+from chainweaver._execution.nested import run_flow, run_items
 from chainweaver._execution.run import FROM_CACHE
 from chainweaver.exceptions import (
     ChainWeaverError,
@@ -25,16 +29,17 @@ from chainweaver.exceptions import (
     told,
     violations,
 )
+from chainweaver.flow.callbacks import CapabilityContext
 from chainweaver.plan import KeyMissing, NoFingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from chainweaver._execution.commands import Command, StepLife
+    from chainweaver._execution.commands import Command, Nest, PlainCall, StepLife
     from chainweaver._execution.run import Run
-    from chainweaver.plan import PlannedRetry, PlannedStep, PlannedTool
+    from chainweaver.plan import Branches, PlannedMap, PlannedRetry, PlannedStep, PlannedTool
 
-    Fields = Generator[Command, Any, dict[str, Any]]
+    Fields = Generator[Command | Nest, Any, dict[str, Any]]
 
 
 def obtain(run: Run, step: PlannedStep) -> StepLife:
@@ -49,56 +54,99 @@ def obtain(run: Run, step: PlannedStep) -> StepLife:
     try:
         given, problem = take_inputs(run, step)
         if run.listening:
-            yield Tell("step_start", step)
+            yield Tell("step_start", run, step)
         if problem is not None:
             raise problem
+        if step.each is not None:
+            return (yield from mapped_over(run, step, step.each, given))
         try:
-            tool = step.tool
-            assert tool is not None, "a step without a tool has a fault"
-            value = check_input(step, tool, given)
-            if run.caching and tool.cacheable and (look_up := lookup_of(run, step, tool, value)) is not None:
-                try:
-                    reply = yield look_up
-                except TimedOut:
-                    raise RunCancelled("deadline") from None
-                if isinstance(reply, Lead):
-                    fields = yield from led_outputs(run, step, tool, given, value, reply)
-                else:
-                    fields = hit(run, step, tool, reply)
-            else:
-                fields = yield from attempts(run, step, tool, given, value)
-            return fields if step.rename is None and tool.scalar_outputs else mapped(run, step, tool, fields)
+            assert step.tool is not None, "a step without a tool has a fault"
+            tool = (yield from chosen_tool(run, step, given)) if step.candidates else step.tool
+            return (yield from called(run, step, tool, given))
         except Exception as first:
             if step.on_error != "fallback":
                 raise
-            tool = stand_in(run, step, domain_error(step, first))
-            value = check_input(step, tool, given)
-            fields = yield from attempts(run, step, tool, given, value)
-            return mapped(run, step, tool, fields)
+            return (yield from called(run, step, stand_in(run, step, domain_error(step, first)), given))
     except RunCancelled:
         run.cancel(step)
         if run.listening:
-            yield Tell("step_end", step)
+            yield Tell("step_end", run, step)
         raise
+    except Unrehearsed as passed_over:
+        run.skip(step, passed_over.error)
+        return None
     except Exception as exc:
         error = domain_error(step, exc)
-        if step.on_error == "skip":
+        if step.on_error == "skip" or lacks_rehearsal(run, step):
             run.skip(step, error)
         else:
             run.fail(step, error)
         return None
 
 
+def called(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any]) -> Fields:
+    """The outputs of one tool of a step, as they will be merged: all that lies between its inputs and them."""
+    rules = run.rules
+    if rules.concern_every_step:
+        tool = allowed(run, step, tool)
+    value = check_input(step, tool, given)
+    if tool.safety is not None and tool.safety.requires_approval:
+        yield from approval(run, step, tool, shown_values(step, value))
+    if rules.guards:
+        yield from guardrail(run, step, tool, "input", shown_values(step, value))
+    look_up = (
+        lookup_of(run, step, tool, value) if run.caching and tool.cacheable and tool is not step.fallback else None
+    )
+    if look_up is None:
+        fields = yield from attempts(run, step, tool, given, value)
+    else:
+        try:
+            reply = yield look_up
+        except TimedOut:
+            raise RunCancelled("deadline") from None
+        if isinstance(reply, Lead):
+            fields = yield from led_outputs(run, step, tool, given, value, reply)
+        else:
+            fields = hit(run, step, tool, reply)
+    if rules.guards:
+        yield from guardrail(run, step, tool, "output", dict(fields))
+    return fields if step.rename is None and tool.scalar_outputs else mapped(run, step, tool, fields)
+
+
+def mapped_over(run: Run, step: PlannedStep, each: PlannedMap, given: dict[str, Any]) -> Fields:
+    """The outputs of a step that runs once per item."""
+    try:
+        fields = yield from run_items(run, step, each, given)
+    except KeyMissing as exc:
+        raise mapping_error(run, step, exc) from exc
+    assert step.tool is not None, "a step without a tool has a fault"
+    return mapped(run, step, step.tool, fields)
+
+
+def lacks_rehearsal(run: Run, step: PlannedStep) -> bool:
+    """Whether a dry run passes over the step because it passed over one that it needs."""
+    return run.rules.dry == "skip" and any(run.status_of(need) == "skipped" for need in step.needs)
+
+
+def shown_values(step: PlannedStep, value: Any) -> dict[str, Any]:
+    """The validated inputs by name, as somebody outside may see them."""
+    values = dict(value) if isinstance(value, Mapping) else dict(value.__dict__, **(value.__pydantic_extra__ or {}))
+    for name in step.dynamic_fields:
+        if name in values:
+            values[name] = "<dynamic parameter>"
+    return values
+
+
 def needs_commit(run: Run, step: PlannedStep) -> bool:
     """Whether making an outcome count takes more than keeping it."""
-    return bool(run.saving or run.listening or step.guards_input or step.rivals or run.failures)
+    return bool(run.saving or run.listening or step.branches or step.guards_input or step.rivals or run.failures)
 
 
 def commit(run: Run, step: PlannedStep, merged: dict[str, Any] | None) -> StepLife:
-    """Make the outcome of a step count: check it against its rivals, save it, tell about it.
+    """Make the outcome of a step count: check it against its rivals, choose its branch, save it, tell about it.
 
-    Rivals have finished by now. A collision or a store error fails the step whatever its `on_error` says: the first is
-    a fault of the flow, the second means that going on could not be resumed.
+    Rivals have finished by now. A collision, a predicate or a store error fails the step whatever its `on_error` says:
+    the first two are faults of the flow, the last means that going on could not be resumed.
     """
     try:
         surplus = bool(run.failures) and run.is_surplus(step)
@@ -109,8 +157,11 @@ def commit(run: Run, step: PlannedStep, merged: dict[str, Any] | None) -> StepLi
                 if step.rivals or step.guards_input:
                     check_rivals(run, step, merged)
                 run.slots[step.index + 1] = merged
-        if run.saving and not surplus and (merged is not None or run.status_of(step.index) == "skipped"):
-            yield Save(step, merged)
+        if not surplus and (merged is not None or run.status_of(step.index) == "skipped"):
+            if step.branches is not None:
+                choose_branch(run, step, step.branches, merged)
+            if run.saving:
+                yield Save(run, step, merged)
     except RunCancelled:
         run.cancel(step)
         raise
@@ -119,8 +170,34 @@ def commit(run: Run, step: PlannedStep, merged: dict[str, Any] | None) -> StepLi
         merged = None
     run.ended[step.index] = run.now_ns
     if run.listening:
-        yield Tell("step_end", step)
+        yield Tell("step_end", run, step)
     return merged
+
+
+def choose_branch(run: Run, step: PlannedStep, branches: Branches, merged: dict[str, Any] | None) -> None:
+    """Take the first edge whose predicate holds, else the default (R24); a skipped step has nothing to ask about.
+
+    Raises:
+        FlowExecutionError: A predicate could not be answered.
+    """
+    for holds, target, predicate in branches.edges if merged is not None else ():
+        try:
+            is_taken = holds(run.slots)
+        except Exception as exc:
+            label = run.plan.steps[target].label
+            detail = f"the predicate '{predicate}' of its branch to '{label}' cannot be answered: {told_of(exc)}"
+            raise FlowExecutionError(
+                step.name, step.index, detail, step_name=step.label, fix="let the predicate fit the values it reads"
+            ) from exc
+        if is_taken:
+            run.take(step.index, target)
+            return
+    run.take(step.index, branches.default)
+
+
+def told_of(exc: Exception) -> str:
+    """What a predicate ran into."""
+    return f"there is no '{exc.key}'" if isinstance(exc, KeyMissing) else told(exc)
 
 
 # ---- inputs
@@ -242,7 +319,10 @@ def hit(run: Run, step: PlannedStep, tool: PlannedTool, found: dict[str, Any]) -
     """The outputs that the cache holds."""
     if run.deadline_ns is not None:
         run.check_deadline()
-    run.details[step.index] = FROM_CACHE
+    if step.index in run.details:
+        run.details[step.index].cached = True
+    else:
+        run.details[step.index] = FROM_CACHE
     if step.check_outputs is not None:
         check_contract(step, tool, found)
     return found
@@ -270,9 +350,13 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
     retry = step.retry
     number = 1
     while True:
-        command = run.invocation(step, tool, value, number)
+        command: Any = None
         try:
-            raw = yield command
+            if step.child is not None and tool is step.tool:
+                raw = yield from run_flow(run, step, step.child, value, number)
+            else:
+                command = invocation(run, step, tool, value, number)
+                raw = yield command
         except Exception as exc:
             if run.deadline_ns is not None:
                 run.check_deadline()
@@ -295,6 +379,24 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
         number += 1
         # The tool may have changed its model; the next attempt gets a fresh one from the same inputs.
         value = check_input(step, tool, given)
+
+
+def invocation(run: Run, step: PlannedStep, tool: PlannedTool, value: Any, number: int) -> PlainCall | Invoke:
+    """The command that performs an attempt."""
+    if step.capability is None or tool is not step.tool:
+        return run.invocation(step, tool, value, number)
+    if run.rules.capability is None:
+        raise FlowExecutionError(
+            step.name,
+            step.index,
+            f"there is nobody to perform capability '{step.capability}'",
+            fix="pass capability_hook= to FlowExecutor",
+        )
+    context = CapabilityContext(
+        run.trace_id(), run.plan.flow_name, step.index, step.step_id, step.capability, shown_values(step, value),
+        run.idempotency_key(step), number,
+    )  # fmt: skip
+    return Invoke(run.rules.capability, context, None, run.limit_s(tool.timeout_s, step.timeout_s))
 
 
 def pause(run: Run, retry: PlannedRetry, number: int) -> Generator[Command, Any, None]:
@@ -325,7 +427,10 @@ def call_error(step: PlannedStep, tool: PlannedTool, exc: Exception) -> tuple[Ch
         why = "it was abandoned in its thread and may still be running" if exc.abandoned else None
         timeout = ToolTimeoutError(tool.name, own_limit_s(step, tool) or 0.0, why=why)
         return timeout, timeout
-    return domain_error(step, exc), exc
+    error = domain_error(step, exc)
+    # What a sub-flow failed with is asked about as if its tool had been called here.
+    foreign = exc.__cause__ if step.child is not None and type(exc) is FlowExecutionError else None
+    return error, foreign if isinstance(foreign, Exception) else exc
 
 
 def is_retryable(retry: PlannedRetry, cause: Exception) -> bool:
@@ -410,6 +515,10 @@ def check_rivals(run: Run, step: PlannedStep, merged: dict[str, Any]) -> None:
     initial = run.slots[0]
     if step.guards_input and initial is not None:
         taken += [key for key in merged if key in initial]
+    if taken and step.child is not None:
+        run.slots[step.index + 1] = merged
+        taken = [key for key in taken if not is_passed_through(run, step, key)]
+        run.slots[step.index + 1] = None
     if taken:
         run.collided = step.index if run.collided is None else min(run.collided, step.index)
         raise collision_error(run, step, tuple(dict.fromkeys(taken)))

@@ -10,9 +10,11 @@ record that a user sees is made from these when somebody opens the execution log
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from chainweaver._execution.commands import Invoke, PlainCall, RunCancelled
+from chainweaver._execution.rules import NO_RULES, Rules
 from chainweaver.plan import ToolContext
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from chainweaver.exceptions import ChainWeaverError
     from chainweaver.plan import Plan, PlannedStep, PlannedTool
 
-StepStatus: TypeAlias = Literal["ok", "failed", "skipped", "cancelled"]
+StepStatus: TypeAlias = Literal["ok", "failed", "skipped", "passed", "cancelled"]
+"""What became of a step. "passed": no active branch led to it; users see it as skipped."""
 RunStatus: TypeAlias = Literal["running", "ok", "failed", "cancelled", "waiting"]
 
 
@@ -32,6 +35,8 @@ class Detail:
         status: None while the step runs.
         error: The domain error with which it failed, was skipped or cancelled; its `__cause__` is the original.
         surplus: Finished, although a failure with a lower index had made it superfluous.
+        decision, approval: What was decided and who agreed, as the record shows it.
+        nested: The run of the sub-flow (of the last attempt) or of the items of a map.
     """
 
     __slots__ = (
@@ -43,6 +48,9 @@ class Detail:
         "cache_note",
         "fallback",
         "surplus",
+        "decision",
+        "approval",
+        "nested",
     )
 
     def __init__(self) -> None:
@@ -54,11 +62,29 @@ class Detail:
         self.cache_note: str | None = None
         self.fallback: str | None = None
         self.surplus = False
+        self.decision: dict[str, Any] | None = None
+        self.approval: dict[str, Any] | None = None
+        self.nested: Run | None = None
 
+
+_NOTHING_TAKEN: dict[int, int | None] = {}
+_GOES_ON = frozenset({"ok", "skipped", "passed"})
 
 FROM_CACHE = Detail()
 """Stands for the details of a step of which nothing is to be told but that its outputs came from the cache."""
 FROM_CACHE.cached = True
+
+
+class Past(Protocol):
+    """What a store holds of nested runs, for a run that goes on."""
+
+    def attempts(self, run: Run, step: PlannedStep) -> int:
+        """How many times a step of the run has begun its nested run, as far as the store knows; at least 1."""
+        ...
+
+    def fill(self, nested: Run) -> None:
+        """Give the steps of a nested run the outcomes that are stored."""
+        ...
 
 
 class Run:
@@ -77,7 +103,9 @@ class Run:
         failures: Indexes of failed steps in the order in which they failed.
         input_error, output_error: What a flow-level schema refused.
         status: "running" until `conclude`.
-        listening, caching, saving: Somebody wants step events, there is a step cache, there is a checkpointer.
+        listening, announcing: Somebody wants the events of steps, those of nested runs.
+        caching, saving: There is a step cache, there is a checkpointer.
+        streaming: Somebody wants the chunks of streaming tools.
         deadline_ns: Monotonic time at which the run has to have ended, or None.
         collided: Lowest step that collided under the policy "error", which ends the run whatever `on_failure` says.
         new_id: Makes the trace id, when somebody asks for it.
@@ -85,6 +113,14 @@ class Run:
         began_ns, began_wall: The beginning on the monotonic clock, and in seconds since the epoch.
         lane: Name of the lane, for records.
         resumed: Some steps had their outcome before this run began.
+        rules: What the executor asks of every run.
+        taken: Branching step -> the dependent that it chose, None for all of them.
+        parent: The run that this one is nested in.
+        path: Ids of the steps that it is nested in, outermost first.
+        key: The same with the number of the attempt, for stores: a new attempt begins anew.
+        is_map: Its steps are the items of a map.
+        is_tolerant: An item that fails is skipped, and its error kept.
+        past: What a store holds of the runs nested in a resumed one; None where nothing was stored.
     """
 
     # What most runs never change lives on the class: filling it in per run would cost as much as a step.
@@ -95,7 +131,13 @@ class Run:
     cancelled: RunCancelled | None = None
     status: RunStatus = "running"
     final_output: dict[str, Any] | None = None
-    listening = caching = saving = resumed = False
+    listening = announcing = streaming = caching = saving = resumed = is_map = is_tolerant = False
+    rules: Rules = NO_RULES
+    taken: dict[int, int | None] = _NOTHING_TAKEN
+    parent: Run | None = None
+    path: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    past: Past | None = None
     deadline_ns: int | None = None
     lane = "sync"
     shown: list[dict[str, Any] | None] | None = None
@@ -129,13 +171,33 @@ class Run:
         """The id of the run, made when somebody first asks; `known` sets it for a run that goes on."""
         found = self._trace_id
         if found is None:
+            made = known or (self.new_id() if self.parent is None else self._nested_id(self.root.trace_id()))
             # setdefault: of two threads that ask, one for a tool and one for a listener, both get the id of the first.
-            found = vars(self).setdefault("_trace_id", known or self.new_id())
+            found = vars(self).setdefault("_trace_id", made)
+        return found
+
+    def _nested_id(self, root_id: str) -> str:
+        # Worked out and not drawn: a nested run that goes on in another process is still the same run.
+        return blake2b("/".join((root_id, *self.key)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+    @property
+    def root(self) -> Run:
+        """The run that all the others are nested in."""
+        found = self
+        while found.parent is not None:
+            found = found.parent
         return found
 
     def is_unattended(self) -> bool:
         """Whether nobody has to be told, asked or obeyed at every step, so that plain ones may take the short path."""
-        return not (self.listening or self.resumed or self.deadline_ns is not None)
+        # Of a tolerant map the items that failed are saved as well.
+        return not (
+            self.listening
+            or self.resumed
+            or self.deadline_ns is not None
+            or self.rules.concern_every_step
+            or (self.is_tolerant and self.saving)
+        )
 
     # ---- what is known about a step
 
@@ -208,11 +270,14 @@ class Run:
 
     def fail(self, step: PlannedStep, error: ChainWeaverError) -> None:
         """Record that the step failed; its values, if it has any, do not count."""
+        self.slots[step.index + 1] = None
+        self.ended[step.index] = self.now_ns
+        if self.is_tolerant:
+            self.skip(step, error)
+            return
         detail = self.detail(step.index)
         detail.status = "failed"
         detail.error = self._placed(step, error)
-        self.slots[step.index + 1] = None
-        self.ended[step.index] = self.now_ns
         self.failures.append(step.index)
 
     def keep(self, step: PlannedStep, merged: dict[str, Any] | None) -> None:
@@ -228,9 +293,46 @@ class Run:
 
     def _placed(self, step: PlannedStep, error: ChainWeaverError) -> ChainWeaverError:
         """The error with the flow and the step that it belongs to, for its `where`."""
-        return error.with_facts(
-            flow_name=self.plan.flow_name, flow_version=self.plan.flow_version, step_name=step.label
-        )
+        plan = self.plan
+        if self.is_map:
+            where = f"flow '{plan.flow_name}' {plan.flow_version}, step '{self.path[-1]}', item {step.index}"
+            return error.with_facts(where=where)
+        return error.with_facts(flow_name=plan.flow_name, flow_version=plan.flow_version, step_name=step.label)
+
+    def is_passed(self, step: PlannedStep) -> bool:
+        """Whether no active edge leads to a step, all of whose needs have their outcome (R24); noted when it is so."""
+        if not step.may_be_passed:
+            return False
+        for parent in step.parents:
+            target = self.taken.get(parent)
+            if (target is None or target == step.index) and self.status_of(parent) != "passed":
+                return False
+        self.detail(step.index).status = "passed"
+        return True
+
+    def decision_of(self, step: PlannedStep) -> dict[str, Any] | None:
+        """What was decided at a step, as its record shows it: the tool that was chosen, the dependent that was taken."""
+        detail = self.details.get(step.index)
+        decided = None if detail is None else detail.decision
+        if step.branches is None or step.index not in self.taken:
+            return decided
+        target = self.taken[step.index]
+        return {**(decided or {}), "taken": None if target is None else self.plan.steps[target].step_id}
+
+    def answered(self, step: PlannedStep) -> PlannedTool | None:
+        """The tool that gave the outputs of a step: its own, its fallback, or the one that was chosen."""
+        detail = self.details.get(step.index)
+        if detail is not None and detail.fallback is not None:
+            return step.fallback
+        if detail is not None and detail.decision is not None:
+            return step.candidates.get(detail.decision["chosen"], step.tool)
+        return step.tool
+
+    def take(self, index: int, target: int | None) -> None:
+        """Note which of its dependents a branching step has chosen; None for all of them."""
+        if self.taken is _NOTHING_TAKEN:
+            self.taken = {}
+        self.taken[index] = target
 
     def set_aside(self, step: PlannedStep, merged: dict[str, Any]) -> None:
         """Keep the record of a step that finished although it had become superfluous; its values do not count."""
@@ -267,7 +369,7 @@ class Run:
         A failure is before it in plan order, or one of its needs.
         """
         # Needs that were barred themselves have no outcome at all, and bar as well.
-        return self.is_surplus(step) or any(self.status_of(need) not in ("ok", "skipped") for need in step.needs)
+        return self.is_surplus(step) or any(self.status_of(need) not in _GOES_ON for need in step.needs)
 
     # ---- time
 
@@ -289,21 +391,29 @@ class Run:
     def invocation(self, step: PlannedStep, tool: PlannedTool, value: Any, attempt: int) -> PlainCall | Invoke:
         """The command that calls the tool: a plain pair where there is nothing more to say."""
         unlimited = tool.timeout_s is None and step.timeout_s is None and self.deadline_ns is None
-        if unlimited and not tool.wants_context:
+        streams = self.streaming and tool.stream is not None
+        if unlimited and not (tool.wants_context or streams):
             return tool, value
-        limits = [one for one in (tool.timeout_s, step.timeout_s, self.remaining_s()) if one is not None]
         context = self.context_of(step, attempt) if tool.wants_context else None
-        return Invoke(tool, value, context, min(limits) if limits else None)
+        limit_s = self.limit_s(tool.timeout_s, step.timeout_s)
+        return Invoke(tool, value, context, limit_s, (self, step) if streams else None)
+
+    def limit_s(self, *limits: float | None) -> float | None:
+        """The tightest of some limits and of what is left of the run, in seconds; None without any."""
+        return min((one for one in (*limits, self.remaining_s()) if one is not None), default=None)
 
     def context_of(self, step: PlannedStep, attempt: int) -> ToolContext:
         """What the tool may know about this attempt."""
-        run_id = self.trace_id()
         return ToolContext(
-            run_id=run_id,
+            run_id=self.root.trace_id(),
             flow_name=self.plan.flow_name,
             step_id=step.step_id,
-            step_path=(step.step_id,),
-            idempotency_key=f"{run_id}/{step.step_id}",
+            step_path=(*self.path, step.step_id),
+            idempotency_key=self.idempotency_key(step),
             attempt=attempt,
             deadline=self.deadline_ns,
         )
+
+    def idempotency_key(self, step: PlannedStep) -> str:
+        """Run id and step path: the same for every attempt, also after a resume (R32)."""
+        return "/".join((self.root.trace_id(), *self.path, step.step_id))

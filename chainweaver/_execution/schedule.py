@@ -4,6 +4,9 @@ A Schedule is told what happened (`ok`, `err`) and answers with the step runs th
 to perform. It starts a step when its needs have finished, lets at most `limit` tool calls run at a time, lowest plan
 index first, and names the step runs that a failure has made superfluous. It performs nothing.
 
+A nested run has a schedule of its own, which shares the places of the one around it, or has places of its own where a
+map says so. Lanes talk to the outermost one only.
+
 Called by the lanes, from one thread at a time.
 """
 
@@ -12,20 +15,21 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from chainweaver._execution.commands import Invoke, RunCancelled, Save, Settle, Tell
+from chainweaver._execution.around import around
+from chainweaver._execution.commands import Invoke, Nest, RunCancelled, Save, Settle, Tell
 from chainweaver._execution.life import commit, needs_commit, obtain
 from chainweaver._execution.short import FAILED, enter, fail, leave
 from chainweaver.exceptions import RunProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from chainweaver._execution.commands import Command, StepLife
     from chainweaver._execution.run import Run
     from chainweaver.plan import PlannedStep
 
 
-Resume: TypeAlias = "Callable[[Any], Command]"
+Resume: TypeAlias = "Callable[[Any], Command | Nest]"
 """Lets a step go on to its next command: `send` or `throw` of its generator, bound."""
 
 
@@ -36,16 +40,30 @@ class StepRun:
         life: The generator that the step goes through; None on the short path.
         command: What the lane has to perform now; None while the step waits and once it has finished.
         task: Whatever the lane needs to cancel it; the core never looks at it.
+        owner: The schedule of the run that the step belongs to.
+        nested: The schedule of the run that it waits for.
     """
 
     command: Command | None = None
     holds_slot = committing = False
     merged: dict[str, Any] | None = None
     task: Any = None
+    nested: Schedule | None = None
 
-    def __init__(self, step: PlannedStep, life: StepLife | None) -> None:
+    def __init__(self, owner: Schedule, step: PlannedStep, life: StepLife | None) -> None:
+        self.owner = owner
         self.step = step
         self.life = life
+
+
+class Places:
+    """How many tools may be called at a time, and how many are."""
+
+    __slots__ = ("held", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
 
 
 class Schedule:
@@ -58,23 +76,39 @@ class Schedule:
 
     __slots__ = (
         "run",
-        "limit",
         "doomed",
+        "_around",
+        "_root",
+        "_nested",
+        "_places",
+        "_most",
         "_unmet",
         "_closed",
         "_ready",
         "_queued",
         "_parked",
         "_flying",
-        "_held",
         "_quick",
+        "_wrapped",
         "_rows",
     )
 
-    def __init__(self, run: Run, limit: int) -> None:
+    def __init__(self, run: Run, limit: int, *, places: Places | None = None, around: StepRun | None = None) -> None:
+        """
+        Args:
+            limit: How many tools may be called at a time; of a map also how many items are under way.
+            places: Those of the run around this one, where it has none of its own.
+            around: The step run that waits for this one.
+        """
         self.run = run
-        self.limit = limit
         self.doomed: list[StepRun] = []
+        self._around = around
+        self._root: Schedule = self if around is None else around.owner._root
+        self._nested: list[Schedule] = []  # of the outermost one: all that are under way, in the order they began
+        self._places = places or Places(limit)
+        # Items are bounded as such; and one place means one step after the other, also where a step holds none (R4).
+        is_bounded = run.is_map or (limit == 1 and self._root.run.plan.needs_schedule)
+        self._most = limit if is_bounded else len(run.plan.steps)
         plan = run.plan
         self._closed = [False] * len(plan.steps)  # finished, or never to start
         self._unmet = list(plan.need_counts)
@@ -82,9 +116,9 @@ class Schedule:
         self._queued: list[tuple[int, StepRun]] = []
         self._parked: list[StepRun] = []
         self._flying: dict[int, StepRun] = {}
-        self._held = 0
         self._rows = plan.rows
         self._quick = run.is_unattended() and not (run.saving or run.caching)
+        self._wrapped = bool(run.rules.around_step)
         if run.resumed:
             self._pass_over_finished()
 
@@ -101,7 +135,7 @@ class Schedule:
 
     def start(self) -> list[StepRun]:
         """The first step runs, in plan order."""
-        return self._fill([])
+        return self._fill_all([])
 
     def ok(self, step_run: StepRun, value: Any) -> list[StepRun]:
         """Tell that the command of a step run succeeded; the step runs that can go on now.
@@ -109,15 +143,18 @@ class Schedule:
         Raises:
             RunProtocolError: The step run has no command in flight. Nothing has changed; this is a bug in the lane.
         """
-        self._take_reply(step_run)
+        owner = step_run.owner
+        owner._take_reply(step_run)
         going: list[StepRun] = []
+        if owner is not self:
+            owner._catch_up()
         if step_run.life is None:
-            step, _, _, _, tool, validate_output, scalars, direct = self._rows[step_run.step.index]
-            leave(self.run, step, tool, validate_output, scalars, direct, value)
-            self._finish(step_run, going)
+            step, _, _, _, tool, validate_output, scalars, direct = owner._rows[step_run.step.index]
+            leave(owner.run, step_run.step, tool, validate_output, scalars, direct, value)
+            owner._finish(step_run, going)
         else:
-            self._advance(step_run, step_run.life.send, value, going)
-        return self._fill(going)
+            owner._advance(step_run, step_run.life.send, value, going)
+        return self._fill_all(going)
 
     def err(self, step_run: StepRun, exc: BaseException) -> list[StepRun]:
         """Tell that the command of a step run failed with an exception; the step runs that can go on now.
@@ -125,27 +162,91 @@ class Schedule:
         Raises:
             RunProtocolError: As for `ok`.
         """
-        self._take_reply(step_run)
+        owner = step_run.owner
+        owner._take_reply(step_run)
         going: list[StepRun] = []
-        self._throw(step_run, exc, going)
-        return self._fill(going)
+        owner._catch_up()
+        owner._throw(step_run, exc, going)
+        return self._fill_all(going)
 
     def cancel(self, cancelled: RunCancelled) -> list[StepRun]:
         """End the run: nothing more starts, what waits is closed, and what is in flight is doomed."""
         going: list[StepRun] = []
-        if self.run.cancelled is None:
-            self.run.cancelled = cancelled
-            self._drop(lambda index: True, cancelled, going)
-        return going
+        self._cancel(cancelled, going)
+        return self._fill_all(going) if self._nested else going
 
     def give_up(self, cancelled: RunCancelled) -> list[StepRun]:
         """End the run without waiting for replies; the step runs that still have something to settle or to tell."""
         going = self.cancel(cancelled)
-        for step_run in list(self._flying.values()):
+        for step_run in list(self._leaves()):
             if step_run.command is not None and step_run not in going:
                 going += self.err(step_run, cancelled)
         self.doomed = []
         return going
+
+    def stopped(self, step_run: StepRun) -> RunCancelled | None:
+        """Why a step run must not go on with another command, None when it may."""
+        run = step_run.owner.run
+        if run.cancelled is not None:
+            return run.cancelled
+        return RunCancelled("surplus") if run.failures and run.is_surplus(step_run.step) else None
+
+    # ---- nested runs
+
+    def _nest(self, step_run: StepRun, command: Nest) -> None:
+        """Begin the run that a step waits for; `_fill_all` lets it start its first steps."""
+        if command.limit is None:
+            nested = Schedule(command.run, self._places.limit, places=self._places, around=step_run)
+        else:
+            nested = Schedule(command.run, command.limit, around=step_run)
+        nested._catch_up()
+        step_run.nested = nested
+        self._root._nested.append(nested)
+
+    def _fill_all(self, going: list[StepRun]) -> list[StepRun]:
+        """Fill this schedule and those nested in it; one that is over lets the step around it go on."""
+        self._fill(going)
+        at = 0
+        while at < len(self._nested):
+            nested = self._nested[at]
+            nested._fill(going)
+            if nested._flying:
+                at += 1
+                continue
+            del self._nested[at]
+            nested._hand_back(going)
+            self._fill(going)
+            at = 0
+        return going
+
+    def _hand_back(self, going: list[StepRun]) -> None:
+        """The nested run is over: the step around it goes on with what came of it."""
+        step_run = self._around
+        assert step_run is not None, "the outermost run is nested in nothing"
+        assert step_run.life is not None, "a step that nests has a life"
+        step_run.nested = None
+        step_run.owner._catch_up()
+        step_run.owner._advance(step_run, step_run.life.send, None, going)
+
+    def _catch_up(self) -> None:
+        """Nested runs have the time of the outermost one."""
+        self.run.now_ns = self._root.run.now_ns
+        if self._around is not None:
+            self._around.owner._catch_up()
+
+    def _leaves(self) -> Iterator[StepRun]:
+        for step_run in list(self._flying.values()):
+            if step_run.nested is None:
+                yield step_run
+            else:
+                yield from step_run.nested._leaves()
+
+    def _cancel(self, cancelled: RunCancelled, going: list[StepRun]) -> None:
+        if self.run.cancelled is None:
+            self.run.cancelled = cancelled
+            self._drop(lambda index: True, cancelled, going)
+
+    # ---- one run
 
     def _take_reply(self, step_run: StepRun) -> None:
         if step_run.command is None:
@@ -153,44 +254,51 @@ class Schedule:
         step_run.command = None
         if step_run.holds_slot:
             step_run.holds_slot = False
-            self._held -= 1
+            self._places.held -= 1
 
     def _fill(self, going: list[StepRun]) -> list[StepRun]:
         """Commit what waited for its rivals, hand out free slots and start what is ready, in plan order."""
-        ready, queued = self._ready, self._queued
+        ready, queued, places = self._ready, self._queued, self._places
         while ready or queued or self._parked:
             if self._parked and (free := self._free_of_rivals()) is not None:
                 self._commit(free, going)
-            elif queued and self._held < self.limit and not (ready and ready[0] < queued[0][0]):
+            elif queued and places.held < places.limit and not (ready and ready[0] < queued[0][0] and self._has_room()):
                 step_run = heappop(queued)[1]
-                self._held += 1
+                places.held += 1
                 step_run.holds_slot = True
                 going.append(step_run)
-            elif ready and self._held < self.limit:
+            elif ready and places.held < places.limit and self._has_room():
                 self._begin(heappop(ready), going)
             else:
                 break
         return going
 
+    def _has_room(self) -> bool:
+        return len(self._flying) < self._most
+
     def _begin(self, index: int, going: list[StepRun]) -> None:
         run = self.run
         step, plain, read, validate_input, tool, _, scalars, _ = self._rows[index]
-        if run.cancelled is not None or (run.failures and run.barred(step)):
+        if (
+            run.cancelled is not None
+            or (run.failures and run.barred(step))
+            or (step.may_be_passed and run.is_passed(step))
+        ):
             self._close(step)
         elif plain and self._quick:
-            step_run = self._flying[index] = StepRun(step, None)
+            step_run = self._flying[index] = StepRun(self, step, None)
             value = enter(run, step, read, validate_input, scalars)
             if value is FAILED:
                 self._finish(step_run, going)
                 return
             # A step only begins while a slot is free, so that its call can have it.
             step_run.command = (tool, value)
-            self._held += 1
+            self._places.held += 1
             step_run.holds_slot = True
             going.append(step_run)
         else:
-            life = obtain(run, step)
-            step_run = self._flying[index] = StepRun(step, life)
+            life = around(run, step, obtain(run, step)) if self._wrapped else obtain(run, step)
+            step_run = self._flying[index] = StepRun(self, step, life)
             self._advance(step_run, life.send, None, going)
 
     def _throw(self, step_run: StepRun, exc: BaseException, going: list[StepRun]) -> None:
@@ -209,8 +317,8 @@ class Schedule:
 
     def _stop_by(self, step: PlannedStep, cancelled: RunCancelled, going: list[StepRun]) -> None:
         """A step was told to end: with the whole run, or because it had become superfluous."""
-        if cancelled.reason != "surplus" and self.run.cancelled is None:
-            going += self.cancel(cancelled)
+        if cancelled.reason != "surplus":
+            self._cancel(cancelled, going)
         self.run.detail(step.index).surplus = cancelled.reason == "surplus"
 
     def _advance(self, step_run: StepRun, resume: Resume, reply: Any, going: list[StepRun]) -> None:
@@ -220,7 +328,7 @@ class Schedule:
         try:
             command = resume(reply)
             if run.failures or run.cancelled is not None:
-                stopped = self._stopped(step_run)
+                stopped = self.stopped(step_run)
                 if stopped is not None and not isinstance(command, (Settle, Save, Tell)):
                     command = life.throw(stopped)
         except StopIteration as end:
@@ -247,14 +355,17 @@ class Schedule:
         if merged is None or self._rivals_closed(step_run):
             self._commit(step_run, going)
 
-    def _command(self, step_run: StepRun, command: Command, going: list[StepRun]) -> None:
+    def _command(self, step_run: StepRun, command: Command | Nest, going: list[StepRun]) -> None:
         """Hand a command to the lane; the call of a tool needs a free slot."""
-        step_run.command = command
+        if type(command) is Nest:
+            self._nest(step_run, command)
+            return
+        step_run.command = cast("Command", command)
         if type(command) is tuple or type(command) is Invoke:
-            if self._held >= self.limit:
+            if self._places.held >= self._places.limit:
                 heappush(self._queued, (step_run.step.index, step_run))
                 return
-            self._held += 1
+            self._places.held += 1
             step_run.holds_slot = True
         going.append(step_run)
 
@@ -293,12 +404,6 @@ class Schedule:
             if not unmet[index]:
                 heappush(self._ready, index)
 
-    def _stopped(self, step_run: StepRun) -> RunCancelled | None:
-        """Why a step must not go on with another command, None when it may."""
-        if self.run.cancelled is not None:
-            return self.run.cancelled
-        return RunCancelled("surplus") if self.run.is_surplus(step_run.step) else None
-
     def _drop(self, concerned: Callable[[int], bool], cancelled: RunCancelled, going: list[StepRun]) -> None:
         """Doom the step runs in flight that are concerned; those that only wait for a slot are cancelled at once."""
         waiting = [one for _, one in sorted(self._queued) if concerned(one.step.index)]
@@ -306,8 +411,11 @@ class Schedule:
         for step_run in waiting:
             step_run.command = None
             self._throw(step_run, cancelled, going)
-        self.doomed += [
-            one
-            for index, one in self._flying.items()
-            if concerned(index) and one.command is not None and one not in self.doomed
-        ]
+        doomed = self._root.doomed
+        for index, one in list(self._flying.items()):
+            if not concerned(index):
+                continue
+            if one.nested is not None:
+                one.nested._cancel(cancelled, going)
+            elif one.command is not None and one not in doomed:
+                doomed.append(one)

@@ -6,14 +6,15 @@ that a careful engineer writes by hand, this is what keeps a typed, recorded ste
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from chainweaver._execution.commands import Lead, RunCancelled, Save
+from chainweaver._execution.around import around
+from chainweaver._execution.commands import Lead, Nest, RunCancelled, Save
 from chainweaver._execution.life import commit, hit, led_outputs, lookup_of, obtain, store_error
 from chainweaver._execution.short import FAILED, enter, fail, leave
 
 if TYPE_CHECKING:
-    from chainweaver._execution.commands import RunWalk
+    from chainweaver._execution.commands import RunWalk, StepLife
     from chainweaver._execution.run import Run
 
 
@@ -24,14 +25,18 @@ def walk(run: Run) -> RunWalk:
     attended = saving or run.listening
     # Listeners and deadlines concern every step: with one of them none is plain.
     quick = run.is_unattended()
+    wrapped = bool(run.rules.around_step)
     try:
         for step, plain, read, validate_input, tool, validate_output, scalars, direct in run.plan.rows:
             if failures and run.barred(step):
                 continue
             if not (plain and quick):
-                if not (resumed and run.finished(step.index)):
-                    merged = yield from obtain(run, step)
-                    if attended or step.rivals or step.guards_input:
+                if not (resumed and run.finished(step.index)) and not run.is_passed(step):
+                    life = around(run, step, obtain(run, step)) if wrapped else obtain(run, step)
+                    if step.child is not None or step.each is not None:
+                        life = with_nested(run, life)
+                    merged = yield from life  # type: ignore[misc]  # a life that nests is carried by with_nested
+                    if attended or step.branches is not None or step.rivals or step.guards_input:
                         yield from commit(run, step, merged)
                     else:
                         slots[step.index + 1] = merged
@@ -56,7 +61,7 @@ def walk(run: Run) -> RunWalk:
                     run.keep(step, fields)
                 if saving and fields is not None:
                     try:
-                        yield Save(step, fields)
+                        yield Save(run, step, fields)
                     except Exception as exc:
                         raise store_error(step, exc) from exc
             except RunCancelled:
@@ -66,3 +71,38 @@ def walk(run: Run) -> RunWalk:
                 fail(run, step, tool, exc)
     except RunCancelled as cancelled:
         run.cancelled = cancelled
+
+
+def with_nested(run: Run, life: StepLife) -> StepLife:
+    """The life of a step, with the nested runs that it asks for walked in between."""
+    try:
+        command = next(life)
+        while True:
+            try:
+                reply = (yield from inner(run, command.run)) if type(command) is Nest else (yield command)
+            except BaseException as exc:
+                command = life.throw(exc)
+            else:
+                command = life.send(reply)
+    except StopIteration as end:
+        merged: dict[str, Any] | None = end.value
+        return merged
+
+
+def inner(run: Run, nested: Run) -> RunWalk:
+    """Walk a nested run, which has the time of the run around it."""
+    nested.now_ns = run.now_ns
+    life = walk(nested)
+    try:
+        command = next(life)
+        while True:
+            try:
+                reply = yield command
+            except BaseException as exc:
+                nested.now_ns = run.now_ns
+                command = life.throw(exc)
+            else:
+                nested.now_ns = run.now_ns
+                command = life.send(reply)
+    except StopIteration:
+        return

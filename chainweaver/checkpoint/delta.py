@@ -33,6 +33,10 @@ class StepDelta(NamedTuple):
         fallback_tool_name: The tool that stood in; None when the step's own tool answered.
         started_at: Start of the first attempt, in seconds since the epoch.
         duration_ns: Nanoseconds from the start to the end of the last attempt.
+        path: The steps that its run is nested in, outermost first, with `#2` and so on for further attempts; empty for
+            a step of the flow itself. A step that ran such a run has no outputs of its own: they follow from it.
+        decision: What was decided: the dependent that was "taken", the tool that was "chosen".
+        approval: Who agreed to the call.
 
     >>> delta = StepDelta(0, "add", "add", "5d1e", "ok", {"total": 3})
     >>> delta.outputs, delta.attempts
@@ -53,6 +57,9 @@ class StepDelta(NamedTuple):
     fallback_tool_name: str | None = None
     started_at: float = 0.0
     duration_ns: int = 0
+    path: tuple[str, ...] = ()
+    decision: dict[str, Any] | None = None
+    approval: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The attributes by name; values are not copied."""
@@ -69,7 +76,8 @@ class StepDelta(NamedTuple):
         if taken.get("error") is not None:
             error_type, error_code, error_message, error_cause = taken["error"]
             taken["error"] = (error_type, error_code, error_message, error_cause)
-        taken["retry_errors"] = tuple(taken.get("retry_errors") or ())
+        for name in ("retry_errors", "path"):
+            taken[name] = tuple(taken.get(name) or ())
         return cls(**taken)
 
     def with_outputs(self, outputs: dict[str, Any] | None) -> "StepDelta":

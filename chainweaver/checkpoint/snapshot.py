@@ -32,7 +32,7 @@ class ExecutionSnapshot(BaseModel):
         flow_digest: Fingerprint of the whole definition.
         initial_input: The context that the run began with: its input, validated values laid over it.
         started_at: When the run began; aware.
-        steps: The finished steps in plan order, each one once.
+        steps: The finished steps in plan order, each one once; those of nested runs stand behind, by their `path`.
         tool_schema_hashes: Schema hash by tool name, as it was when the run began.
         step_fingerprints: Fingerprint by step id, as it was when the run began.
         level_sizes: How many steps each DAG level has; empty where nobody asked.
@@ -79,11 +79,14 @@ class ExecutionSnapshot(BaseModel):
 
     @property
     def context(self) -> dict[str, Any]:
-        """The initial input with the outputs of the finished steps laid over it, in plan order. A new dict."""
+        """The initial input with the outputs of the finished steps laid over it, in plan order. A new dict.
+
+        What sub-flows and maps gave is not in it: it follows from their own steps.
+        """
         if "context" in self.stated:
             return dict(self.stated["context"])
         context = dict(self.initial_input)
-        for step in self.steps:
+        for step in self._own_steps():
             outputs = step.outputs or {}
             mapping = self.output_mappings.get(step.step_id)
             if mapping is None:
@@ -96,7 +99,7 @@ class ExecutionSnapshot(BaseModel):
     def completed_steps(self) -> int:
         """How many steps are finished."""
         stated: int | None = self.stated.get("completed_steps")
-        return len(self.steps) if stated is None else stated
+        return len(self._own_steps()) if stated is None else stated
 
     @property
     def completed_dag_levels(self) -> int:
@@ -104,7 +107,7 @@ class ExecutionSnapshot(BaseModel):
         stated: int | None = self.stated.get("completed_dag_levels")
         if stated is not None:
             return stated
-        finished = {step.step_index for step in self.steps}
+        finished = {step.step_index for step in self._own_steps()}
         first = levels = 0
         for size in self.level_sizes:
             if not finished.issuperset(range(first, first + size)):
@@ -118,17 +121,20 @@ class ExecutionSnapshot(BaseModel):
         """The finished steps as records, in plan order. Their `inputs` are empty: a checkpoint does not hold them."""
         from chainweaver.results import StepRecord  # results and their models are not needed to store a run
 
-        return [StepRecord(**_record_fields(step)) for step in self.steps]
+        return [StepRecord(**_record_fields(step)) for step in self._own_steps()]
+
+    def _own_steps(self) -> list[StepDelta]:
+        return [step for step in self.steps if not step.path]
 
 
 def in_plan_order(steps: Iterable[StepDelta]) -> list[StepDelta]:
-    """The steps by `step_index`; of several for one index the last, which replaced the others.
+    """The steps by `path` and `step_index`; of several for one place the last, which replaced the others.
 
     >>> [step.step_id for step in in_plan_order([StepDelta(1, "b", "b", "", "ok"), StepDelta(0, "a", "a", "", "ok")])]
     ['a', 'b']
     """
-    latest = {step.step_index: step for step in steps}
-    return [latest[index] for index in sorted(latest)]
+    latest = {(step.path, step.step_index): step for step in steps}
+    return [latest[place] for place in sorted(latest)]
 
 
 def _record_fields(step: StepDelta) -> dict[str, Any]:
@@ -154,6 +160,8 @@ def _record_fields(step: StepDelta) -> dict[str, Any]:
         "cached": step.cached,
         "fallback_used": step.fallback_tool_name is not None,
         "fallback_tool_name": step.fallback_tool_name,
+        "decision": step.decision,
+        "approval": step.approval,
     }
 
 

@@ -7,33 +7,48 @@ checks are in the other files of this room, and happen in the order in which the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cache
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from chainweaver.canonical import Unfingerprintable
-from chainweaver.compiler import borders, fallbacks, idle, outputs
+from chainweaver.compiler import borders, idle, outputs
+from chainweaver.compiler.branching import BoundBranches, bind_branches
 from chainweaver.compiler.collisions import Collisions
+from chainweaver.compiler.compose import MAX_DEPTH, Composition, FlowSource, callee_of, capability, finder_of
 from chainweaver.compiler.findings import CompilationResult, Findings
-from chainweaver.compiler.gates import plan_retry, plan_tool, validator_of
+from chainweaver.compiler.gates import plan_capability, plan_flow_call, plan_retry, plan_tool, validator_of
 from chainweaver.compiler.identity import flow_digest, late_step_fingerprint, plan_facts
 from chainweaver.compiler.inputs import BoundInputs, bind_inputs
 from chainweaver.compiler.keys import Visible, initial_of, writes_of
-from chainweaver.compiler.lower import Lowered, lower, unsupported_constructs
+from chainweaver.compiler.lower import Lowered, lower
+from chainweaver.compiler.maps import BoundMap, bind_map
 from chainweaver.compiler.models import Catalogue, KnownTool
-from chainweaver.exceptions import SchemaRefPolicyError
-from chainweaver.plan import Plan, PlannedRetry, PlannedStep, PlannedTool, Row
+from chainweaver.compiler.stand_ins import check_stand_ins
+from chainweaver.exceptions import FlowCompositionError, SchemaRefPolicyError
+from chainweaver.flow import DAGFlowStep
+from chainweaver.plan import Plan, PlannedMap, PlannedRetry, PlannedStep, PlannedTool, Row
 
 if TYPE_CHECKING:
     from chainweaver.flow import DAGFlow, Flow
     from chainweaver.tools import Tool
 
 
-def compile_flow(flow: Flow | DAGFlow, tools: Mapping[str, Tool] | Iterable[Tool]) -> CompilationResult:
+def compile_flow(
+    flow: Flow | DAGFlow,
+    tools: Mapping[str, Tool] | Iterable[Tool],
+    *,
+    flows: FlowSource | None = None,
+    max_composition_depth: int = MAX_DEPTH,
+) -> CompilationResult:
     """Turn a definition and the tools it names into a plan, and say everything that is wrong with it.
 
     Args:
         flow: The definition; it is not changed and not kept.
         tools: Name -> tool, or the tools themselves.
+        flows: The flows that its steps may name: a registry, or the flows themselves.
+        max_composition_depth: How many flows deep they may go.
 
     Raises:
         DAGDefinitionError: The steps form no DAG, so that there is no order to plan.
@@ -53,32 +68,43 @@ def compile_flow(flow: Flow | DAGFlow, tools: Mapping[str, Tool] | Iterable[Tool
         digest = flow_digest(flow)
     except Unfingerprintable:
         digest = ""
-    return build(flow, by_name, digest)
+    return build(flow, by_name, digest, Composition(finder_of(flows), max_composition_depth))
 
 
-def build(flow: Flow | DAGFlow, tools: Mapping[str, Tool], digest: str) -> CompilationResult:
+def build(flow: Flow | DAGFlow, tools: Mapping[str, Tool], digest: str, composition: Composition) -> CompilationResult:
     """As `compile_flow`, for callers that know the digest of the flow; an empty one says that it has none."""
-    return _Build(flow, tools, digest).result()
+    return Build(flow, tools, digest, composition).result()
 
 
-class _Build:
-    """The work on one plan."""
+class Build:
+    """The work on one plan; of sub-flows it is kept as long as the flow around them is compiled."""
 
-    def __init__(self, flow: Flow | DAGFlow, tools: Mapping[str, Tool], digest: str) -> None:
+    def __init__(self, flow: Flow | DAGFlow, tools: Mapping[str, Tool], digest: str, composition: Composition) -> None:
         self.flow = flow
         self.digest = digest
         self.findings = Findings()
+        self.composition = composition.inside(flow)
+        self.composition_errors: list[FlowCompositionError] = []
+        self.by_name = tools
         self.tools = Catalogue(tools)
         self.steps = lower(flow, self.tools)
+        self.children: dict[int, Build] = {}
+        self.sub_plans: dict[int, Plan] = {}
+        self.rank = 0
         size = len(self.steps)
         self.input = borders.border_of(flow, "input", borders.INPUT, self.findings)
         self.context = borders.border_of(flow, "context", size, self.findings)
         self.output = borders.border_of(flow, "output", size, self.findings)
         self.visible = Visible(initial_of(self.input.schema), flow.dynamic_params, size)
-        self.planned_tools: dict[str, PlannedTool] = {}
+        self.planned_tools: dict[int, PlannedTool] = {}
+        self.maps: dict[int, BoundMap] = {}
+        self.branches: list[BoundBranches | None] = []
+        self.positions = {step.step_id: step.index for step in self.steps}
         self.ancestors: list[int] = []  # per step a set of positions, as the bits of one number
 
     def result(self) -> CompilationResult:
+        for step in self.steps:
+            self._find_callee(step)
         bound = [self._bind(step) for step in self.steps]
         collisions = self._check_whole_flow()
         feeds: list[list[int]] = [[] for _ in self.steps]
@@ -97,17 +123,58 @@ class _Build:
         """Bind what a step reads, make known what it writes, and check both."""
         findings = self.findings
         outputs.check_tools(step, self.tools.names, findings)
-        inputs = bind_inputs(step, self.visible, findings)
-        self._add_implicit_needs(step, inputs.writers)
-        self.visible.add(step, writes_of(step))
+        if step.definition.map_over is None:
+            inputs = call = bind_inputs(step, self.visible, findings)
+        else:
+            bound = self.maps[step.index] = bind_map(step, self.visible, findings)
+            inputs, call = bound.outer, bound.inner
+        writes = writes_of(step)
+        self.branches.append(bind_branches(step, writes, self.visible, self.positions, findings))
+        asked = () if self.branches[-1] is None else self.branches[-1].writers
+        self._add_implicit_needs(step, tuple(sorted({*inputs.writers, *asked})))
+        self.visible.add(step, writes)
         outputs.check_output_mapping(step, findings)
-        fallbacks.check_fallback(step, inputs.given, findings)
+        check_stand_ins(step, call.given, findings)
         outputs.check_retry_safety(step, findings)
-        for tool in (step.primary, step.fallback):
-            if tool is not None and tool.tool.name not in self.planned_tools:
-                self.planned_tools[tool.tool.name] = plan_tool(tool)
-                outputs.warn_of_copies(step, tool, findings)
+        for known in step.callees:
+            if id(known) not in self.planned_tools:
+                self.planned_tools[id(known)] = self._planned(step, known)
+                outputs.warn_of_copies(step, known, findings)
         return inputs
+
+    def _planned(self, step: Lowered, known: KnownTool) -> PlannedTool:
+        if known is not step.primary or step.definition.tool_name is not None:
+            return plan_tool(known)
+        return plan_flow_call(known) if step.definition.flow_name is not None else plan_capability(known)
+
+    # ---- what a step calls when that is no tool
+
+    def _find_callee(self, step: Lowered) -> None:
+        """Give a step that runs a sub-flow, or has a capability perform it, what stands for a tool."""
+        definition = step.definition
+        if definition.flow_name is not None:
+            self._compile_sub_flow(step, definition.flow_name, definition.flow_version)
+        elif isinstance(definition, DAGFlowStep) and definition.capability_id is not None and step.primary is None:
+            step.primary = capability(definition.capability_id)
+
+    def _compile_sub_flow(self, step: Lowered, name: str, version: str | None) -> None:
+        try:
+            flow = self.composition.sub_flow(name, version)
+        except FlowCompositionError as exc:
+            self.composition_errors.append(exc)
+            detail = f"sub-flow '{name}' cannot be composed ({exc.reason}): {exc.detail}"
+            self.findings.error(step, f"composition_{exc.reason}", detail, None, "flow_name")
+            return
+        try:
+            digest = flow_digest(flow)
+        except Unfingerprintable:
+            digest = ""
+        child = self.children[step.index] = Build(flow, self.by_name, digest, self.composition)
+        compiled = child.result()
+        self.composition_errors += child.composition_errors
+        self.findings.inherit(step, flow.name, compiled)
+        self.sub_plans[step.index] = compiled.plan
+        step.primary = callee_of(child)
 
     def _add_implicit_needs(self, step: Lowered, writers: tuple[int, ...]) -> None:
         """Let a step wait for everybody whose output it may read (R3)."""
@@ -131,22 +198,14 @@ class _Build:
         self, step: Lowered, inputs: BoundInputs, feeds: tuple[int, ...], rivals: tuple[tuple[int, ...], bool]
     ) -> PlannedStep:
         definition = step.definition
+        bound = self.maps.get(step.index)
+        call = inputs if bound is None else bound.inner
+        # Before the fault is asked for: what cannot be resolved is one.
+        check_inputs, check_outputs = self._contract(step, "input", call), self._contract(step, "output", call)
         retry = self._retry(step)
-        check_inputs, check_outputs = self._contract(step, "input", inputs), self._contract(step, "output", inputs)
         tool = self._tool(step.primary)
-        fault = self.findings.faults.get(step.index)
-        rename = None if definition.output_mapping is None else tuple(definition.output_mapping.items())
-        plain = (
-            tool is not None
-            and not (
-                fault or retry or check_inputs or check_outputs or definition.timeout_seconds or inputs.dynamic_fields
-            )
-            and definition.on_error == "fail"
-            and rename is None
-            and rivals == ((), False)
-            and not (tool.secret_outputs or tool.timeout_s or tool.max_output_size or tool.wants_context)
-        )
-        return PlannedStep(
+        branching = self.branches[step.index]
+        planned = PlannedStep(
             index=step.index,
             step_id=step.step_id,
             name=step.tool_name,
@@ -154,25 +213,92 @@ class _Build:
             level=step.level,
             needs=tuple(step.needs),
             feeds=feeds,
-            read=inputs.read,
+            read=call.read,
             tool=tool,
             fallback=self._tool(step.fallback),
-            fault=fault,
+            fault=self.findings.faults.get(step.index),
             retry=retry,
             on_error=definition.on_error if step.fallback_name is None else "fallback",
             timeout_s=definition.timeout_seconds,
-            rename=rename,
+            rename=None if definition.output_mapping is None else tuple(definition.output_mapping.items()),
             check_inputs=check_inputs,
             check_outputs=check_outputs,
             rivals=rivals[0],
             guards_input=rivals[1],
-            dynamic_fields=inputs.dynamic_fields,
-            plain=plain,
+            dynamic_fields=call.dynamic_fields,
+            plain=False,
             fingerprint=late_step_fingerprint(step),
+            parents=step.parents,
+            may_be_passed=step.may_be_passed,
+            branches=None if branching is None else branching.planned,
+            candidates=self._candidates(step),
+            rank=self.rank,
+            child=self.sub_plans.get(step.index),
+            capability=getattr(definition, "capability_id", None),
+        )
+        self.rank += bool(planned.candidates)
+        if bound is None:
+            return replace(planned, plain=_is_plain(planned))
+        return self._mapped(step, planned, inputs, bound)
+
+    def _candidates(self, step: Lowered) -> Mapping[str, PlannedTool]:
+        found = {name: self._tool(known) for name, known in step.candidates.items()}
+        return {name: tool for name, tool in found.items() if tool is not None}
+
+    def _mapped(self, step: Lowered, planned: PlannedStep, outer: BoundInputs, bound: BoundMap) -> PlannedStep:
+        """A step that runs once per item: what concerns the list stays with it, what concerns a call goes inside."""
+        definition = step.definition
+        inner = replace(
+            planned, level=0, needs=(), feeds=(), fault=None, rename=None, rivals=(), guards_input=False, parents=(),
+            may_be_passed=False, branches=None, on_error="fail" if planned.on_error == "skip" else planned.on_error,
+        )  # fmt: skip
+        inner = replace(inner, plain=_is_plain(inner))
+        gives = None if step.primary is None else step.primary.gives
+        each = PlannedMap(
+            items_of=bound.items_of,
+            read_item=bound.read_item,
+            step=inner,
+            plan=self._items_plan(inner, stops=definition.on_item_error == "fail"),
+            limit=definition.map_concurrency,
+            on_item_error=definition.on_item_error,
+            keys=() if gives is None else tuple(gives.outputs),
+        )
+        tool = planned.tool
+        if tool is not None:
+            tool = replace(tool, scalar_inputs=False, scalar_outputs=False)
+        return replace(
+            planned, read=outer.read, tool=tool, dynamic_fields=outer.dynamic_fields, each=each, child=None, retry=None,
+            timeout_s=None, check_inputs=None, check_outputs=None, candidates={}, capability=None, fallback=None,
+            on_error="skip" if planned.on_error == "skip" else "fail",
+        )  # fmt: skip
+
+    def _items_plan(self, step: PlannedStep, *, stops: bool) -> Plan:
+        """A plan of one item, from which a run makes one of all of them."""
+        return Plan(
+            flow_name=self.flow.name,
+            flow_version=self.flow.version,
+            digest="",
+            steps=(step,),
+            rows=(_row(step),),
+            empty_slots=[None, {}],
+            is_chain=False,
+            is_inline=False,
+            need_counts=(0,),
+            entries=(0,),
+            input_gate=None,
+            context_gate=None,
+            output_gate=None,
+            collision_policy="overwrite",
+            stop_on_failure=stops,
+            project=None,
+            dynamic_params=(),
+            inline_lanes=frozenset(),
+            names={},
+            facts=cache(lambda: plan_facts((step,))),
         )
 
     def _tool(self, known: KnownTool | None) -> PlannedTool | None:
-        return None if known is None else self.planned_tools[known.tool.name]
+        return None if known is None else self.planned_tools[id(known)]
 
     def _retry(self, step: Lowered) -> PlannedRetry | None:
         if step.definition.retry is None:
@@ -230,7 +356,8 @@ class _Build:
             steps=steps,
             rows=tuple([_row(step) for step in steps]),
             empty_slots=[*[None] * len(steps), {}],
-            is_chain=all(step.index - 1 in step.needs for step in steps[1:]),
+            is_chain=all(step.index - 1 in step.needs for step in steps[1:])
+            and all(step.each is None and (step.child is None or step.child.is_chain) for step in steps),
             is_inline=all(step.plain and step.tool is not None and step.tool.lane == "inline" for step in steps),
             need_counts=tuple([len(step.needs) for step in steps]),
             entries=tuple([step.index for step in steps if not step.needs]),
@@ -241,11 +368,50 @@ class _Build:
             stop_on_failure=flow.on_failure == "stop",
             project=borders.projection_of(flow.name, len(steps), flow.outputs),
             dynamic_params=flow.dynamic_params,
-            unsupported=unsupported_constructs(self.steps),
-            inline_lanes=frozenset(tool.lane for tool in self.planned_tools.values() if tool.inline),
+            inline_lanes=self._inline_lanes(),
             names={step.step_id: step.index for step in steps},
             facts=cache(lambda: plan_facts(steps)),
+            children=self._reached_flows(),
+            composition=tuple(map(_remade, self.composition_errors)),
+            needs_schedule=any(plan.needs_schedule for plan in self.sub_plans.values())
+            or any(step.each is not None and step.each.limit not in (None, 1) for step in steps),
         )
+
+    def _inline_lanes(self) -> frozenset[str | None]:
+        own = {
+            tool.lane for tool in self.planned_tools.values() if tool.inline and isinstance(tool.lane, (str, NoneType))
+        }
+        return frozenset(own.union(*(plan.inline_lanes for plan in self.sub_plans.values())))
+
+    def _reached_flows(self) -> tuple[tuple[str, str], ...]:
+        reached: dict[tuple[str, str], None] = {}
+        for plan in self.sub_plans.values():
+            reached[plan.flow_name, plan.flow_version] = None
+            reached.update(dict.fromkeys(plan.children))
+        return tuple(reached)
+
+
+def _is_plain(step: PlannedStep) -> bool:
+    """Whether a step has nothing but inputs, a tool and outputs."""
+    tool = step.tool
+    return (
+        tool is not None
+        and not (step.fault or step.retry or step.check_inputs or step.check_outputs or step.timeout_s)
+        and not (step.dynamic_fields or step.branches or step.may_be_passed or step.candidates or step.guards_input)
+        and (step.child, step.each, step.capability, step.rename, step.rivals) == (None, None, None, None, ())
+        and step.on_error == "fail"
+        and not (tool.secret_outputs or tool.timeout_s or tool.max_output_size or tool.wants_context or tool.stream)
+        and not (tool.safety is not None and tool.safety.requires_approval)
+    )
+
+
+def _remade(error: FlowCompositionError) -> Callable[[], FlowCompositionError]:
+    """Makes an error of its own for every call: tracebacks must not pile up in a plan."""
+
+    def again() -> FlowCompositionError:
+        return FlowCompositionError(error.flow_name, error.reason, error.detail, known=error.known, fix=error.fix)
+
+    return again
 
 
 def _row(step: PlannedStep) -> Row:

@@ -1,7 +1,7 @@
 """Plans that were built already, so that a flow is compiled once.
 
-A plan belongs to the content of a definition and to the *registration* of every tool it reaches: another function with
-equal schemas is another plan. Called by the executor from any thread.
+A plan belongs to the content of a definition and of its sub-flows, and to the *registration* of every tool it reaches:
+another function with equal schemas is another plan. Called by the executor from any thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from chainweaver.canonical import Unfingerprintable
 from chainweaver.compiler.build import build
+from chainweaver.compiler.compose import ALONE, Composition
 from chainweaver.compiler.identity import flow_digest
+from chainweaver.exceptions import FlowCompositionError
 
 if TYPE_CHECKING:
     from chainweaver.compiler.findings import CompilationResult
@@ -33,8 +35,13 @@ class PlanCache:
         self._entries: OrderedDict[Any, _Entry] = OrderedDict()
         self._lock = threading.Lock()
 
-    def compiled(self, flow: Flow | DAGFlow, tools: Mapping[str, Tool]) -> CompilationResult:
+    def compiled(
+        self, flow: Flow | DAGFlow, tools: Mapping[str, Tool], composition: Composition = ALONE
+    ) -> CompilationResult:
         """The compiled flow; built by the first who asks while the others wait.
+
+        Args:
+            composition: Finds the flows that its steps name.
 
         Raises:
             DAGDefinitionError: The steps form no DAG. Nothing is kept.
@@ -44,13 +51,13 @@ class PlanCache:
         except Unfingerprintable:
             digest = ""
         # A definition without a digest is the same as itself only.
-        key = (digest or _Same(flow), _reached(flow, tools))
+        key = (digest or _Same(flow), _reached(flow, tools, composition.inside(flow)))
         entry = self._entry(key)
         # One lock per plan: compiling a large flow holds nobody up who wants another one.
         with entry.lock:
             if entry.result is None:
                 try:
-                    entry.result = build(flow, tools, digest)
+                    entry.result = build(flow, tools, digest, composition)
                 except BaseException:
                     with self._lock:
                         self._entries.pop(key, None)
@@ -95,16 +102,30 @@ class _Same:
         return id(self.one)
 
 
-def _reached(flow: Flow | DAGFlow, tools: Mapping[str, Tool]) -> tuple[Any, ...]:
-    """The tools that a flow names, in order of first use; a tool is equal to itself only, a missing one is None.
+def _reached(flow: Flow | DAGFlow, tools: Mapping[str, Tool], composition: Composition) -> tuple[Any, ...]:
+    """What a flow reaches: its tools and sub-flows in order of first use, and what the sub-flows reach.
 
-    Once sub-flows run, the tools that they reach belong here as well.
+    A tool is equal to itself only, a missing one is None; a sub-flow stands there with its digest.
     """
     names: dict[str, None] = {}
     for step in flow.steps:
-        for name in (step.tool_name, step.fallback_tool):
+        for name in (step.tool_name, step.fallback_tool, *(step.decision_candidates or ())):
             if name is not None:
                 names[name] = None
-    found = tuple(tools.get(name) for name in names)
+    found: tuple[Any, ...] = tuple(tools.get(name) for name in names)
+    calls = dict.fromkeys((step.flow_name, step.flow_version) for step in flow.steps if step.flow_name is not None)
+    inside = tuple(_sub_flow(name, version, tools, composition) for name, version in calls)
     # What an error says about unknown tools depends on all the names there are.
-    return (found, frozenset(tools)) if None in found else (found,)
+    return (found, inside, frozenset(tools)) if None in found else (found, inside)
+
+
+def _sub_flow(name: str, version: str | None, tools: Mapping[str, Tool], composition: Composition) -> Any:
+    try:
+        flow = composition.sub_flow(name, version)
+    except FlowCompositionError as exc:
+        return str(exc)
+    try:
+        digest: Any = flow_digest(flow)
+    except Unfingerprintable:
+        digest = _Same(flow)
+    return digest, _reached(flow, tools, composition.inside(flow))

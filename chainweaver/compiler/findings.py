@@ -133,6 +133,17 @@ class Findings:
             CompilationWarning(step.index, step.tool_name, field_name, issue_type, _placed(step, detail))
         )
 
+    def inherit(self, step: Lowered, flow_name: str, compiled: CompilationResult) -> None:
+        """Take over what was found in the sub-flow of a step; its own steps fail for it inside."""
+        for error in compiled.errors:
+            detail = _placed(step, f"in sub-flow '{flow_name}': {error}")
+            self.errors.append(CompilationError(step.index, step.tool_name, error.field_name, error.issue_type, detail))
+        for warning in compiled.warnings:
+            detail = _placed(step, f"in sub-flow '{flow_name}': {warning}")
+            self.warnings.append(
+                CompilationWarning(step.index, step.tool_name, warning.field_name, warning.issue_type, detail)
+            )
+
     def hint(self, name: str, known: Collection[str], kind: str) -> str:
         """A suggestion when a name comes near, and the names there are: "did you mean 'a'? its fields are a, b"."""
         told = f"{kind} {listed(known)}"

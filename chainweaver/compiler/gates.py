@@ -5,7 +5,8 @@ Everything a run would otherwise look up on a class or a module is looked up her
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,16 @@ from pydantic import BaseModel
 
 from chainweaver.canonical import Unfingerprintable, bind_fingerprint
 from chainweaver.compiler.model_traits import holds_secrets, scalars_only
+from chainweaver.compiler.models import ModelFacts
 from chainweaver.exceptions import SchemaRefPolicyError, SchemaValidationError, ToolOutputSizeError
 from chainweaver.flow import SideEffectLevel
 from chainweaver.flow.refs import resolve_class
 from chainweaver.plan import Gate, NoFingerprint, PlannedRetry, PlannedTool
+from chainweaver.tools.definition import is_coroutine_callable, takes_context
 from chainweaver.tools.opening import foreign_fields, opener_of
 
 if TYPE_CHECKING:
-    from chainweaver.compiler.models import KnownTool, ModelFacts
+    from chainweaver.compiler.models import KnownTool
     from chainweaver.flow import RetryPolicy
     from chainweaver.tools import Tool
 
@@ -28,7 +31,49 @@ INLINE_LANES = (None, "inline")
 
 
 def plan_tool(known: KnownTool) -> PlannedTool:
-    """A tool with its gates bound."""
+    """A tool with its gates bound, and its rehearsal with the same gates."""
+    planned = _plan_tool(known)
+    tool = known.tool
+    rehearse = tool.dry_run_fn or (tool.fn if tool.safety_declared and tool.safety.supports_dry_run else None)
+    if rehearse is None:
+        return planned
+    is_async = is_coroutine_callable(rehearse)
+    dry = replace(
+        planned, fn=rehearse, is_async=is_async, inline=not is_async and tool.lane in INLINE_LANES,
+        wants_context=takes_context(rehearse), cacheable=False, stream=None,
+    )  # fmt: skip
+    return replace(planned, dry=dry)
+
+
+def plan_flow_call(known: KnownTool) -> PlannedTool:
+    """What stands in a step for the tool when it runs a sub-flow: nothing is validated, the sub-flow does that."""
+    planned = replace(
+        _plan_tool(known), validate_input=dict, validate_output=_as_it_is, open_output=_as_it_is, direct_output=False,
+        scalar_inputs=False, scalar_outputs=False, cacheable=False, secret_outputs=(), safety=None,
+    )  # fmt: skip
+    # A dry run of the step is one of the steps inside.
+    return replace(planned, dry=planned)
+
+
+def plan_capability(known: KnownTool) -> PlannedTool:
+    """What stands in a step for the tool when an outside capability performs it: any inputs, any outputs."""
+    return replace(plan_flow_call(known), validate_output=_opened, dry=None)
+
+
+def _as_it_is(values: Any) -> Any:
+    return values
+
+
+def _opened(returned: Any) -> dict[str, Any]:
+    """What a capability returned, by name."""
+    if isinstance(returned, BaseModel):
+        return opener_of(type(returned))(returned)
+    if not isinstance(returned, Mapping):
+        raise TypeError(f"it returned {type(returned).__name__}, not a mapping of output names to values")
+    return dict(returned)
+
+
+def _plan_tool(known: KnownTool) -> PlannedTool:
     tool: Any = known.tool  # what StreamingTool has in place of `fn` differs in type only
     inputs, outputs = tool.input_schema, tool.output_schema
     return PlannedTool(
@@ -45,7 +90,7 @@ def plan_tool(known: KnownTool) -> PlannedTool:
         validate_output=validator_of(outputs),
         open_output=opener_of(outputs),
         foreign_fields=partial(foreign_fields, outputs),
-        direct_output=_is_direct(known.gives),
+        direct_output=isinstance(known.gives, ModelFacts) and _is_direct(known.gives),
         scalar_inputs=scalars_only(inputs),
         scalar_outputs=scalars_only(outputs),
         output_model=outputs,
@@ -53,6 +98,8 @@ def plan_tool(known: KnownTool) -> PlannedTool:
         schema_hash=cache(lambda: str(tool.schema_hash)),
         output_size=lambda model: len(model.__pydantic_serializer__.to_json(model, fallback=repr)),
         secret_outputs=tuple(name for name, kind in known.gives.outputs.items() if holds_secrets(kind)),
+        safety=tool.safety if tool.safety_declared else None,
+        stream=getattr(tool, "stream_fn", None),
     )
 
 

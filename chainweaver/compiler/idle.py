@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from chainweaver.compiler.findings import Findings
 from chainweaver.compiler.keys import INITIAL, Visible
-from chainweaver.compiler.lower import branches
 from chainweaver.flow import DAGFlowStep, SideEffectLevel
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def warn_of_unreachable(steps: Sequence[Lowered], findings: Findings) -> None:
 
 def _leads_to(parent: Lowered, step: Lowered) -> bool:
     definition = parent.definition
-    if not isinstance(definition, DAGFlowStep) or not branches(definition):
+    if not isinstance(definition, DAGFlowStep) or not parent.branches:
         return True
     # Without a default all dependents run when no branch holds (R24).
     targets = [edge.target_step_id for edge in definition.branches]

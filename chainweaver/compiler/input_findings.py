@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from chainweaver.compiler.findings import Findings, describe_all
 from chainweaver.compiler.keys import Visible
-from chainweaver.compiler.models import InputField, ModelFacts
+from chainweaver.compiler.models import Facts, InputField
 from chainweaver.compiler.paths import DeadEnd
 from chainweaver.compiler.types import describe
 from chainweaver.exceptions import FlowExecutionError, InputMappingError, SchemaValidationError
@@ -35,7 +35,7 @@ class InputFindings:
         self.visible = visible
         self.findings = findings
 
-    def unknown_target(self, target: str, schema: ModelFacts) -> None:
+    def unknown_target(self, target: str, schema: Facts) -> None:
         """The mapping feeds a field that the tool does not have."""
         hint = self.findings.hint(target, schema.field_names(), "its fields are")
         detail = f"tool '{self.step.tool_name}' has no input field '{target}'; {hint}"

@@ -14,7 +14,7 @@ from typing_extensions import assert_never
 from chainweaver.compiler.input_findings import InputFindings
 from chainweaver.compiler.keys import MISSING, Seen, Visible
 from chainweaver.compiler.model_traits import annotation_of
-from chainweaver.compiler.models import InputField, ModelFacts
+from chainweaver.compiler.models import Facts, InputField
 from chainweaver.compiler.paths import DeadEnd, follow
 from chainweaver.compiler.readers import (
     Entry,
@@ -69,8 +69,7 @@ class BoundInputs:
 def bind_inputs(step: Lowered, visible: Visible, findings: Findings) -> BoundInputs:
     """Bind the input mapping of a step and note everything that is wrong with it."""
     binding = _Binding(step, visible, findings)
-    tool = step.primary or step.fallback
-    schema = None if tool is None else tool.takes
+    schema = step.takes
     given: Mapping[str, list[Any]] | None = binding.given
     if step.definition.input_mapping or schema is None:
         read = reader_of(binding.mapped(schema))
@@ -94,7 +93,7 @@ class _Binding:
 
     # ---- what a step may read
 
-    def mapped(self, schema: ModelFacts | None) -> list[Entry]:
+    def mapped(self, schema: Facts | None) -> list[Entry]:
         """Entries for a mapping that names its sources."""
         entries = []
         for target, value in self.step.definition.input_mapping.items():
@@ -114,15 +113,15 @@ class _Binding:
                 self.told.missing_required(field.name, certain=True)
         return entries
 
-    def _field(self, target: str, schema: ModelFacts | None) -> InputField:
+    def _field(self, target: str, schema: Facts | None) -> InputField:
         field = None if schema is None else schema.accepted.get(target)
         if field is not None:
             return field
-        if schema is not None and not schema.open:
+        if schema is not None and not schema.tolerant:
             self.told.unknown_target(target, schema)
         return InputField(target, target, Any, required=False)
 
-    def named(self, schema: ModelFacts) -> list[Entry]:
+    def named(self, schema: Facts) -> list[Entry]:
         """Entries for an empty mapping: every context key that the input model names."""
         entries = []
         for field in schema.fields:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from chainweaver.compiler.lower import Lowered
+from chainweaver.compiler.model_traits import annotation_of
 from chainweaver.compiler.models import ModelFacts
 from chainweaver.compiler.readers import Place
 
@@ -79,18 +80,31 @@ def writes_of(step: Lowered) -> Writes:
     renames = step.definition.output_mapping
     if step.primary is None:
         return Writes(dict.fromkeys(renames or (), Any), frozenset(), unknown=renames is None)
-    schemas = [step.primary.gives] if step.fallback is None else [step.primary.gives, step.fallback.gives]
-    first = schemas[0].outputs
+    first, *others = [known.gives for known in step.callees]
     keys: Mapping[str, Any]
     if renames is not None:
-        keys, sure = {key: first.get(output, Any) for key, output in renames.items()}, frozenset(renames)
-    elif len(schemas) == 1:
-        keys, sure = first, frozenset(first)
+        keys, sure = {key: first.outputs.get(output, Any) for key, output in renames.items()}, frozenset(renames)
+    elif not others:
+        keys, sure = first.outputs, first.sure
     else:
-        keys, sure = {**schemas[1].outputs, **first}, frozenset(first).intersection(schemas[1].outputs)
+        keys = {name: kind for gives in (*others, first) for name, kind in gives.outputs.items()}
+        sure = first.sure.intersection(*(gives.sure for gives in others))
     if step.definition.on_error == "skip" or step.may_be_passed:
         sure = frozenset()
-    return Writes(keys, sure, open=renames is None and any(schema.open for schema in schemas))
+    if step.definition.map_over is not None:
+        has_errors = step.definition.on_item_error == "collect"
+        keys = {key: list_of(kind, has_errors=has_errors) for key, kind in keys.items()}
+    return Writes(keys, sure, open=renames is None and any(gives.open for gives in (first, *others)))
+
+
+def list_of(kind: Any, *, has_errors: bool) -> Any:
+    """The type of the list that a map makes of an output; errors may stand in it as well."""
+    if has_errors:
+        return list
+    try:
+        return list[annotation_of(kind)]  # type: ignore[misc]  # made while a flow is compiled
+    except TypeError:
+        return list
 
 
 class Seen(NamedTuple):

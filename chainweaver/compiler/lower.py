@@ -6,9 +6,9 @@ looked at but the structure: values and types come later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from chainweaver.compiler.models import Catalogue, KnownTool
+from chainweaver.compiler.models import Catalogue, Facts, KnownTool
 from chainweaver.flow import DAGFlow, DAGFlowStep, Flow, FlowStep, validate_dag_topology
 
 
@@ -25,7 +25,9 @@ class Lowered:
         definition: The step as its author wrote it.
         primary, fallback: The registered tools, None where there is none.
         fallback_name: What `on_error` names, None when it names no tool.
+        parents: Those of `needs` that the author named.
         may_be_passed: A branch before it may lead elsewhere, so that it does not run at all.
+        candidates: The tools among which is decided while the flow runs, by name; None where one is missing.
     """
 
     index: int
@@ -39,6 +41,25 @@ class Lowered:
     fallback: KnownTool | None = None
     fallback_name: str | None = None
     may_be_passed: bool = False
+    parents: tuple[int, ...] = ()
+    candidates: dict[str, KnownTool | None] = field(default_factory=dict)
+
+    @property
+    def takes(self) -> Facts | None:
+        """What the step has to be fed with; None when nothing is known."""
+        known = self.primary or self.fallback
+        return None if known is None else known.takes
+
+    @property
+    def callees(self) -> list[KnownTool]:
+        """Everything that it may call: the primary, the fallback, the candidates."""
+        known = {id(one): one for one in (self.primary, self.fallback, *self.candidates.values()) if one is not None}
+        return list(known.values())
+
+    @property
+    def branches(self) -> bool:
+        """Whether it chooses which of its dependents run."""
+        return branches(self.definition)
 
 
 def lower(flow: Flow | DAGFlow, tools: Catalogue) -> list[Lowered]:
@@ -52,6 +73,8 @@ def lower(flow: Flow | DAGFlow, tools: Catalogue) -> list[Lowered]:
         step.primary = tools.find(step.definition.tool_name)
         step.fallback_name = step.definition.fallback_tool
         step.fallback = tools.find(step.fallback_name)
+        step.candidates = {name: tools.find(name) for name in step.definition.decision_candidates or ()}
+        step.parents = tuple(step.needs)
         step.may_be_passed = any(steps[need].may_be_passed or branches(steps[need].definition) for need in step.needs)
     return steps
 
@@ -105,27 +128,3 @@ def _levels(steps: list[DAGFlowStep]) -> dict[str, int]:
             if not waiting[fed]:
                 todo.append(fed)
     return levels
-
-
-def unsupported_constructs(steps: list[Lowered]) -> tuple[str, ...]:
-    """The constructs that flows may hold, draw and store but that no lane runs yet, one phrase each, in plan order."""
-    return tuple(phrase for step in steps for phrase in _constructs(step))
-
-
-def _constructs(step: Lowered) -> list[str]:
-    definition = step.definition
-    found = []
-    if definition.flow_name is not None:
-        found.append(f"sub-flow '{definition.flow_name}' at step '{step.label}'")
-    if definition.map_over is not None:
-        found.append(f"map over '{definition.map_over}' at step '{step.label}'")
-    if definition.decision_candidates:
-        found.append(f"decision at step '{step.label}'")
-    if branches(definition):
-        found.append(f"branches at step '{step.label}'")
-    if isinstance(definition, DAGFlowStep) and definition.step_type == "capability":
-        found.append(f"capability '{definition.capability_id}' at step '{step.label}'")
-    for known in (step.primary, step.fallback):
-        if known is not None and known.tool.safety_declared and known.tool.safety.requires_approval:
-            found.append(f"approval of tool '{known.tool.name}' at step '{step.label}'")
-    return found

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import AliasChoices, AliasPath, BaseModel
 
 from chainweaver.compiler.types import FieldOf
 
 if TYPE_CHECKING:
+    from chainweaver.compiler.compose import FlowFacts
     from chainweaver.tools import Tool
 
 
@@ -45,9 +46,11 @@ class ModelFacts:
         fields: The fields in order.
         accepted: Every name that a mapping may use for a field -> the field.
         outputs: Output key -> type, for what instances put into the context.
+        sure: The output keys of every instance.
+        tolerant: Input keys that the model does not name are no mistake.
     """
 
-    __slots__ = ("accepted", "closed", "fields", "model", "open", "outputs")
+    __slots__ = ("accepted", "closed", "fields", "model", "open", "outputs", "sure", "tolerant")
 
     def __init__(self, model: type[BaseModel]) -> None:
         # A model with forward references says what its fields are once it is complete.
@@ -64,6 +67,8 @@ class ModelFacts:
         shown = [name for name, info in model.model_fields.items() if not info.exclude]
         shown += model.model_computed_fields
         self.outputs: Mapping[str, Any] = {name: FieldOf(model, name) for name in shown}
+        self.sure = frozenset(self.outputs)
+        self.tolerant = self.open
 
     def _add(self, name: str, info: Any, by_name: bool) -> None:
         aliases, rooted = _aliases(info)
@@ -97,13 +102,17 @@ def _aliases(info: Any) -> tuple[list[str], list[str]]:
     return plain, rooted
 
 
+Facts: TypeAlias = "ModelFacts | FlowFacts"
+"""What is known of one side of a tool, or of what stands in its place."""
+
+
 @dataclass(frozen=True, slots=True)
 class KnownTool:
-    """A registered tool with what it takes and gives."""
+    """A registered tool with what it takes and gives; for a sub-flow or a capability, what stands for it."""
 
     tool: Tool
-    takes: ModelFacts
-    gives: ModelFacts
+    takes: Facts
+    gives: Facts
 
 
 class Catalogue:

@@ -23,6 +23,7 @@ def check_tools(step: Lowered, known: Sequence[str], findings: Findings) -> None
     for name, tool, issue_type in (
         (step.definition.tool_name, step.primary, "missing_tool"),
         (step.fallback_name, step.fallback, "missing_fallback_tool"),
+        *((name, tool, "missing_candidate_tool") for name, tool in step.candidates.items()),
     ):
         if name is not None and tool is None:
             hint = findings.hint(name, known, "registered tools are")
@@ -126,7 +127,7 @@ def warn_of_copies(step: Lowered, tool: KnownTool, findings: Findings) -> None:
     then for the data to say and not for the type. Fixed tuples, typed dicts and bounded lists are left alone.
     """
     for side, facts in (("input", tool.takes), ("output", tool.gives)):
-        for name in facts.model.model_fields:
+        for name in facts.model.model_fields if isinstance(facts, ModelFacts) else ():
             kind = FieldOf(facts.model, name)
             if grows(kind):
                 detail = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chainweaver.exceptions import DynamicParameterError
 from chainweaver.executor.settings import check_lane, named
@@ -27,6 +27,7 @@ class Call:
     Attributes:
         deadline: Seconds since the epoch; None for never.
         lane: Lane of tools that name none; None for that of the executor.
+        dry: What a dry run does with tools that cannot be rehearsed; None for a real run.
         backlog: Waits until the reader of a stream has caught up.
 
     Raises:
@@ -34,7 +35,7 @@ class Call:
         DynamicParameterError: The flow does not name such a parameter.
     """
 
-    __slots__ = ("backlog", "cancel_token", "deadline", "dynamic_params", "lane")
+    __slots__ = ("backlog", "cancel_token", "deadline", "dry", "dynamic_params", "lane")
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Call:
         dynamic_params: Mapping[str, Any] | None = None,
         lane: str | None = None,
         lanes: Collection[str] = (),
+        dry: Literal["skip", "abort"] | None = None,
     ) -> None:
         self.deadline = None if deadline is None else checked_deadline(deadline)
         check_token(cancel_token)
@@ -51,6 +53,9 @@ class Call:
         self.dynamic_params = None if dynamic_params is None else checked_params(plan, dynamic_params)
         check_lane(lane, lanes)
         self.lane = lane
+        if dry not in (None, "skip", "abort"):
+            raise ValueError(f"dry_run_unsupported has to be 'skip' or 'abort', not {dry!r}.")
+        self.dry = dry
         self.backlog: Callable[[], Awaitable[None]] | None = None
 
 

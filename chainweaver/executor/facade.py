@@ -31,10 +31,19 @@ if TYPE_CHECKING:
     from chainweaver.compiler import CompilationResult
     from chainweaver.executor.runs import Runs
     from chainweaver.flow import AnyFlow, DriftInfo
+    from chainweaver.flow.callbacks import (
+        ApprovalCallback,
+        CapabilityHook,
+        DecisionCallback,
+        DecisionPolicy,
+        GuardrailCallback,
+    )
+    from chainweaver.flow.safety import SideEffectLevel
     from chainweaver.lanes.cancel import CancellationToken
     from chainweaver.observe import FlowEvent, Listeners
     from chainweaver.plan import Plan
     from chainweaver.registry import FlowRegistry
+    from chainweaver.registry.snapshot import RegistrySnapshot
     from chainweaver.results import ExecutionPlan, ExecutionResult
     from chainweaver.runtime import Runtime
     from chainweaver.tools import Tool
@@ -48,25 +57,28 @@ class Prepared:
     Valid while registry and tools are the very objects that it was made from.
 
     Attributes:
-        unsupported: Constructs that no lane here can run, one phrase each.
+        unsupported: What no lane here can run, one phrase each.
+        dormant: The first sub-flow that it reaches and that is not active, with its status.
         admitted: Nothing but the options of a call can keep it from starting.
     """
 
-    __slots__ = ("admitted", "compiled", "flow", "plan", "snapshot", "tools", "unsupported")
+    __slots__ = ("admitted", "compiled", "dormant", "flow", "plan", "snapshot", "tools", "unsupported")
 
     def __init__(
         self,
         flow: AnyFlow,
         compiled: CompilationResult,
         unknown_lanes: Sequence[str],
-        snapshot: object,
+        snapshot: RegistrySnapshot,
         tools: Mapping[str, Tool],
     ) -> None:
         self.flow = flow
         self.compiled = compiled
         self.plan = compiled.plan
-        self.unsupported = (*compiled.plan.unsupported, *unknown_lanes)
-        self.admitted = flow.status.value == "active" and not self.unsupported
+        self.unsupported = unknown_lanes
+        reached = [flow, *(snapshot.resolve(*child) for child in compiled.plan.children)]
+        self.dormant = next((one for one in reached if one.status.value != "active"), None)
+        self.admitted = self.dormant is None and not self.unsupported and not self.plan.composition
         self.snapshot = snapshot
         self.tools = tools
 
@@ -88,6 +100,14 @@ class FlowExecutor:
         step_cache: Keeps the outputs of steps between runs.
         checkpointer: Keeps runs step by step, so that they can be resumed.
         delete_on_success: Remove the checkpoint of a run that ended well.
+        decision_callback: Chooses the tool of steps with `decision_candidates`.
+        decision_policy: How long and how often it is asked, and what holds without an answer.
+        approval_callback: Agrees to calls of tools that require an approval.
+        strict_safety: Refuse tools that declare no safety contract.
+        max_side_effect_level: Refuse tools that declare stronger effects.
+        guardrail_callback: Looks at the inputs and outputs of every step.
+        capability_hook: Performs the steps of type "capability".
+        max_composition_depth: How many flows deep sub-flows may go.
         max_step_concurrency: How many tools one run may call at the same time. 1: strictly one after the other, in plan
             order. Above: steps overlap, in worker threads on the sync lane, in tasks on the async one.
         lane: Lane of tools that name none: "inline" (the running thread) or "thread".
@@ -122,6 +142,14 @@ class FlowExecutor:
         step_cache: StepCache | None = None,
         checkpointer: Checkpointer | None = None,
         delete_on_success: bool = True,
+        decision_callback: DecisionCallback | Callable[..., Any] | None = None,
+        decision_policy: DecisionPolicy | None = None,
+        approval_callback: ApprovalCallback | Callable[..., Any] | None = None,
+        strict_safety: bool = False,
+        max_side_effect_level: SideEffectLevel | str | None = None,
+        guardrail_callback: GuardrailCallback | Callable[..., Any] | None = None,
+        capability_hook: CapabilityHook | Callable[..., Any] | None = None,
+        max_composition_depth: int = 10,
         max_step_concurrency: int = 1,
         lane: str | None = None,
         lanes: Mapping[str, Any] | None = None,
@@ -138,6 +166,14 @@ class FlowExecutor:
             "step_cache": step_cache,
             "checkpointer": checkpointer,
             "delete_on_success": delete_on_success,
+            "decision_callback": decision_callback,
+            "decision_policy": decision_policy,
+            "approval_callback": approval_callback,
+            "strict_safety": strict_safety,
+            "max_side_effect_level": max_side_effect_level,
+            "guardrail_callback": guardrail_callback,
+            "capability_hook": capability_hook,
+            "max_composition_depth": max_composition_depth,
             "max_step_concurrency": max_step_concurrency,
             "lane": lane,
             "lanes": {} if lanes is None else lanes,
@@ -214,6 +250,8 @@ class FlowExecutor:
             from chainweaver.observe import Listeners
 
             self._listeners = Listeners(middleware) or None
+        if self._bound is not None:
+            self._bound.heed(middleware)
 
     def with_replaced_tools(self, tools: Iterable[Tool]) -> FlowExecutor:
         """An executor with the same flows and settings, in which these tools replace those of the same names."""
@@ -245,8 +283,9 @@ class FlowExecutor:
             force: Run it whatever its status.
             deadline: When the run has to have ended, in seconds as `time.time()` gives them.
             cancel_token: Ends the run when it is cancelled.
-            dry_run: Say what would happen instead of doing it. No lane can do that yet, so it is refused.
-            dry_run_unsupported: What a dry run does with tools that have none; concerns dry runs only.
+            dry_run: Rehearse: call the `dry_run_fn` of each tool and not the tool. Nothing is cached or checkpointed.
+            dry_run_unsupported: What a dry run does at a tool that has none: "skip" the step, and those that lack inputs
+                for it, or "abort", which fails it.
             dynamic_params: Values for the flow's `dynamic_params`; they appear in no record and no output.
             lane: Lane of tools that name none, in this run: "inline", "thread" or a name from `lanes`. None: as the
                 executor was told.
@@ -263,12 +302,13 @@ class FlowExecutor:
             ContextKeyCollisionError: Under the collision policy "error"; it carries the result so far.
         """
         prepared = self._prepare(name, version)
-        if not prepared.admitted or self._strict or dry_run:
-            self._admit(prepared, force, "sync", dry_run)
+        if not prepared.admitted or self._strict:
+            self._admit(prepared, force, "sync")
         runs = self._bound or self._bind()
         call = None
-        if deadline is not None or cancel_token is not None or dynamic_params is not None or lane is not None:
-            call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
+        if dry_run or not (deadline is None and cancel_token is None and dynamic_params is None and lane is None):
+            dry = dry_run_unsupported if dry_run else None
+            call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry)
         return runs.carry_sync(*runs.begin(prepared.plan, initial_input, self._listeners, call))
 
     async def execute_flow_async(
@@ -291,9 +331,10 @@ class FlowExecutor:
             AsyncLaneUnsupportedError: The flow has constructs that this lane cannot run; nothing was started.
         """
         prepared = self._prepare(name, version)
-        self._admit(prepared, force, "async", dry_run)
+        self._admit(prepared, force, "async")
         runs = self._bound or self._bind()
-        call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
+        dry = dry_run_unsupported if dry_run else None
+        call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry)
         return await runs.carry_async(*runs.begin(prepared.plan, initial_input, self._listeners, call))
 
     def resume_flow(
@@ -363,7 +404,7 @@ class FlowExecutor:
         from chainweaver.executor.stream import stream_sync
 
         prepared = self._prepare(name, version)
-        self._admit(prepared, force, "sync", False)
+        self._admit(prepared, force, "sync")
         check_input(initial_input)
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
         runs = self._bound or self._bind()
@@ -385,7 +426,7 @@ class FlowExecutor:
         from chainweaver.executor.stream import stream_async
 
         prepared = self._prepare(name, version)
-        self._admit(prepared, force, "async", False)
+        self._admit(prepared, force, "async")
         check_input(initial_input)
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
         runs = self._bound or self._bind()
@@ -445,27 +486,32 @@ class FlowExecutor:
         return prepared
 
     def _compile(self, key: tuple[str, str | None]) -> Prepared:
+        from chainweaver.compiler.compose import Composition
+
         plans = (self._bound or self._bind()).plans
         # Read both once: what is registered meanwhile makes this entry stale, and the next call notices.
         snapshot, tools = self.registry.snapshot, self._tools
         flow = snapshot.resolve(*key)
-        compiled = plans.compiled(flow, tools)
+        composition = Composition(snapshot.resolve, self._settings["max_composition_depth"])
+        compiled = plans.compiled(flow, tools, composition)
         prepared = Prepared(flow, compiled, self._unknown_lanes(compiled.plan), snapshot, tools)
         if len(self._prepared) >= plans.limit:
             self._prepared.clear()
         self._prepared[key] = prepared
         return prepared
 
-    def _admit(self, prepared: Prepared, force: bool, lane: str, dry_run: bool) -> None:
+    def _admit(self, prepared: Prepared, force: bool, lane: str) -> None:
         """Refuse what cannot start (R15); names all that is in the way of a kind."""
-        plan = prepared.plan
-        if prepared.flow.status.value != "active" and not force:
-            raise FlowStatusError(plan.flow_name, prepared.flow.status.value)
-        unsupported = [*prepared.unsupported, *(["a dry run"] if dry_run else [])]
-        if unsupported:
+        plan, dormant = prepared.plan, prepared.dormant
+        for make in plan.composition:
+            raise make()
+        if dormant is not None and not force:
+            around = f"it is a sub-flow of '{plan.flow_name}'" if dormant.name != plan.flow_name else None
+            raise FlowStatusError(dormant.name, dormant.status.value, why=around)
+        if prepared.unsupported:
             if lane == "async":
-                raise AsyncLaneUnsupportedError(plan.flow_name, unsupported)
-            raise LaneUnsupportedError(plan.flow_name, unsupported, lane=lane)
+                raise AsyncLaneUnsupportedError(plan.flow_name, prepared.unsupported)
+            raise LaneUnsupportedError(plan.flow_name, prepared.unsupported, lane=lane)
         if self._strict and prepared.compiled.errors:
             raise FlowCompileError(plan.flow_name, prepared.compiled.errors)
 
@@ -494,7 +540,7 @@ class FlowExecutor:
             raise gone(self.registry, snapshot) from exc
         if not force:
             refuse_drift(prepared.plan, snapshot)
-        self._admit(prepared, force, lane, False)
+        self._admit(prepared, force, lane)
         return runs, prepared.plan, snapshot
 
     def _bind(self) -> Runs:

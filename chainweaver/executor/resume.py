@@ -6,12 +6,13 @@ core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from chainweaver._execution.nested import run_flow, run_items
 from chainweaver._execution.run import Run
 from chainweaver.checkpoint import ExecutionSnapshot
 from chainweaver.exceptions import (
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from chainweaver.executor.call import Call
     from chainweaver.executor.runs import Begun, Runs
     from chainweaver.observe import Listeners
-    from chainweaver.plan import Plan, PlannedStep
+    from chainweaver.plan import Plan, PlannedMap, PlannedStep
     from chainweaver.registry import FlowRegistry
 
 # ---- a run begins
@@ -146,29 +147,76 @@ def refuse_drift(plan: Plan, snapshot: ExecutionSnapshot) -> None:
     Raises:
         CheckpointDriftError: Names every executed step that changed, and how.
     """
-    hashes = plan.facts().tool_hashes
-    changes = [change for delta in snapshot.steps if (change := _change_of(plan, delta, snapshot, hashes)) is not None]
+    changes = [change for delta in snapshot.steps if (change := _change_of(plan, delta, snapshot)) is not None]
     if changes:
         raise CheckpointDriftError(
             snapshot.trace_id, "; ".join(changes), flow_name=plan.flow_name, flow_version=plan.flow_version
         )
 
 
-def _change_of(plan: Plan, delta: StepDelta, snapshot: ExecutionSnapshot, hashes: Mapping[str, str]) -> str | None:
-    index = plan.names.get(delta.step_id)
-    if index is None:
-        return f"executed step '{delta.step_id}' is no longer part of the flow"
-    step = plan.steps[index]
+def _change_of(root: Plan, delta: StepDelta, snapshot: ExecutionSnapshot) -> str | None:
+    step = _step_at(root, delta)
+    if step is None:
+        place = "/".join((*delta.path, delta.step_id))
+        return f"executed step '{place}' is no longer part of the flow"
     if step.tool is None:
         return f"tool '{step.name}' of executed step '{delta.step_id}' is no longer registered"
     if delta.tool_name != step.name:
         return f"executed step '{delta.step_id}' calls tool '{step.name}' instead of '{delta.tool_name}'"
     before = snapshot.tool_schema_hashes.get(delta.tool_name)
-    if before is not None and before != hashes.get(delta.tool_name):
+    if before is not None and before != step.tool.schema_hash():
         return f"tool '{delta.tool_name}' of executed step '{delta.step_id}': schema_hash changed"
     if delta.fingerprint and delta.fingerprint != step.fingerprint():
         return f"the definition of executed step '{delta.step_id}' changed"
     return None
+
+
+def _step_at(root: Plan, delta: StepDelta) -> PlannedStep | None:
+    """The step that a stored one is of, in the flow or in one nested in it; None when it is there no longer."""
+    plan: Plan | None = root
+    each: PlannedMap | None = None
+    for segment in delta.path:
+        step = _named(plan, each, segment.partition("#")[0])
+        if step is None:
+            return None
+        plan, each = step.child, step.each
+    return _named(plan, each, delta.step_id)
+
+
+def _named(plan: Plan | None, each: PlannedMap | None, step_id: str) -> PlannedStep | None:
+    if each is not None:
+        return each.step
+    index = None if plan is None else plan.names.get(step_id)
+    return None if plan is None or index is None else plan.steps[index]
+
+
+class Stored:
+    """What a snapshot holds of nested runs (a `Past` of the run core)."""
+
+    def __init__(self, steps: Iterable[StepDelta]) -> None:
+        self.steps: dict[tuple[str, ...], list[StepDelta]] = {}
+        for delta in steps:
+            # Every run around a nested one has begun as well, though none of its own steps may have ended.
+            for size in range(1, len(delta.path)):
+                self.steps.setdefault(delta.path[:size], [])
+            if delta.path:
+                self.steps.setdefault(delta.path, []).append(delta)
+
+    def attempts(self, run: Run, step: PlannedStep) -> int:
+        """How many times a step of the run has begun its nested run, as far as the store knows; at least 1."""
+        attempt = 1
+        while (*run.key, f"{step.step_id}#{attempt + 1}") in self.steps:
+            attempt += 1
+        return attempt
+
+    def fill(self, nested: Run) -> None:
+        """Give the steps of a nested run the outcomes that are stored."""
+        for delta in self.steps.get(nested.key, ()):
+            nested.resumed = True
+            steps = nested.plan.steps
+            index = delta.step_index if nested.is_map else nested.plan.names.get(delta.step_id)
+            if index is not None and index < len(steps):
+                _fill_in(nested, steps[index], delta)
 
 
 def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: Listeners | None, call: Call) -> Begun:
@@ -181,6 +229,7 @@ def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: List
     run.resumed = run.saving = True
     services = Services(runtime)
     services.checkpoints = CheckpointService(checkpointer, run, snapshot)
+    run.past = Stored(snapshot.steps)
     # No gate: what was stored has passed it, and validating it again could change it.
     run.given = runs.capture(run.given)[0]
     runs.attend(run, services, listeners, call)
@@ -190,7 +239,7 @@ def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: List
     for delta in snapshot.steps:
         index = plan.names.get(delta.step_id)
         # A step that may be skipped no longer has no outcome that others could go on from.
-        if index is not None and (delta.status == "ok" or plan.steps[index].on_error == "skip"):
+        if not delta.path and index is not None and (delta.status == "ok" or plan.steps[index].on_error == "skip"):
             _fill_in(run, plan.steps[index], delta)
     run.slots[-1] = passed
     if services.listeners is not None:
@@ -214,8 +263,11 @@ def _fill_in(run: Run, step: PlannedStep, delta: StepDelta) -> None:
         run.show_inputs(step, step.read(run.slots))
     except Exception:  # by force, or by hand, an earlier step may lack what this one read
         run.inputs[index] = {}
+    _fill_decision(run, step, delta)
     if delta.outputs is not None:
         _fill_outputs(run, step, delta)
+    elif delta.status == "ok":
+        _put_together(run, step, delta)
     if delta.status == "ok" and delta.attempts == 1 and not (delta.cached or delta.retry_errors):
         return
     detail = run.detail(index)
@@ -227,8 +279,46 @@ def _fill_in(run: Run, step: PlannedStep, delta: StepDelta) -> None:
         run.skip(step, _stored_error(step, delta))
 
 
+def _fill_decision(run: Run, step: PlannedStep, delta: StepDelta) -> None:
+    """Give a step what was decided at it and who agreed to it: nobody is asked again, and no predicate either (R24)."""
+    if delta.decision is not None:
+        decided = dict(delta.decision)
+        if step.branches is not None and "taken" in decided:
+            taken = decided.pop("taken")
+            run.take(step.index, None if taken is None else run.plan.names.get(taken))
+        if decided:
+            run.detail(step.index).decision = decided
+    if delta.approval is not None:
+        run.detail(step.index).approval = dict(delta.approval)
+    if delta.fallback_tool_name is not None:
+        run.detail(step.index).fallback = delta.fallback_tool_name
+
+
+def _put_together(run: Run, step: PlannedStep, delta: StepDelta) -> None:
+    """Give a step that ran a nested run the outputs that follow from the steps of that run."""
+    given = step.read(run.slots)
+    life = run_items(run, step, step.each, given) if step.each is not None else None
+    if life is None and step.child is not None:
+        life = run_flow(run, step, step.child, given, 1)
+    if life is None:
+        detail = f"outputs of step '{step.step_id}' are not stored"
+        raise CheckpointDriftError(run.trace_id(), detail, fix="start the run anew")
+    outputs: dict[str, Any] = {}
+    try:
+        while True:
+            # All that it asks for was done before.
+            next(life)
+    except StopIteration as end:
+        outputs = end.value
+    except ChainWeaverError as exc:
+        raise CheckpointDriftError(run.trace_id(), f"outputs of step '{step.step_id}': {exc}") from exc
+    run.show_outputs(step, outputs)
+    renamed = outputs if step.rename is None else {key: outputs[name] for key, name in step.rename if name in outputs}
+    run.slots[step.index + 1] = renamed
+
+
 def _fill_outputs(run: Run, step: PlannedStep, delta: StepDelta) -> None:
-    tool = step.fallback if delta.fallback_tool_name is not None else step.tool
+    tool = run.answered(step)
     outputs = delta.outputs or {}
     if tool is not None:
         try:

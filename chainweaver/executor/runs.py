@@ -8,26 +8,36 @@ Called by the facade, by `resume` and by `stream`; imported on the first call, b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from chainweaver._execution import Run, capture_within, conclude, reference_only, summarize, take_input
+from chainweaver._execution.around import leave_run
+from chainweaver._execution.rules import NO_RULES
 from chainweaver.compiler import PlanCache
 from chainweaver.exceptions import ContextKeyCollisionError, FlowCancelledError
 from chainweaver.executor.call import check_input
 from chainweaver.lanes.services import CacheService, Services
-from chainweaver.lanes.sync import Resources, run_sync
-from chainweaver.results import ExecutionResult, date_of
+from chainweaver.lanes.sync import Resources, enter_sync, run_sync
+from chainweaver.results import ExecutionResult
 from chainweaver.runtime import Runtime
 
 if TYPE_CHECKING:
     import logging
 
+    from chainweaver._execution.rules import Wrapper
     from chainweaver.checkpoint import Checkpointer
     from chainweaver.executor.call import Call
     from chainweaver.lanes.cancel import CancellationToken
     from chainweaver.observe import Listeners
     from chainweaver.plan import Plan
+
+RULED = (
+    "decision_callback", "decision_policy", "approval_callback", "guardrail_callback", "capability_hook",
+    "strict_safety", "max_side_effect_level",
+)  # fmt: skip
+"""The settings that are rules of the runs."""
 
 Begun: TypeAlias = "tuple[Run, Services, Resources, CancellationToken | None]"
 """A run before its first step, with what a lane needs to carry it."""
@@ -55,9 +65,26 @@ class Runs:
             from chainweaver.cache.flight import SingleFlight
 
             self.cache = CacheService(settings["step_cache"], SingleFlight())
-        self.is_bare = self.cache is None and self.checkpointer is None and self.limit == 1
+        self.callbacks: Mapping[str, Any] = {}
+        self.rules = NO_RULES
+        if any(settings[name] for name in RULED):
+            from chainweaver.executor.rules import callbacks_of
+
+            self.callbacks = callbacks_of(settings)
+        self._settings = settings
+        self.heed(settings["middleware"])
         # For runs that nobody attends: they ask for nothing that belongs to one run, and so one serves them all.
         self._services = Services(self.runtime)
+
+    def heed(self, middleware: Sequence[object]) -> None:
+        """Take over the middleware that runs have from now on."""
+        wraps = any(hasattr(one, "around_step") or hasattr(one, "around_run") for one in middleware)
+        self.rules = NO_RULES
+        if wraps or any(self._settings[name] for name in RULED):
+            from chainweaver.executor.rules import rules_of
+
+            self.rules = rules_of(self._settings, self.callbacks, middleware)
+        self.is_bare = self.cache is None and self.checkpointer is None and self.limit == 1 and self.rules is NO_RULES
 
     # ---- the beginning
 
@@ -78,7 +105,7 @@ class Runs:
             return run, self._services, self.resources, None
         services = Services(runtime)
         self.attend(run, services, listeners, call)
-        if self.checkpointer is not None and run.input_error is None:
+        if self.checkpointer is not None and run.input_error is None and run.rules.dry is None:
             from chainweaver.executor.resume import open_checkpoint
 
             open_checkpoint(run, services, self.checkpointer)
@@ -88,7 +115,12 @@ class Runs:
 
     def attend(self, run: Run, services: Services, listeners: Listeners | None, call: Call | None) -> None:
         """Set up what a run is watched, helped and limited by."""
+        if self.rules is not NO_RULES:
+            run.rules = self.rules
+            services.callbacks = self.callbacks
         if call is not None:
+            if call.dry is not None:
+                run.rules = replace(run.rules, dry=call.dry)
             if call.deadline is not None:
                 left_s = call.deadline - self.runtime.wall_time()
                 run.deadline_ns = run.now_ns + int(left_s * 1e9)
@@ -97,9 +129,10 @@ class Runs:
             services.backlog = call.backlog
         if listeners is not None:
             services.listeners = listeners
-            services.run = run
             run.listening = bool(listeners.on_step_start or listeners.on_step_end)
-        if self.cache is not None:
+            run.announcing = bool(listeners.on_flow_start or listeners.on_flow_end)
+            run.streaming = bool(listeners.on_step_chunk)
+        if self.cache is not None and run.rules.dry is None:
             services.cache = self.cache
             run.caching = True
 
@@ -120,45 +153,53 @@ class Runs:
             FlowCancelledError, ContextKeyCollisionError: They carry the result.
             BaseException: What interrupted the caller; the run has ended by then.
         """
-        if run.input_error is None:
-            try:
+        opened: list[Wrapper] = []
+        try:
+            if run.rules.around_run:
+                opened = enter_sync(run, services, resources, token)
+            if run.input_error is None and run.cancelled is None:
                 run_sync(run, services, resources, self._limit_of(run), token)
-            except BaseException:
-                self._end(run, services)
-                raise
-        result = self._end(run, services)
+        except BaseException:
+            self._end(run, services, opened)
+            raise
+        result = self._end(run, services, opened)
         return result if run.status == "ok" else _handed_out(run, result)
 
     async def carry_async(
         self, run: Run, services: Services, resources: Resources, token: CancellationToken | None
     ) -> ExecutionResult:
         """Carry a run to its end in this task; as `carry_sync`."""
-        from chainweaver.lanes.async_ import run_async
+        from chainweaver.lanes.async_ import enter_async, run_async
 
         run.lane = "async"
-        if run.input_error is None:
-            try:
+        opened: list[Wrapper] = []
+        try:
+            if run.rules.around_run:
+                opened = await enter_async(run, services, resources, token)
+            if run.input_error is None and run.cancelled is None:
                 await run_async(run, services, resources, self._limit_of(run), token)
-            except BaseException:
-                self._end(run, services)
-                raise
-        result = self._end(run, services)
+        except BaseException:
+            self._end(run, services, opened)
+            raise
+        result = self._end(run, services, opened)
         return result if run.status == "ok" else _handed_out(run, result)
 
     def _limit_of(self, run: Run) -> int:
         """How many steps of a run may be under way at a time: one, where a higher limit could change nothing."""
-        if self.limit == 1:
-            return 1
         plan = run.plan
+        if self.limit == 1 or plan.needs_schedule:
+            return self.limit
         alone = plan.is_chain or (plan.is_inline and run.is_unattended() and not run.caching)
         return 1 if alone else self.limit
 
     # ---- the end
 
-    def _end(self, run: Run, services: Services) -> ExecutionResult:
+    def _end(self, run: Run, services: Services, opened: list[Wrapper]) -> ExecutionResult:
         """Conclude a run: one status, one result, one `flow_end` (R17)."""
         conclude(run)
-        if run.collisions and run.plan.collision_policy != "error":
+        if opened:
+            leave_run(run, opened)
+        if run.collisions or run.plan.children:
             _log_collisions(run)
         result = ExecutionResult.of(run)
         if run.status == "ok" and services.checkpoints is not None and self.delete_on_success:
@@ -166,8 +207,10 @@ class Runs:
                 services.checkpoints.checkpointer.delete(services.checkpoints.trace_id)
             except Exception as exc:  # the run has done its work, and a checkpoint too many harms nobody
                 _logger().warning("Checkpoint of run %s is not deleted: %s", services.checkpoints.trace_id, exc)
-        if services.listeners is not None and services.listeners.on_flow_end:
-            _tell_end(run, services.listeners, result)
+        if services.listeners is not None:
+            from chainweaver.observe import telling
+
+            telling.tell_end(services.listeners, run, result)
         return result
 
 
@@ -194,30 +237,10 @@ def _handed_out(run: Run, result: ExecutionResult) -> ExecutionResult:
 
 def tell_start(run: Run, services: Services) -> None:
     """Tell the listeners that a run begins."""
-    from chainweaver.observe import FlowStartContext
+    from chainweaver.observe import telling
 
     assert services.listeners is not None, "only a run with listeners tells"
-    if services.listeners.on_flow_start:
-        plan = run.plan
-        services.listeners.flow_start(
-            FlowStartContext(
-                run.trace_id(),
-                plan.flow_name,
-                plan.flow_version,
-                dict(run.given),  # who only watches must not change what the run goes on with
-                date_of(run, run.began_ns),
-                len(plan.steps),
-            )
-        )
-
-
-def _tell_end(run: Run, listeners: Listeners, result: ExecutionResult) -> None:
-    from chainweaver.observe import FlowEndContext
-
-    plan = run.plan
-    listeners.flow_end(
-        FlowEndContext(run.trace_id(), plan.flow_name, plan.flow_version, result, date_of(run, run.now_ns))
-    )
+    telling.tell_start(services.listeners, run)
 
 
 def _logger() -> logging.Logger:
@@ -228,8 +251,15 @@ def _logger() -> logging.Logger:
 
 
 def _log_collisions(run: Run) -> None:
+    """Say which keys were overwritten, in the run and in the sub-flows of its steps (R12)."""
     import logging
 
+    if run.plan.children:
+        for detail in run.details.values():
+            if detail.nested is not None:
+                _log_collisions(detail.nested)
+    if not run.collisions or run.plan.collision_policy == "error":
+        return
     log = _logger()
     level = logging.DEBUG if run.plan.collision_policy == "overwrite" else logging.WARNING
     if not log.isEnabledFor(level):

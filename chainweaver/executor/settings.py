@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from chainweaver.tools import Tool
 
 TRACE_VALUES = ("snapshot", "reference", "summary")
+CALLBACKS = ("decision_callback", "approval_callback", "guardrail_callback", "capability_hook")
 OWN_LANES = ("inline", "thread")
 
 
@@ -34,6 +35,22 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     check_has("runtime", settings["runtime"], ("now_ns", "wall_time", "new_id"), "Runtime()")
     for one in settings["middleware"]:
         check_middleware(one)
+    check_count("max_composition_depth", settings["max_composition_depth"], 1)
+    check_rules(settings)
+
+
+def check_rules(settings: Mapping[str, Any]) -> None:
+    """Refuse callbacks that nobody can call, and limits that have no meaning."""
+    given = [name for name in ("max_side_effect_level", *CALLBACKS) if settings[name] is not None]
+    if given:
+        from chainweaver.executor.rules import callback_of, level_of
+
+        level_of(settings["max_side_effect_level"])
+        for name in CALLBACKS:
+            callback_of(name, settings[name])
+    policy = settings["decision_policy"]
+    if policy is not None and not hasattr(policy, "timeout_seconds"):
+        raise TypeError(f"decision_policy has to be a DecisionPolicy, not {named(policy)}.")
 
 
 def check_count(name: str, value: object, least: int) -> None:

@@ -11,6 +11,18 @@ if TYPE_CHECKING:
     from chainweaver.flow.builder import (
         FlowBuilder as FlowBuilder,
     )
+    from chainweaver.flow.callbacks import (
+        ApprovalCallback as ApprovalCallback,
+        ApprovalContext as ApprovalContext,
+        ApprovalDecision as ApprovalDecision,
+        CapabilityContext as CapabilityContext,
+        CapabilityHook as CapabilityHook,
+        DecisionCallback as DecisionCallback,
+        DecisionContext as DecisionContext,
+        DecisionPolicy as DecisionPolicy,
+        GuardrailCallback as GuardrailCallback,
+        GuardrailContext as GuardrailContext,
+    )
     from chainweaver.flow.copies import (
         copy_flow as copy_flow,
     )
@@ -75,6 +87,18 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "chainweaver.flow.builder": ("FlowBuilder",),
+    "chainweaver.flow.callbacks": (
+        "ApprovalCallback",
+        "ApprovalContext",
+        "ApprovalDecision",
+        "CapabilityContext",
+        "CapabilityHook",
+        "DecisionCallback",
+        "DecisionContext",
+        "DecisionPolicy",
+        "GuardrailCallback",
+        "GuardrailContext",
+    ),
     "chainweaver.flow.copies": ("copy_flow",),
     "chainweaver.flow.definition": (
         "AnyFlow",

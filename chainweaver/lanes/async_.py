@@ -18,13 +18,14 @@ from anyio.lowlevel import current_token
 from chainweaver._execution.commands import RunCancelled, TimedOut
 from chainweaver._execution.schedule import Schedule
 from chainweaver.lanes.cancel import NEVER, Stop
-from chainweaver.lanes.drive import Carrier, call_here, drive, raised
+from chainweaver.lanes.drive import Carrier, call_here, drive, enter, raised
 from chainweaver.lanes.sync import LaneJob, ThreadJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from types import TracebackType
 
+    from chainweaver._execution.rules import Wrapper
     from chainweaver._execution.run import Run
     from chainweaver._execution.schedule import StepRun
     from chainweaver.cache.flight import Flight
@@ -213,7 +214,7 @@ async def run_async(
         BaseException: What cancelled or interrupted the caller; the run has ended by then.
     """
     try:
-        if limit > 1:
+        if limit > 1 or run.plan.needs_schedule:
             await _TaskCrowd(run, services, resources, limit).execute(token)
         elif token is None:
             await drive(run, AwaitingPerformer(services, resources, NEVER, None))
@@ -226,6 +227,20 @@ async def run_async(
     finally:
         if services.cache is not None:
             services.hand_over()
+
+
+async def enter_async(
+    run: Run, services: Services, resources: Resources, token: CancellationToken | None
+) -> list[Wrapper]:
+    """Let the generators around a run get to their `Proceed`, in this task."""
+    stop = Stop()
+    if token is not None:
+        token.listen(stop.set_by_token)
+    try:
+        return await enter(run, AwaitingPerformer(services, resources, stop, soon))
+    finally:
+        if token is not None:
+            token.unlisten(stop.set_by_token)
 
 
 async def _run_alone(run: Run, services: Services, resources: Resources, token: CancellationToken) -> None:

@@ -14,13 +14,26 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from typing_extensions import assert_never
 
-from chainweaver._execution.commands import CancelReason, Invoke, Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell
+from chainweaver._execution.around import enter_run
+from chainweaver._execution.commands import (
+    Ask,
+    CancelReason,
+    Invoke,
+    Lead,
+    Lookup,
+    RunCancelled,
+    Save,
+    Settle,
+    Sleep,
+    Tell,
+)
 from chainweaver._execution.walk import walk
 from chainweaver.lanes.cancel import Stop
 from chainweaver.lanes.services import LATER
 
 if TYPE_CHECKING:
     from chainweaver._execution.commands import Command
+    from chainweaver._execution.rules import Wrapper
     from chainweaver._execution.run import Run
     from chainweaver._execution.schedule import Schedule, StepRun
     from chainweaver.cache.flight import Flight
@@ -173,17 +186,38 @@ async def drive(run: Run, performer: Performer) -> None:
         raise interrupt
 
 
+async def enter(run: Run, performer: Performer) -> list[Wrapper]:
+    """Let the generators around a run get to their `Proceed`, performing what they ask for."""
+    life = enter_run(run)
+    try:
+        command = next(life)
+        while True:
+            reply = await perform(command, performer)
+            run.now_ns = performer.services.runtime.now_ns()
+            command = life.send(reply)
+    except StopIteration as end:
+        opened: list[Wrapper] = end.value
+        return opened
+    except RunCancelled as cancelled:
+        run.cancelled = cancelled
+        life.close()
+        return []
+
+
 async def perform(command: Command, performer: Performer) -> Any:
     """Perform one command and give its reply."""
     services = performer.services
-    if isinstance(command, (tuple, Invoke, Sleep, Lookup)):
+    if isinstance(command, (tuple, Invoke, Ask, Sleep, Lookup)):
         # What has been done already is still saved and told; nothing new begins.
         performer.stop.check()
     if isinstance(command, tuple):
         return await performer.call(command[0], (command[1],), None)
     if isinstance(command, Invoke):
         args = (command.value,) if command.context is None else (command.value, command.context)
-        return await performer.call(command.tool, args, command.timeout_s)
+        tool = command.tool if command.place is None else services.streaming(command)
+        return await performer.call(tool, args, command.timeout_s)
+    if isinstance(command, Ask):
+        return await performer.call(services.callbacks[command.kind], (command.context,), command.timeout_s)
     if isinstance(command, Sleep):
         # Equal jitter: half of the wait is certain, so that a retry never follows at once.
         scale = (1 + services.runtime.random()) / 2 if command.jitter else 1.0
@@ -352,8 +386,8 @@ class Carrier:
             stop.set(self.asked)
         elif self.run.cancelled is not None:
             stop.set(self.run.cancelled.reason)
-        elif self.run.failures and self.run.is_surplus(step_run.step):
-            stop.set("surplus")
+        elif (stopped := self.schedule.stopped(step_run)) is not None:
+            stop.set(stopped.reason)
         return self.crowd.performer(stop)
 
     def _reply(self, step_run: StepRun, command: Command, reply: Any, failure: BaseException | None) -> list[StepRun]:

@@ -6,16 +6,18 @@ hands a flight back to the lane). One object per run; what it holds belongs to t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from chainweaver._execution.commands import Lead, Lookup, Save, Settle, Tell
+from chainweaver._execution.commands import Invoke, Lead, Lookup, Save, Settle, Tell
+from chainweaver._execution.run import Detail
 from chainweaver.exceptions import ChainWeaverError, CheckpointEncodeError
 
 if TYPE_CHECKING:
     from chainweaver._execution.commands import Command
-    from chainweaver._execution.run import Detail, Run
+    from chainweaver._execution.run import Run
     from chainweaver.cache import StepCache
     from chainweaver.cache.flight import Flight, SingleFlight
     from chainweaver.checkpoint import Checkpointer, ExecutionSnapshot, StepDelta
@@ -154,50 +156,61 @@ class CheckpointService:
 
     def save(self, command: Save) -> None:
         """Append the finished step, in one atomic write."""
-        run, step, outputs = self._run, command.step, command.outputs
+        run, step, outputs = command.run, command.step, command.outputs
         index = step.index
         detail = run.details.get(index) if run.details else None
-        if outputs is not None and (self.plain or step.rename is not None):
-            outputs = self._stored(step, outputs, detail)
+        if outputs is not None and (self.plain or step.rename is not None) and not is_put_together(detail):
+            outputs = self._stored(run, step, outputs)
         started_ns = run.started[index]
         began_s = self._wall_minus_clock_s + started_ns / 1e9
-        if detail is None:
+        if detail is None and run is self._run and step.branches is None:
             # Nearly every checkpoint is one of these; see _new_tuple.
             head = self._heads[index]
             delta = _new_tuple(
-                self._make, (*head, "ok", outputs, None, 1, (), False, None, began_s, run.now_ns - started_ns)
+                self._make,
+                (*head, "ok", outputs, None, 1, (), False, None, began_s, run.now_ns - started_ns, (), None, None),
             )
         else:
-            delta = self._make(
-                *self._heads[index],
-                status="skipped" if detail.status == "skipped" else "ok",
-                outputs=outputs,
-                error=None if detail.error is None else error_facts(detail.error),
-                attempts=0 if detail.cached else detail.retries + 1,
-                retry_errors=detail.retry_errors,
-                cached=detail.cached,
-                fallback_tool_name=detail.fallback,
-                started_at=began_s,
-                duration_ns=run.now_ns - started_ns,
-            )
+            delta = self._detailed(run, step, detail or _NO_DETAIL, outputs, began_s)
         if self.append is not None:
             self.append(self.trace_id, delta)
         else:
             self.snapshot.steps.append(delta)
             self.checkpointer.save(self.snapshot)
 
-    def _stored(self, step: PlannedStep, outputs: dict[str, Any], detail: Detail | None) -> dict[str, Any]:
+    def _detailed(
+        self, run: Run, step: PlannedStep, detail: Detail, outputs: dict[str, Any] | None, began_s: float
+    ) -> StepDelta:
+        """A step that did more than succeed, or one of a nested run."""
+        own = run is self._run
+        head = self._heads[step.index] if own else (step.index, step.step_id, step.name, step.fingerprint())
+        return self._make(
+            *head,
+            status="skipped" if detail.status == "skipped" else "ok",
+            outputs=None if is_put_together(detail) else outputs,
+            error=None if detail.error is None else error_facts(detail.error),
+            attempts=0 if detail.cached else detail.retries + 1,
+            retry_errors=detail.retry_errors,
+            cached=detail.cached,
+            fallback_tool_name=detail.fallback,
+            started_at=began_s,
+            duration_ns=run.now_ns - run.started[step.index],
+            path=run.key,
+            decision=run.decision_of(step),
+            approval=detail.approval,
+        )
+
+    def _stored(self, run: Run, step: PlannedStep, outputs: dict[str, Any]) -> dict[str, Any]:
         """What a step merged as the store keeps it: under the tool's own names, and plain where the store asks."""
         if step.rename is not None:
             outputs = unmapped(step.rename, outputs)
         if self.plain:
-            outputs = self._plain(step, outputs, None if detail is None else detail.fallback)
+            outputs = self._plain(step, outputs, run.answered(step))
         return outputs
 
-    def _plain(self, step: PlannedStep, outputs: dict[str, Any], fallback: str | None) -> dict[str, Any]:
+    def _plain(self, step: PlannedStep, outputs: dict[str, Any], tool: PlannedTool | None) -> dict[str, Any]:
         from chainweaver.objects import PlainEncodeError, bind_reduce
 
-        tool = step.fallback if fallback is not None else step.tool
         assert tool is not None, "a step with outputs has a tool"
         bound = self._reduces.get(tool.output_model)
         if bound is None:
@@ -211,6 +224,11 @@ class CheckpointService:
             ) from exc  # fmt: skip
 
 
+def is_put_together(detail: Detail | None) -> bool:
+    """Whether the outputs of a step are those of a nested run, whose own steps are stored already (R31)."""
+    return detail is not None and detail.nested is not None and detail.fallback is None
+
+
 def unmapped(rename: tuple[tuple[str, str], ...], merged: dict[str, Any]) -> dict[str, Any]:
     """What a step merged, under the tool's own output names."""
     return {output_key: merged[context_key] for context_key, output_key in rename}
@@ -222,6 +240,8 @@ def error_facts(error: ChainWeaverError) -> tuple[str, str | None, str, str | No
     return type(error).__name__, error.code, str(error), None if cause is None else type(cause).__name__
 
 
+_NO_DETAIL = Detail()
+
 LATER: Final = object()
 """Stands for a reply that is not there yet."""
 
@@ -230,14 +250,14 @@ class Services:
     """What a lane needs beside the tools.
 
     Attributes:
-        run: The run that listeners are told about; None where nobody listens.
+        callbacks: Who is asked for decisions, approvals and the like; shaped like tools, so that lanes call them alike.
         backlog: Waits until the reader of an event stream has caught up; None where nobody streams.
         blocking: The sync lane's performer for runs that nobody can stop, kept for the next run with these services.
         lock: Where several threads perform for one run: they save and tell one at a time. None elsewhere.
     """
 
     # What most runs do without lives on the class; see `Run`.
-    run: Run | None = None
+    callbacks: Mapping[str, Any] = {}
     cache: CacheService | None = None
     checkpoints: CheckpointService | None = None
     listeners: Listeners | None = None
@@ -306,28 +326,36 @@ class Services:
         with self.lock:
             self._tell(command)
 
+    def streaming(self, command: Invoke) -> PlannedTool:
+        """The tool of a command, such that its chunks reach the listeners while it works."""
+        from chainweaver.observe.telling import tell_chunk
+        from chainweaver.tools.streaming import final_outputs
+
+        run, step = command.place or (None, None)
+        tool, listeners, now_ns = command.tool, self.listeners, self.runtime.now_ns
+        stream = tool.stream
+        assert run is not None, "only a command with a place streams"
+        assert step is not None, "only a command with a place streams"
+        assert stream is not None, "only a tool that streams has a place"
+        assert listeners is not None, "a run without listeners streams to nobody"
+
+        async def told(value: Any) -> AsyncIterator[Any]:
+            async for chunk in stream(value):
+                if not getattr(chunk, "is_final", True):
+                    with self.lock or nullcontext():
+                        tell_chunk(listeners, run, step, chunk.data, now_ns())
+                    if self.backlog is not None:
+                        await self.backlog()
+                yield chunk
+
+        async def fn(value: Any) -> Any:
+            return await final_outputs(tool.name, told(value))
+
+        return replace(tool, fn=fn)
+
     def _tell(self, command: Tell) -> None:
         """Tell the listeners; contexts are built only for hooks that somebody has."""
-        from chainweaver.observe import StepEndContext, StepStartContext
-        from chainweaver.results import date_of, record_of
+        from chainweaver.observe import telling
 
-        run, step, listeners = self.run, command.step, self.listeners
-        assert run is not None, "a run without listeners tells nothing"
-        assert listeners is not None, "a run without listeners tells nothing"
-        trace_id, flow_name = run.trace_id(), run.plan.flow_name
-        # A dict of its own: who only watches must not change what the step goes on with.
-        started_at, inputs = date_of(run, run.started[step.index]), dict(run.inputs[step.index] or {})
-        if command.moment == "step_start":
-            if listeners.on_step_start:
-                listeners.step_start(
-                    StepStartContext(trace_id, flow_name, step.index, step.name, inputs, started_at, step.step_id)
-                )
-        elif listeners.on_step_end:
-            record = record_of(run, step)
-            assert record is not None, "a step that has ended has a record"
-            ended_at = date_of(run, run.ended[step.index])
-            listeners.step_end(
-                StepEndContext(
-                    trace_id, flow_name, step.index, step.name, inputs, started_at, record, ended_at, step.step_id
-                )
-            )
+        assert self.listeners is not None, "a run without listeners tells nothing"
+        telling.tell(self.listeners, command)

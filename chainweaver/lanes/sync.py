@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from chainweaver._execution.commands import Invoke, RunCancelled, Save, Settle, Tell, TimedOut
 from chainweaver._execution.schedule import Schedule
 from chainweaver.lanes.cancel import NEVER, Stop
-from chainweaver.lanes.drive import Carrier, call_here, drive, raised, run_to_end
+from chainweaver.lanes.drive import Carrier, call_here, drive, enter, raised, run_to_end
 from chainweaver.lanes.threads import Bell, DaemonThreads
 
 if TYPE_CHECKING:
     from chainweaver._execution.commands import Command
+    from chainweaver._execution.rules import Wrapper
     from chainweaver._execution.run import Run
     from chainweaver._execution.schedule import StepRun
     from chainweaver.cache.flight import Flight
@@ -316,7 +317,7 @@ def run_sync(run: Run, services: Services, resources: Resources, limit: int, tok
         BaseException: What interrupted the caller; the run has ended by then.
     """
     try:
-        if limit != 1:
+        if limit != 1 or run.plan.needs_schedule:
             _ThreadCrowd(run, services, resources, limit).execute(token)
         elif token is None:
             performer = services.blocking
@@ -332,6 +333,18 @@ def run_sync(run: Run, services: Services, resources: Resources, limit: int, tok
     finally:
         if services.cache is not None:
             services.hand_over()
+
+
+def enter_sync(run: Run, services: Services, resources: Resources, token: CancellationToken | None) -> list[Wrapper]:
+    """Let the generators around a run get to their `Proceed`, in this thread."""
+    stop = Stop()
+    if token is not None:
+        token.listen(stop.set_by_token)
+    try:
+        return run_to_end(enter(run, BlockingPerformer(services, resources, stop)))
+    finally:
+        if token is not None:
+            token.unlisten(stop.set_by_token)
 
 
 def _run_alone(run: Run, services: Services, resources: Resources, token: CancellationToken) -> None:

@@ -28,7 +28,7 @@ class Facts:
         return f"{type(self).__name__}({facts})"
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
+        if getattr(type(other), "stands_for", type(other)) is not getattr(type(self), "stands_for", type(self)):
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in _names_of(type(self)))
 
@@ -37,7 +37,8 @@ class Facts:
 
 def _names_of(cls: type[Facts]) -> list[str]:
     """The facts of a class in the order of its signature, which is the order a reader expects."""
-    return list(signature(cls).parameters)
+    # What makes its facts when somebody asks is, for a reader, the class that it stands for.
+    return list(signature(getattr(cls, "stands_for", cls)).parameters)
 
 
 class FlowStartContext(Facts):
@@ -48,9 +49,18 @@ class FlowStartContext(Facts):
         initial_input: The input that the caller gave.
         started_at: When the run began.
         total_steps: Number of steps in the plan, including those that may be skipped.
+        parent_trace_id: Id of the run that this one is nested in; None for the outermost one.
     """
 
-    __slots__ = ("flow_name", "flow_version", "initial_input", "started_at", "total_steps", "trace_id")
+    __slots__ = (
+        "flow_name",
+        "flow_version",
+        "initial_input",
+        "started_at",
+        "total_steps",
+        "trace_id",
+        "parent_trace_id",
+    )
 
     def __init__(
         self,
@@ -60,6 +70,7 @@ class FlowStartContext(Facts):
         initial_input: Mapping[str, Any],
         started_at: datetime,
         total_steps: int,
+        parent_trace_id: str | None = None,
     ) -> None:
         self.trace_id = trace_id
         self.flow_name = flow_name
@@ -67,6 +78,7 @@ class FlowStartContext(Facts):
         self.initial_input = initial_input
         self.started_at = started_at
         self.total_steps = total_steps
+        self.parent_trace_id = parent_trace_id
 
 
 class StepStartContext(Facts):
@@ -79,9 +91,19 @@ class StepStartContext(Facts):
         inputs: The inputs as the mapping resolved them.
         started_at: When the step began.
         step_id: Id of the step in a DAG; None in a linear flow.
+        parent_trace_id: Id of the run that this one is nested in; None for the outermost one.
     """
 
-    __slots__ = ("flow_name", "inputs", "started_at", "step_id", "step_index", "tool_name", "trace_id")
+    __slots__ = (
+        "flow_name",
+        "inputs",
+        "started_at",
+        "step_id",
+        "step_index",
+        "tool_name",
+        "trace_id",
+        "parent_trace_id",
+    )
 
     def __init__(
         self,
@@ -92,6 +114,7 @@ class StepStartContext(Facts):
         inputs: Mapping[str, Any],
         started_at: datetime,
         step_id: str | None = None,
+        parent_trace_id: str | None = None,
     ) -> None:
         self.trace_id = trace_id
         self.flow_name = flow_name
@@ -100,6 +123,7 @@ class StepStartContext(Facts):
         self.inputs = inputs
         self.started_at = started_at
         self.step_id = step_id
+        self.parent_trace_id = parent_trace_id
 
 
 class StepEndContext(Facts):
@@ -114,6 +138,7 @@ class StepEndContext(Facts):
         step_record: The record that enters the trace.
         ended_at: When the step was over.
         step_id: Id of the step in a DAG; None in a linear flow.
+        parent_trace_id: Id of the run that this one is nested in; None for the outermost one.
     """
 
     __slots__ = (
@@ -126,6 +151,7 @@ class StepEndContext(Facts):
         "step_record",
         "tool_name",
         "trace_id",
+        "parent_trace_id",
     )
 
     def __init__(
@@ -139,6 +165,7 @@ class StepEndContext(Facts):
         step_record: StepRecord,
         ended_at: datetime,
         step_id: str | None = None,
+        parent_trace_id: str | None = None,
     ) -> None:
         self.trace_id = trace_id
         self.flow_name = flow_name
@@ -149,6 +176,7 @@ class StepEndContext(Facts):
         self.step_record = step_record
         self.ended_at = ended_at
         self.step_id = step_id
+        self.parent_trace_id = parent_trace_id
 
 
 class StepChunkContext(Facts):
@@ -160,9 +188,19 @@ class StepChunkContext(Facts):
         chunk: The piece, as the tool yielded it.
         received_at: When it arrived.
         step_id: Id of the step in a DAG; None in a linear flow.
+        parent_trace_id: Id of the run that this one is nested in; None for the outermost one.
     """
 
-    __slots__ = ("chunk", "flow_name", "received_at", "step_id", "step_index", "tool_name", "trace_id")
+    __slots__ = (
+        "chunk",
+        "flow_name",
+        "received_at",
+        "step_id",
+        "step_index",
+        "tool_name",
+        "trace_id",
+        "parent_trace_id",
+    )
 
     def __init__(
         self,
@@ -173,6 +211,7 @@ class StepChunkContext(Facts):
         chunk: Any,
         received_at: datetime,
         step_id: str | None = None,
+        parent_trace_id: str | None = None,
     ) -> None:
         self.trace_id = trace_id
         self.flow_name = flow_name
@@ -181,6 +220,7 @@ class StepChunkContext(Facts):
         self.chunk = chunk
         self.received_at = received_at
         self.step_id = step_id
+        self.parent_trace_id = parent_trace_id
 
 
 class FlowEndContext(Facts):
@@ -190,15 +230,23 @@ class FlowEndContext(Facts):
         trace_id: Id of the run, 32 hex characters.
         result: The result that the caller gets, or that the raised error carries.
         ended_at: When the run was over.
+        parent_trace_id: Id of the run that this one is nested in; None for the outermost one.
     """
 
-    __slots__ = ("ended_at", "flow_name", "flow_version", "result", "trace_id")
+    __slots__ = ("ended_at", "flow_name", "flow_version", "result", "trace_id", "parent_trace_id")
 
     def __init__(
-        self, trace_id: str, flow_name: str, flow_version: str, result: ExecutionResult, ended_at: datetime
+        self,
+        trace_id: str,
+        flow_name: str,
+        flow_version: str,
+        result: ExecutionResult,
+        ended_at: datetime,
+        parent_trace_id: str | None = None,
     ) -> None:
         self.trace_id = trace_id
         self.flow_name = flow_name
         self.flow_version = flow_version
         self.result = result
         self.ended_at = ended_at
+        self.parent_trace_id = parent_trace_id

@@ -44,6 +44,7 @@ class FlowEvent(Facts):
         chunk: The piece that arrived; only with "step_chunk".
         record: The record of the step; only with "step_end".
         result: The result of the run; only with "flow_end".
+        parent_trace_id: Id of the run that this one is nested in; None for the outermost one.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class FlowEvent(Facts):
         "flow_version",
         "inputs",
         "kind",
+        "parent_trace_id",
         "record",
         "result",
         "step_id",
@@ -78,6 +80,7 @@ class FlowEvent(Facts):
         chunk: Any = None,
         record: StepRecord | None = None,
         result: ExecutionResult | None = None,
+        parent_trace_id: str | None = None,
     ) -> None:
         self.kind = kind
         self.flow_name = flow_name
@@ -92,6 +95,7 @@ class FlowEvent(Facts):
         self.chunk = chunk
         self.record = record
         self.result = result
+        self.parent_trace_id = parent_trace_id
 
     def __repr__(self) -> str:
         """A line for a person: what, where, when, how it ended. Payloads are left out, they may be large or secret."""
@@ -135,6 +139,7 @@ class EventMiddleware:
                 flow_version=context.flow_version,
                 total_steps=context.total_steps,
                 inputs=context.initial_input,
+                parent_trace_id=context.parent_trace_id,
             )
         )
 
@@ -160,6 +165,7 @@ class EventMiddleware:
                 context.ended_at,
                 flow_version=context.flow_version,
                 result=context.result,
+                parent_trace_id=context.parent_trace_id,
             )
         )
 
@@ -178,5 +184,6 @@ def _step_event(
         context.step_index,
         context.tool_name,
         step_id=context.step_id,
+        parent_trace_id=context.parent_trace_id,
         **payload,
     )

@@ -1,0 +1,198 @@
+"""Asking: what a step wants to hear from outside before and after its call, and what becomes of the answers.
+
+Decisions, approvals and guardrails, and the rules that need nobody to be asked. Generators like the life of a step,
+which calls them; nothing here calls a callback itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from chainweaver._execution.commands import Ask, TimedOut
+from chainweaver.exceptions import (
+    ApprovalDeniedError,
+    ChainWeaverError,
+    DecisionCallbackError,
+    FlowExecutionError,
+    GuardrailViolationError,
+    SafetyCeilingError,
+    told,
+)
+from chainweaver.flow.callbacks import ApprovalContext, ApprovalDecision, DecisionContext, GuardrailContext
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from chainweaver._execution.commands import Command
+    from chainweaver._execution.run import Run
+    from chainweaver.plan import PlannedStep, PlannedTool
+
+
+class Unrehearsed(BaseException):
+    """Raised and caught in the life of a step: a dry run passes over it, because its tool cannot be rehearsed.
+
+    A BaseException, so that no fallback takes over.
+
+    Attributes:
+        error: What the record says.
+    """
+
+    def __init__(self, error: ChainWeaverError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+# ---- which tool
+
+
+def chosen_tool(run: Run, step: PlannedStep, given: dict[str, Any]) -> Generator[Command, Any, PlannedTool]:
+    """The tool that a deciding step calls, by the word of the decision callback or by the policy's default."""
+    policy = run.rules.decision
+    why = _nobody_decides(run, step)
+    if why is None:
+        context = DecisionContext(
+            *_place(run, step), step.name, tuple(step.candidates), dict(run.inputs[step.index] or given)
+        )
+        try:
+            answer = yield Ask("decision", context, _limit_s(run, policy.timeout_seconds))
+        except TimedOut:
+            run.check_deadline()
+            why = f"nobody answered within {policy.timeout_seconds} s"
+        except Exception as exc:
+            raise _decision_error(step, f"the callback raised {told(exc)}", cause=exc) from exc
+        else:
+            run.check_deadline()
+            return _candidate(run, step, answer)
+    if policy.default == "fail":
+        raise _decision_error(
+            step, why, fix="pass decision_callback= to FlowExecutor, or a DecisionPolicy with a default"
+        )
+    assert step.tool is not None, "a step without a tool has a fault"
+    run.detail(step.index).decision = _decision(step, step.tool.name, "default")
+    return step.tool
+
+
+def _nobody_decides(run: Run, step: PlannedStep) -> str | None:
+    """Why the callback is not asked; None when it is."""
+    rules = run.rules
+    if not rules.decides:
+        return "the executor has no decision callback"
+    if rules.decision.budget is not None and step.rank >= rules.decision.budget:
+        return f"the budget of {rules.decision.budget} decision(s) is used up"
+    return None
+
+
+def _candidate(run: Run, step: PlannedStep, answer: object) -> PlannedTool:
+    found = step.candidates.get(answer) if isinstance(answer, str) else None
+    if found is None:
+        known = tuple(step.candidates)
+        raise _decision_error(step, f"the callback answered {answer!r}, which is no candidate", known=known)
+    run.detail(step.index).decision = _decision(step, found.name, "callback")
+    return found
+
+
+def _decision(step: PlannedStep, name: str, by: str) -> dict[str, Any]:
+    return {"chosen": name, "candidates": list(step.candidates), "by": by}
+
+
+def _decision_error(step: PlannedStep, detail: str, cause: Exception | None = None, **facts: Any) -> ChainWeaverError:
+    error = DecisionCallbackError(step.label, step.index, detail, **facts)
+    error.__cause__ = cause
+    return error
+
+
+# ---- whether it may be called
+
+
+def allowed(run: Run, step: PlannedStep, tool: PlannedTool) -> PlannedTool:
+    """The tool as the rules let it be called: itself, or its rehearsal in a dry run.
+
+    Raises:
+        SafetyCeilingError: It has stronger effects than allowed, or declares none where that is asked for.
+        FlowExecutionError: It cannot be rehearsed, and the dry run was told to end at such a tool.
+        Unrehearsed: It cannot be rehearsed, and is passed over.
+    """
+    rules, safety = run.rules, tool.safety
+    if rules.strict and safety is None:
+        fix = "give the tool a ToolSafetyContract, or run it without strict_safety"
+        ceiling = "none" if rules.ceiling is None else rules.ceiling.value
+        raise SafetyCeilingError(tool.name, "undeclared", ceiling, fix=fix)
+    if rules.ceiling is not None and safety is not None and safety.side_effects > rules.ceiling:
+        raise SafetyCeilingError(
+            tool.name, safety.side_effects.value, rules.ceiling.value, fix="raise max_side_effect_level for such flows"
+        )
+    if rules.dry is None or tool.dry is not None:
+        return tool if rules.dry is None or tool.dry is None else tool.dry
+    fix = "give the tool a dry_run_fn, or declare supports_dry_run in its safety contract"
+    error = FlowExecutionError(step.name, step.index, f"tool '{tool.name}' has no dry run", fix=fix)
+    if rules.dry == "abort":
+        raise error
+    raise Unrehearsed(error)
+
+
+def approval(run: Run, step: PlannedStep, tool: PlannedTool, values: dict[str, Any]) -> Generator[Command, Any, None]:
+    """Ask whether the tool may be called, where its safety contract requires that.
+
+    Raises:
+        ApprovalDeniedError: The answer is no, or there is nobody to ask.
+    """
+    if tool.safety is None or not tool.safety.requires_approval or run.rules.dry is not None:
+        return
+    if not run.rules.approves:
+        reason = "the executor has no approval callback"
+        raise ApprovalDeniedError(tool.name, step.index, reason, fix="pass approval_callback= to FlowExecutor")
+    context = ApprovalContext(*_place(run, step), tool.name, values, tool.safety.approval_reason, tool.safety)
+    try:
+        answer = yield Ask("approval", context, run.remaining_s())
+    except TimedOut:
+        run.check_deadline()
+        raise
+    except Exception as exc:
+        raise ApprovalDeniedError(tool.name, step.index, f"the callback raised {told(exc)}") from exc
+    run.check_deadline()
+    if isinstance(answer, bool):
+        answer = ApprovalDecision(answer)
+    if not isinstance(answer, ApprovalDecision):
+        reason = f"the callback answered {answer!r}, which is no ApprovalDecision and no bool"
+        raise ApprovalDeniedError(tool.name, step.index, reason)
+    detail = run.detail(step.index)
+    detail.approval = {"approved": answer.approved, "approver": answer.approver, "reason": answer.reason}
+    if not answer.approved:
+        raise ApprovalDeniedError(tool.name, step.index, answer.reason)
+
+
+def guardrail(
+    run: Run, step: PlannedStep, tool: PlannedTool, stage: Literal["input", "output"], values: dict[str, Any]
+) -> Generator[Command, Any, None]:
+    """Let the guardrail look at values.
+
+    Raises:
+        GuardrailViolationError: It refused them, or raised.
+    """
+    context = GuardrailContext(*_place(run, step), tool.name, stage, values)
+    try:
+        answer = yield Ask("guardrail", context, run.remaining_s())
+    except GuardrailViolationError:
+        raise
+    except TimedOut:
+        run.check_deadline()
+        raise
+    except Exception as exc:
+        raise GuardrailViolationError(tool.name, step.index, f"{stage}: the callback raised {told(exc)}") from exc
+    run.check_deadline()
+    if answer is None or answer is True:
+        return
+    said = answer if isinstance(answer, str) else "no" if answer is False else f"an answer without meaning, {answer!r}"
+    raise GuardrailViolationError(tool.name, step.index, f"{stage}: {said}")
+
+
+# ---- words
+
+
+def _place(run: Run, step: PlannedStep) -> tuple[str, str, int, str]:
+    return run.trace_id(), run.plan.flow_name, step.index, step.step_id
+
+
+def _limit_s(run: Run, seconds: float | None) -> float | None:
+    limits = [one for one in (seconds, run.remaining_s()) if one is not None]
+    return min(limits, default=None)

@@ -1,0 +1,228 @@
+"""Nested runs: a sub-flow inside a step, and the items of a map.
+
+Both are runs like any other, with a plan, slots and records of their own; nothing is flattened. The steps here are
+generators of the same commands as the life of a step, which calls them; `walk` and `schedule` carry the nested run that
+a `Nest` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, overload
+
+from chainweaver._execution.around import enter_run, leave_run
+from chainweaver._execution.commands import Nest, RunCancelled, Tell, TimedOut
+from chainweaver._execution.conclude import conclude, failure_of, set_surplus_aside, take_input
+from chainweaver._execution.run import Run
+from chainweaver.exceptions import FlowExecutionError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from chainweaver._execution.commands import Command
+    from chainweaver.exceptions import ChainWeaverError
+    from chainweaver.plan import Plan, PlannedMap, PlannedStep, Reader, Row
+
+
+# ---- sub-flows
+
+
+def run_flow(
+    run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], attempt: int
+) -> Generator[Command | Nest, Any, dict[str, Any]]:
+    """Run the sub-flow of a step once; its final output.
+
+    Raises:
+        ChainWeaverError: The sub-flow failed with it.
+        TimedOut: The limit of the step is over, and not that of the run.
+        RunCancelled: The sub-flow was cancelled with the run.
+    """
+    if attempt == 1 and run.past is not None:
+        attempt = run.past.attempts(run, step)
+    segment = step.step_id if attempt == 1 else f"{step.step_id}#{attempt}"
+    nested = _begun(run, step, plan, dict(given), segment)
+    limit_s = run.limit_s(step.timeout_s)
+    nested.deadline_ns = None if limit_s is None else run.now_ns + round(limit_s * 1e9)
+    passed = run.slots[-1] or {}
+    nested.slots[-1] = {name: passed[name] for name in plan.dynamic_params if name in passed}
+    take_input(nested)
+    if nested.past is not None:
+        nested.past.fill(nested)
+    if run.announcing:
+        yield Tell("flow_start", nested)
+    opened = (yield from enter_run(nested)) if run.rules.around_run else []
+    if nested.input_error is None:
+        yield Nest(nested)
+    nested.now_ns = run.now_ns
+    conclude(nested)
+    leave_run(nested, opened)
+    if run.announcing:
+        yield Tell("flow_end", nested)
+    if nested.status == "cancelled" and nested.cancelled is not None:
+        run.check_deadline()
+        raise TimedOut if nested.cancelled.reason == "deadline" else RunCancelled(nested.cancelled.reason)
+    error = failure_of(nested)
+    if error is not None:
+        raise error
+    return nested.final_output or {}
+
+
+def _begun(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], segment: str) -> Run:
+    """A nested run before its first step, with all that it shares with the run around it."""
+    wall = run.began_wall + (run.now_ns - run.began_ns) / 1e9
+    nested = Run(plan, given, run.now_ns, wall, run.capture, run.new_id)
+    nested.parent = run
+    nested.path = (*run.path, step.step_id)
+    nested.key = (*run.key, segment)
+    nested.listening, nested.announcing, nested.streaming = run.listening, run.announcing, run.streaming
+    nested.caching, nested.saving = run.caching, run.saving
+    nested.rules, nested.lane, nested.past = run.rules, run.lane, run.past
+    nested.deadline_ns = run.deadline_ns
+    run.detail(step.index).nested = nested
+    return nested
+
+
+# ---- maps
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """Stands in the outputs of a map for an item that failed (`on_item_error="collect"`).
+
+    Attributes:
+        index: Position of the item.
+        error_type: Class of the error, as the record of the item has it.
+        error_code: Its code, such as "E006".
+        message: What it says.
+    """
+
+    index: int
+    error_type: str
+    error_code: str
+    message: str
+
+
+class _Items(Sequence["PlannedStep"]):
+    """The steps of a map, one per item, made when somebody looks at one: thousands would take more than their values."""
+
+    def __init__(self, each: PlannedMap, values: Sequence[Any]) -> None:
+        self.each = each
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, at: int) -> PlannedStep: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[PlannedStep]: ...
+    def __getitem__(self, at: int | slice) -> PlannedStep | Sequence[PlannedStep]:
+        if isinstance(at, slice):
+            return [self[index] for index in range(len(self))[at]]
+        return self.each.step.at(at, self._reader(self.values[at]))
+
+    def _reader(self, value: Any) -> Reader:
+        read_item = self.each.read_item
+        return lambda slots: read_item(slots[0], value)  # type: ignore[arg-type]  # slot 0 is filled before a run begins
+
+
+class _ItemRows(Sequence["Row"]):
+    """What the short path needs of each of them."""
+
+    def __init__(self, steps: _Items, row: Row) -> None:
+        self.steps = steps
+        self.row = row
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | Sequence[Row]:
+        if isinstance(at, slice):
+            return [self[index] for index in range(len(self))[at]]
+        step = self.steps[at]
+        return self.row._replace(step=step, read=step.read)
+
+    def __iter__(self) -> Iterator[Row]:
+        _, plain, _, *rest = self.row
+        make, steps, reader = type(self.row), self.steps.each.step, self.steps._reader
+        for index, value in enumerate(self.steps.values):
+            read = reader(value)
+            yield make(steps.at(index, read), plain, read, *rest)
+
+
+def run_items(
+    run: Run, step: PlannedStep, each: PlannedMap, given: dict[str, Any]
+) -> Generator[Nest, Any, dict[str, Any]]:
+    """Run the tool or sub-flow of a step once per item; every output key with a list in the order of the items.
+
+    Raises:
+        KeyMissing: What the step maps over is not there.
+        ChainWeaverError: It is no list; or an item failed and the policy is to fail with it.
+        RunCancelled: The items were cancelled with the run.
+    """
+    steps = _Items(each, _values(step, each.items_of(given)))
+    count = len(steps)
+    plan = replace(
+        each.plan,
+        steps=steps,
+        rows=_ItemRows(steps, each.plan.rows[0]),
+        empty_slots=[*[None] * count, run.slots[-1]],
+        need_counts=[0] * count,
+        entries=range(count),
+    )
+    nested = _begun(run, step, plan, given, step.step_id)
+    nested.is_map = True
+    nested.is_tolerant = each.on_item_error != "fail"
+    nested.given = {}
+    if nested.past is not None:
+        nested.past.fill(nested)
+    yield Nest(nested, each.limit)
+    nested.now_ns = run.now_ns
+    if nested.cancelled is not None:
+        nested.status = "cancelled"
+        run.check_deadline()
+        raise RunCancelled(nested.cancelled.reason)
+    set_surplus_aside(nested)
+    if nested.failures:
+        nested.status = "failed"
+        error = failure_of(nested)
+        assert error is not None, "an item that failed has an error"
+        raise error
+    nested.status = "ok"
+    nested.final_output = _gathered(nested, each)
+    return nested.final_output
+
+
+def _values(step: PlannedStep, found: Any) -> Sequence[Any]:
+    """The items as they are now: a list that a tool changes must not change the map."""
+    has_order = (
+        isinstance(found, Sized) and hasattr(found, "__getitem__") and not isinstance(found, (str, bytes, Mapping))
+    )
+    if not has_order:
+        detail = f"it maps over a value of type '{type(found).__name__}', which is no list"
+        raise FlowExecutionError(step.name, step.index, detail, fix="map over a list; list(...) makes one")
+    return tuple(found)
+
+
+def _gathered(nested: Run, each: PlannedMap) -> dict[str, Any]:
+    """Every output key with the list of its values; what stands for items that failed is for the policy to say."""
+    rows = nested.slots[1:-1]
+    keys = dict.fromkeys(each.keys)
+    if not keys:
+        keys = {key: None for row in rows for key in row or ()}
+    if None not in rows:
+        return {key: [row.get(key) for row in rows] for key in keys}  # type: ignore[union-attr]  # see above
+    if each.on_item_error != "collect":
+        return {key: [row.get(key) for row in rows if row is not None] for key in keys}
+    errors = {index: _item_error(index, nested.details[index].error) for index, row in enumerate(rows) if row is None}
+    return {key: [errors[index] if row is None else row.get(key) for index, row in enumerate(rows)] for key in keys}
+
+
+def _item_error(index: int, error: ChainWeaverError | None) -> ItemError:
+    assert error is not None, "an item that failed has an error"
+    return ItemError(index, type(error).__name__, error.code, error.sentence)

@@ -1,0 +1,54 @@
+"""What an executor asks of every run, whatever the flow: who is asked, what is allowed, what is rehearsed.
+
+Data, decided before a run begins and never changed by it. Made by the executor, read by the life of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from chainweaver.flow.callbacks import DecisionPolicy
+
+if TYPE_CHECKING:
+    from chainweaver._execution.run import Run
+    from chainweaver.flow.safety import SideEffectLevel
+    from chainweaver.plan import PlannedStep, PlannedTool
+
+Wrapper: TypeAlias = "Generator[Any, Any, None]"
+"""Yields `Sleep`s, then one `Proceed`, and receives the outcome of what it is around."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The rules of an executor.
+
+    Attributes:
+        decides, approves, guards: There is a callback for it.
+        decision: How long and how often the decision callback is asked.
+        ceiling: Tools with stronger effects are refused; None: all are let through.
+        strict: Tools that declare no effects are refused.
+        dry: Tools are rehearsed and not called; those that cannot be are skipped, or fail ("abort").
+        capability: Performs capability steps.
+        around_step, around_run: Make the generators around each step and around each run, outermost first.
+    """
+
+    decides: bool = False
+    approves: bool = False
+    guards: bool = False
+    decision: DecisionPolicy = DecisionPolicy()
+    ceiling: SideEffectLevel | None = None
+    strict: bool = False
+    dry: Literal["skip", "abort"] | None = None
+    capability: PlannedTool | None = None
+    around_step: tuple[Callable[[Run, PlannedStep], Wrapper], ...] = ()
+    around_run: tuple[Callable[[Run], Wrapper], ...] = ()
+
+    @property
+    def concern_every_step(self) -> bool:
+        """Whether a step without any policy of its own is touched as well."""
+        return bool(self.guards or self.ceiling is not None or self.strict or self.dry or self.around_step)
+
+
+NO_RULES = Rules()

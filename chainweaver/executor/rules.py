@@ -1,0 +1,147 @@
+"""The rules of an executor: its callbacks, limits and wrapping middleware, in the form in which runs take them.
+
+What users give (objects with a method, bare callables, sync or async) becomes one shape that lanes call like a tool.
+Called by `runs` when an executor first runs something.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from chainweaver._execution.commands import Proceed
+from chainweaver._execution.rules import NO_RULES, Rules, Wrapper
+from chainweaver.flow.callbacks import DecisionPolicy
+from chainweaver.flow.safety import SideEffectLevel
+from chainweaver.tools.definition import is_coroutine_callable
+
+if TYPE_CHECKING:
+    from chainweaver._execution.run import Run
+    from chainweaver.plan import PlannedStep
+
+METHODS = {
+    "decision_callback": "decide",
+    "approval_callback": "approve",
+    "guardrail_callback": "check",
+    "capability_hook": "run_capability",
+}
+"""Setting -> the method that an object given for it has; a bare callable will do."""
+
+
+class Callback:
+    """Somebody who is asked, with the attributes that lanes look at on a tool."""
+
+    __slots__ = ("fn", "inline", "is_async", "lane", "name", "stream")
+
+    def __init__(self, name: str, fn: Callable[..., Any]) -> None:
+        self.name = name
+        self.fn = fn
+        self.is_async = is_coroutine_callable(fn)
+        self.inline = not self.is_async
+        self.lane = None
+        self.stream = None
+
+
+def callback_of(setting: str, value: Any) -> Callback | None:
+    """The callback behind a setting; None when there is none.
+
+    Raises:
+        TypeError: It is neither callable nor has it the method.
+    """
+    if value is None:
+        return None
+    method = METHODS[setting]
+    fn = getattr(value, method, None) or value
+    if isinstance(value, type) or not callable(fn):
+        raise TypeError(f"{setting} has to be callable or have a method '{method}', not {type(value).__name__}.")
+    return Callback(setting, fn)
+
+
+def callbacks_of(settings: Mapping[str, Any]) -> dict[str, Callback]:
+    """Kind of question -> who is asked."""
+    kinds = {"decision": "decision_callback", "approval": "approval_callback", "guardrail": "guardrail_callback"}
+    found = {kind: callback_of(setting, settings[setting]) for kind, setting in kinds.items()}
+    return {kind: callback for kind, callback in found.items() if callback is not None}
+
+
+def level_of(level: Any) -> SideEffectLevel | None:
+    """The ceiling that a setting names.
+
+    Raises:
+        ValueError: There is no such level.
+    """
+    try:
+        return None if level is None else SideEffectLevel(level)
+    except ValueError:
+        known = ", ".join(repr(one.value) for one in SideEffectLevel)
+        raise ValueError(f"max_side_effect_level has to be one of {known}, not {level!r}.") from None
+
+
+def rules_of(settings: Mapping[str, Any], callbacks: Mapping[str, Callback], middleware: Sequence[object]) -> Rules:
+    """The rules that an executor with these settings has for its runs."""
+    rules = Rules(
+        decides="decision" in callbacks,
+        approves="approval" in callbacks,
+        guards="guardrail" in callbacks,
+        decision=settings["decision_policy"] or DecisionPolicy(),
+        ceiling=level_of(settings["max_side_effect_level"]),
+        strict=settings["strict_safety"],
+        capability=callback_of("capability_hook", settings["capability_hook"]),  # type: ignore[arg-type]  # called alike
+        around_step=tuple(_around_step(at, one) for at, one in enumerate(middleware) if hasattr(one, "around_step")),
+        around_run=tuple(_around_run(at, one) for at, one in enumerate(middleware) if hasattr(one, "around_run")),
+    )
+    return NO_RULES if rules == NO_RULES else rules
+
+
+# ---- middleware that wraps
+
+
+def _around_step(at: int, middleware: Any) -> Callable[[Run, PlannedStep], Wrapper]:
+    from chainweaver.observe.around import StepAroundContext
+
+    def make(run: Run, step: PlannedStep) -> Wrapper:
+        context = StepAroundContext(run.trace_id(), run.plan.flow_name, step.index, step.step_id, step.name, run.now_ns)
+        return _guarded(middleware.around_step(context), f"{at} ({type(middleware).__name__})", "around_step")
+
+    return make
+
+
+def _around_run(at: int, middleware: Any) -> Callable[[Run], Wrapper]:
+    from chainweaver.observe.around import RunAroundContext
+    from chainweaver.results import ExecutionResult
+
+    def make(run: Run) -> Wrapper:
+        parent_id = None if run.parent is None else run.parent.trace_id()
+        context = RunAroundContext(run.trace_id(), run.plan.flow_name, run.now_ns, run.plan.flow_version, parent_id)
+        inner = middleware.around_run(context)
+        return _guarded(inner, f"{at} ({type(middleware).__name__})", "around_run", ExecutionResult.of)
+
+    return make
+
+
+def _guarded(
+    inner: Generator[Any, Any, Any], name: str, hook: str, shown: Callable[[Any], Any] = lambda outcome: outcome
+) -> Wrapper:
+    """A generator of a middleware, which can do no harm once it has let proceed: what it raises then is logged."""
+    try:
+        asked = next(inner)
+        while not isinstance(asked, Proceed):
+            asked = inner.send((yield asked))
+    except StopIteration:
+        return
+    try:
+        outcome = yield asked
+    except GeneratorExit:
+        inner.close()
+        raise
+    log = logging.getLogger("chainweaver.middleware")
+    try:
+        inner.send(shown(outcome))
+    except StopIteration:
+        return
+    except Exception as exc:
+        log.warning("Middleware %s raised in %s: %s", name, hook, exc, exc_info=True)
+    else:
+        inner.close()
+        log.warning("Middleware %s yielded again in %s, after it had let proceed", name, hook)
