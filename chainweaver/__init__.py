@@ -118,6 +118,8 @@ if TYPE_CHECKING:
     )
     from chainweaver.observe import (
         BaseMiddleware as BaseMiddleware,
+        CostProfile as CostProfile,
+        CostReport as CostReport,
         FileTraceStore as FileTraceStore,
         FlowEndContext as FlowEndContext,
         FlowEvent as FlowEvent,
@@ -288,6 +290,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "chainweaver.observe": (
         "BaseMiddleware",
+        "CostProfile",
+        "CostReport",
         "FileTraceStore",
         "FlowEndContext",
         "FlowEvent",
