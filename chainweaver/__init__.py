@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ApprovalDeniedError as ApprovalDeniedError,
         ArtifactCorruptError as ArtifactCorruptError,
         AsyncLaneUnsupportedError as AsyncLaneUnsupportedError,
+        CassetteError as CassetteError,
         ChainWeaverError as ChainWeaverError,
         CheckpointDriftError as CheckpointDriftError,
         CheckpointEncodeError as CheckpointEncodeError,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         ToolOutputSizeError as ToolOutputSizeError,
         ToolTimeoutError as ToolTimeoutError,
         TraceNotFoundError as TraceNotFoundError,
+        UnrecordedCallError as UnrecordedCallError,
         error_code_registry as error_code_registry,
     )
     from chainweaver.executor import (
@@ -174,6 +176,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ApprovalDeniedError",
         "ArtifactCorruptError",
         "AsyncLaneUnsupportedError",
+        "CassetteError",
         "ChainWeaverError",
         "CheckpointDriftError",
         "CheckpointEncodeError",
@@ -217,6 +220,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ToolOutputSizeError",
         "ToolTimeoutError",
         "TraceNotFoundError",
+        "UnrecordedCallError",
         "error_code_registry",
     ),
     "chainweaver.flow": (

@@ -753,6 +753,41 @@ class TraceNotFoundError(InputError):
         self.trace_id = trace_id
 
 
+class UnrecordedCallError(InputError):
+    """A replayed tool was called in a way that its cassette does not hold.
+
+    Attributes:
+        tool_name: Name of the tool.
+        step_id: The step that called it.
+        detail: How the call differs from the recording that comes nearest.
+    """
+
+    code = "E110"
+
+    def __init__(self, tool_name: str, step_id: str, detail: str, **facts: Unpack[Help]) -> None:
+        facts = {"fix": "call it as it was recorded, or delete the cassette to record anew", **facts}
+        super().__init__(f"Call of tool '{tool_name}' at step '{step_id}' was not recorded: {detail}", **facts)
+        self.tool_name = tool_name
+        self.step_id = step_id
+        self.detail = detail
+
+
+class CassetteError(InputError):
+    """A cassette cannot be read, or cannot be written.
+
+    Attributes:
+        cassette: Path of the file; "in memory" for one without.
+        detail: What is in the way.
+    """
+
+    code = "E111"
+
+    def __init__(self, cassette: str, detail: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"Cassette '{cassette}' cannot be used: {detail}", **facts)
+        self.cassette = cassette
+        self.detail = detail
+
+
 class CommandLineError(InputError):
     """What was typed on the command line cannot be carried out.
 
@@ -1075,6 +1110,7 @@ __all__ = [
     "ApprovalDeniedError",
     "ArtifactCorruptError",
     "AsyncLaneUnsupportedError",
+    "CassetteError",
     "ChainWeaverError",
     "CheckpointDriftError",
     "CheckpointEncodeError",
@@ -1118,6 +1154,7 @@ __all__ = [
     "ToolOutputSizeError",
     "ToolTimeoutError",
     "TraceNotFoundError",
+    "UnrecordedCallError",
     "error_code_registry",
     "suggest",
     "told",

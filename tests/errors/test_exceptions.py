@@ -106,6 +106,12 @@ SENTENCES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
         {},
         "Flow 'f' cannot become an OpenAI function: no letter or digit of its name is allowed there.",
     ),
+    "E110": (
+        ("fetch", "0", "nothing is recorded"),
+        {},
+        "Call of tool 'fetch' at step '0' was not recorded: nothing is recorded.",
+    ),
+    "E111": (("a.json", "it is no JSON"), {}, "Cassette 'a.json' cannot be used: it is no JSON."),
     "E106": (("There is no file 'a.yaml'",), {"missing": True}, "There is no file 'a.yaml'."),
 }
 
