@@ -69,16 +69,24 @@ class TestThreadPerCall(LaneConformance):
 # ---- lanes that break a clause
 
 
-class Forgetful(ThreadPerCall):
+class Forgetful(ThreadPoolExecutor):
     """Runs calls that were cancelled."""
 
-    def _call(self, future, fn, args):
-        try:
-            outcome = fn(*args)
-        except BaseException as exc:
-            outcome = exc
-        if future.set_running_or_notify_cancel():
-            future.set_exception(outcome) if isinstance(outcome, BaseException) else future.set_result(outcome)
+    def __init__(self):
+        super().__init__(2)
+
+    def submit(self, fn, *args):
+        future = super().submit(fn, *args)
+        cancel = future.cancel
+
+        def cancel_in_vain():
+            was_cancelled = cancel()
+            if was_cancelled:
+                fn(*args)
+            return was_cancelled
+
+        future.cancel = cancel_in_vain
+        return future
 
 
 class Copying(ThreadPerCall):
