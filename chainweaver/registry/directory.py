@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from chainweaver.exceptions import ChainWeaverError, FlowSerializationError, told
 from chainweaver.flow import DEFAULT_REF_POLICY, AnyFlow, SchemaRefPolicy, copy_flow
 from chainweaver.registry.snapshot import FlowKey, RegistrySnapshot
+from chainweaver.tools.drift import tools_named_by
 
 if TYPE_CHECKING:
     from chainweaver.formats import FlowParseLimits
@@ -226,7 +227,8 @@ def compare(reading: Reading, snapshot: RegistrySnapshot, last: Remembered) -> C
 def _with_state(flow: AnyFlow, registered: AnyFlow, before: AnyFlow | None) -> AnyFlow:
     """The flow of a file with the state that somebody gave the registered one, where the file says nothing new of it.
 
-    A flow that was disabled at run time is not switched on again by a better description.
+    A flow that was disabled at run time is not switched on again by a better description, and the schemas of the tools
+    that it still names stay accepted.
     """
     said = flow.model_fields_set
     kept = {
@@ -234,6 +236,10 @@ def _with_state(flow: AnyFlow, registered: AnyFlow, before: AnyFlow | None) -> A
         for name in _STATE
         if (name not in said if before is None else getattr(flow, name) == getattr(before, name))
     }
+    hashes = kept.get("tool_schema_hashes")
+    if hashes and hashes != flow.tool_schema_hashes:
+        named = set(tools_named_by(flow))
+        kept["tool_schema_hashes"] = {name: one for name, one in hashes.items() if name in named}
     return copy_flow(flow, **kept)
 
 

@@ -198,7 +198,7 @@ class FlowRegistry:
                 raise FlowAlreadyExistsError(own.name, own.version)
             if self.store is not None:
                 self.store.save_flow(own, overwrite=overwrite)
-            self.snapshot = self.snapshot.changed([own])
+            self._show([own])
 
     def update_flow_state(
         self,
@@ -420,6 +420,8 @@ class FlowRegistry:
         """
         if not 0 < interval_s <= threading.TIMEOUT_MAX:
             raise ValueError(f"interval_s must be a positive number of seconds, not {interval_s}.")
+        # Where the process works may change while the watch goes on.
+        directory = Path(directory).absolute()
         polled = DirectoryPoll(directory, lambda is_current: self._reload(directory, limits, policy, is_current))
         report = self.reload_from_directory(directory, limits=limits, policy=policy)
         return WatchHandle(polled.poll, report=report, interval_s=interval_s, on_reload=on_reload, on_error=on_error)
@@ -485,7 +487,7 @@ class FlowRegistry:
         except BaseException:
             self._unsave(listed)
             raise
-        self.snapshot = self.snapshot.changed(listed)
+        self._show(listed)
 
     def _put_good_ones(self, found: Comparison, reading: Reading) -> None:
         """Write flows to the store, then show those together that it took; the caller holds the lock."""
@@ -499,7 +501,13 @@ class FlowRegistry:
             else:
                 shown.append(flow)
         if shown:
-            self.snapshot = self.snapshot.changed(shown)
+            self._show(shown)
+
+    def _show(self, flows: list[AnyFlow]) -> None:
+        """Put flows into the snapshot that the store, if there is one, holds by now."""
+        self.snapshot = self.snapshot.changed(flows)
+        if self.store is not None:
+            self._from_plugins.difference_update((flow.name, flow.version) for flow in flows)
 
     def _save(self, flow: AnyFlow) -> None:
         if self.store is not None:

@@ -287,6 +287,16 @@ def test_a_better_description_does_not_switch_a_disabled_flow_on(tmp_path):
     assert (flow.description, flow.status, flow.tool_schema_hashes) == ("New.", FlowStatus.DISABLED, {"t": "0" * 16})
 
 
+def test_schemas_of_tools_that_a_flow_no_longer_names_are_forgotten(tmp_path):
+    """Hot reload: a tool that was taken out of a flow is nothing that the flow could miss."""
+    write(tmp_path / "a.flow.json", a_flow(steps=[FlowStep(tool_name="t"), FlowStep(tool_name="u")]))
+    registry = loaded(tmp_path)
+    registry.update_flow_state("a", tool_schema_hashes={"t": "0" * 16, "u": "1" * 16})
+    write(tmp_path / "a.flow.json", a_flow(steps=[FlowStep(tool_name="u"), FlowStep(tool_name="v")]))
+    registry.reload_from_directory(tmp_path)
+    assert registry.get_flow("a").tool_schema_hashes == {"u": "1" * 16}
+
+
 def test_a_file_that_changes_the_status_has_the_last_word(tmp_path):
     """Hot reload: of two who set a state the later one counts."""
     write(tmp_path / "a.flow.json", a_flow("a", status="disabled"))

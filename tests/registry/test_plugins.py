@@ -123,6 +123,9 @@ def test_flows_of_plugins_outlive_a_refresh_and_are_not_stored(acme):
     assert registry.get_flow("one").description == "Stored."
     registry.set_flow_status("whole", "disabled")
     assert store.list_keys() == [("one", "1.0"), ("whole", "1.0")]
+    store.delete_flow("whole", "1.0")
+    registry.refresh()
+    assert keys(registry.list_flows()) == [("one", "1.0"), ("some_a", "1.0"), ("some_b", "2.0")]
 
 
 def test_all_broken_plugins_are_named_at_once_and_nothing_is_registered(acme, broken):

@@ -227,6 +227,18 @@ def test_a_watch_can_be_stopped_from_its_own_callback(tmp_path):
     assert not handle.is_running
 
 
+def test_a_watch_stays_with_its_directory_when_the_process_goes_elsewhere(tmp_path, monkeypatch):
+    """Hot reload: a relative path means what it meant at the beginning."""
+    (tmp_path / "flows").mkdir()
+    monkeypatch.chdir(tmp_path)
+    registry, told = FlowRegistry(), Told()
+    with registry.watch("flows", interval_s=SOON, on_reload=told.on_reload, on_error=told.on_error):
+        monkeypatch.chdir("/")
+        os.replace(put_aside(tmp_path, a_flow()), tmp_path / "flows" / "a.flow.json")
+        told.wait_for(lambda: told.reports or told.errors)
+    assert (told.errors, list(registry.snapshot)) == ([], [("a", "1.0")])
+
+
 def test_stopping_a_watch_does_not_wait_for_the_next_look(tmp_path):
     """Hot reload: the thread sleeps between looks, and wakes up to end."""
     handle = FlowRegistry().watch(tmp_path, interval_s=3600)
