@@ -121,14 +121,17 @@ class InputSchema(GenerateJsonSchema):
 
 def _opened(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema with its top written out, where it is a mere reference: a model that contains itself."""
-    reference = schema.get("$ref")
+    definitions = schema.get("$defs", {})
+    rest = {key: value for key, value in schema.items() if key not in ("$ref", "$defs", "allOf")}
+    wrapped = schema.get("allOf", ())
+    # Before 2.9 Pydantic wrote a reference with neighbours as a list of one.
+    reference = schema.get("$ref") or (wrapped[0].get("$ref") if len(wrapped) == 1 else None)
     if reference is None:
         return schema
-    definitions = schema["$defs"]
     name = reference.removeprefix(DEFS)
-    top = {**definitions[name], **{key: value for key, value in schema.items() if key not in ("$ref", "$defs")}}
-    text = json.dumps([top, {key: value for key, value in definitions.items() if key != name}])
-    left = definitions if json.dumps(reference) in text else {k: v for k, v in definitions.items() if k != name}
+    others = {key: value for key, value in definitions.items() if key != name}
+    top = {**definitions[name], **rest}
+    left = definitions if json.dumps(reference) in json.dumps([top, others]) else others
     return {**top, "$defs": left} if left else top
 
 
