@@ -247,14 +247,16 @@ class RedactedView:
             "on_step_end": self._step_end,
             "on_flow_end": self._flow_end,
         }
-        # Who watches steps has to be shielded from what was hidden before, so every moment of the run counts.
-        watches_steps = told.on_step_start or told.on_step_chunk or told.on_step_end
+        wraps_steps, wraps_runs = (callable(getattr(inner, name, None)) for name in ("around_step", "around_run"))
+        # Who sees steps has to be shielded from what was hidden before, so every moment of the run counts.
+        sees_steps = told.on_step_start or told.on_step_chunk or told.on_step_end or wraps_steps
         for hook, call in hooks.items():
-            if getattr(told, hook) or (watches_steps and hook != "on_step_chunk"):
+            if getattr(told, hook) or (sees_steps and hook != "on_step_chunk"):
                 setattr(self, hook, call)
-        for name, wrap in (("around_step", self._around_step), ("around_run", self._around_run)):
-            if callable(getattr(inner, name, None)):
-                setattr(self, name, wrap)
+        if wraps_steps:
+            self.around_step = self._around_step
+        if wraps_runs:
+            self.around_run = self._around_run
 
     def __repr__(self) -> str:
         return f"RedactedView({type(self.inner).__name__})"

@@ -1,13 +1,14 @@
-"""The middleware that comes along. Generators are driven by hand: no clock, no sleep, no run."""
+"""The middleware that comes along. Generators are driven by hand; at the end all of them stand around real runs."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
 import pytest
 
-from chainweaver import ExecutionResult, FlowExecutionError, RedactionPolicy
+from chainweaver import ExecutionResult, Flow, FlowExecutionError, FlowExecutor, FlowStep, RedactionPolicy, tool
 from chainweaver.observe import (
     BaseMiddleware,
     Durations,
@@ -29,6 +30,7 @@ from chainweaver.observe import (
     WrapsRuns,
     WrapsSteps,
 )
+from chainweaver.testing import VirtualClock
 from tests.observe.views import NOON, TRACE, a_record, a_result
 
 SECOND = 1_000_000_000
@@ -251,6 +253,10 @@ def test_a_view_listens_only_where_the_inner_middleware_makes_it_necessary() -> 
         def on_step_start(self, context: StepStartContext) -> None:
             pass
 
+    class OnlyWraps:
+        def around_step(self, context: StepAroundContext) -> Wrapper:
+            yield Proceed()
+
     def heard(inner: object) -> list[str]:
         listeners = Listeners((RedactedView(inner, RedactionPolicy()),))
         hooks = ("on_flow_start", "on_step_start", "on_step_end", "on_step_chunk", "on_flow_end")
@@ -259,6 +265,7 @@ def test_a_view_listens_only_where_the_inner_middleware_makes_it_necessary() -> 
     assert heard(object()) == []
     assert heard(OnlyEnds()) == ["on_flow_end"]
     assert heard(OnlyStarts()) == ["on_flow_start", "on_step_start", "on_step_end", "on_flow_end"]
+    assert heard(OnlyWraps()) == heard(OnlyStarts())
     view = RedactedView(OnlyEnds(), RedactionPolicy())
     assert repr(view) == "RedactedView(OnlyEnds)"
     assert (isinstance(view, WrapsSteps), isinstance(view, WrapsRuns)) == (False, False)
@@ -330,3 +337,54 @@ def test_contexts_around_steps_and_runs_are_small_and_readable() -> None:
     assert not hasattr(RunAroundContext(TRACE, "f", 0), "__dict__")
     assert isinstance(Timing(), WrapsSteps)
     assert isinstance(Timing(), WrapsRuns)
+
+
+# ---- all of them around real runs, in virtual time
+
+
+@tool
+def search(query: str) -> int:
+    return len(query)
+
+
+@tool
+def sign(api_key: str) -> str:
+    raise PermissionError(f"{api_key} is not known")
+
+
+FLOW = Flow(
+    name="find",
+    description="Searches, then signs.",
+    steps=[FlowStep(tool_name="search"), FlowStep(tool_name="sign", on_error="skip")],
+)
+
+
+@pytest.mark.parametrize("lane", ["sync", "async"])
+def test_limiter_stopwatch_and_view_work_around_a_run_on_every_lane(lane: str) -> None:
+    """R1, R38: waits and measures are exact in virtual time, and the view sees no secret."""
+    clock, timing, curious, seen = VirtualClock(), Timing(), Curious(), Notes()
+    policy = RedactionPolicy()
+    middleware = [timing, TokenBucket(rate_per_s=4, tools=["search"]), RedactedView(curious, policy)]
+    middleware.append(RedactedView(seen, policy))
+    given = {"query": "abc", "api_key": "k-12345678"}
+    with FlowExecutor(tools=[search, sign], flows=[FLOW], middleware=middleware, runtime=clock.runtime()) as executor:
+        for _ in range(3):
+            if lane == "sync":
+                result = executor.execute_flow("find", given)
+            else:
+                result = asyncio.run(executor.execute_flow_async("find", given))
+
+    # Every step waits 1.5 s for the curious one, so no later run finds the bucket empty.
+    assert clock.waits == [1.5] * 6
+    assert timing.tools == {"search": Durations(3, 0, 4.5, 1.5, 1.5), "sign": Durations(3, 3, 4.5, 1.5, 1.5)}
+    assert timing.flows == {"find": Durations(3, 0, 9.0, 3.0, 3.0)}
+    assert "k-12345678 is not known" in str(result.step("1").error_message)
+    assert "k-12345678" not in f"{curious.told} {[str(one) for one in seen.seen]}"
+    assert [type(one).__name__ for one in curious.told[:5]] == [
+        "int",
+        "StepOutcome",
+        "int",
+        "StepOutcome",
+        "ExecutionResult",
+    ]
+    assert "*** is not known" in str(curious.told[3].error)
