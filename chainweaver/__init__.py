@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         CompilationResult as CompilationResult,
         CompilationWarning as CompilationWarning,
         compile_flow as compile_flow,
+        evaluate_predicate as evaluate_predicate,
     )
     from chainweaver.exceptions import (
         ApprovalDeniedError as ApprovalDeniedError,
@@ -268,6 +269,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "CompilationResult",
         "CompilationWarning",
         "compile_flow",
+        "evaluate_predicate",
     ),
     "chainweaver.executor": (
         "CancellationToken",

@@ -137,6 +137,12 @@ def _listed(names: Collection[str]) -> str:
     return f"{shown}, ... and {hidden} more" if hidden > 0 else shown
 
 
+def _shown(text: str) -> str:
+    """A text of any length and content as a piece of one line."""
+    shown = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text[:120])
+    return shown if len(text) <= 120 else f"{shown}..."
+
+
 def _closed(text: str) -> str:
     """The text with a final period, unless it ends like a sentence already."""
     text = text.rstrip()
@@ -588,7 +594,7 @@ class PredicateSyntaxError(DefinitionError):
     code = "E036"
 
     def __init__(self, predicate: str, detail: str, **facts: Unpack[Place]) -> None:
-        super().__init__(f"Predicate '{predicate}' is not valid: {detail}", **facts)
+        super().__init__(f"Predicate '{_shown(predicate)}' is not valid: {detail}", **facts)
         self.predicate = predicate
         self.detail = detail
 

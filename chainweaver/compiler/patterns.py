@@ -37,7 +37,7 @@ WIDEST_RANGES = 70_000
 
 TEXT_LENGTHS = (4_096, 2_048, 1_024, 512)
 """Characters that a text may have, from the best case down; a pattern that fits none of them is refused."""
-BUDGET_NS = 20_000_000.0
+BUDGET_NS = 15_000_000.0
 """What all patterns of a predicate may cost together on their worst texts, by the model, in nanoseconds."""
 
 INSTALL = "pip install 'chainweaver[re2]'"
@@ -99,11 +99,12 @@ def longest_text(patterns: Sequence[Pattern]) -> int | None:
     Raises:
         PatternRefused: Even the shortest of `TEXT_LENGTHS` could take too long.
     """
+    linear = all(pattern.linear for pattern in patterns)
     for length in TEXT_LENGTHS:
         if sum(pattern.cost_ns(length) for pattern in patterns) <= BUDGET_NS:
-            return None if all(pattern.linear for pattern in patterns) else length
-    if all(pattern.linear for pattern in patterns):
-        raise PatternRefused("the patterns are too large", "repeat less")
+            return None if linear else length
+    if linear:
+        raise PatternRefused("its patterns are too large for google-re2", "repeat less, or use fewer classes")
     costly = max(patterns, key=lambda pattern: pattern.cost_ns(TEXT_LENGTHS[-1]))
     what = f"searching for r'{costly.text}' could take too long, even in a text of {TEXT_LENGTHS[-1]} characters"
     raise PatternRefused(what, f"begin it with '^', repeat less, or {INSTALL}")
@@ -121,8 +122,9 @@ def _re2() -> ModuleType | None:
     return module if hasattr(module, "Options") else None
 
 
-NS_PER_STATE = 2.5
-"""What `google-re2` takes per character of the text and instruction of the pattern, at worst."""
+MOST_INSTRUCTIONS = 2_500
+"""Size of the programs that `google-re2` makes of all patterns of a predicate: its time for a character is at worst
+proportional to it, and this size takes 30 ms for 4 096 characters."""
 
 
 def _linear(text: str, re2: Any) -> Pattern:
@@ -134,15 +136,15 @@ def _linear(text: str, re2: Any) -> Pattern:
         compiled = re2.compile(text, options)
     except re2.error as exc:
         reason = exc.args[0].decode(errors="replace") if exc.args and isinstance(exc.args[0], bytes) else exc
-        raise PatternRefused(f"'{text}' is no pattern of google-re2: {reason}") from None
-    search, size = compiled.search, float(compiled.programsize)
+        raise PatternRefused(f"google-re2 does not know the pattern: {reason}") from None
+    search, share = compiled.search, compiled.programsize / MOST_INSTRUCTIONS
 
     def finds(subject: str) -> bool:
         # As bytes a text may hold half of a surrogate pair, and no offsets are counted back into characters.
         return search(subject.encode("utf-8", "surrogatepass")) is not None
 
-    # The length of texts is not bounded here, so the bound on the size of the program must not depend on it.
-    return Pattern(text, finds, lambda length: size * NS_PER_STATE * TEXT_LENGTHS[0], linear=True)
+    # A text may have any length here, so what a program may cost does not depend on it.
+    return Pattern(text, finds, lambda length: share * BUDGET_NS, linear=True)
 
 
 # ---- Python's re
@@ -152,12 +154,32 @@ def _backtracking(text: str, before: Sequence[Pattern]) -> Pattern:
     parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
     try:
         tree = _Tree(parser.parse(text))
+        restarting = tree.leading_run
+        source = text if restarting is None else _started_once(text, restarting, parser)
+        tree.starts_once = source != text
         if sum(pattern.range_width for pattern in before) + tree.range_width > WIDEST_RANGES:
             raise PatternRefused(f"the ranges of a predicate's patterns span at most {WIDEST_RANGES} characters")
-        search = re.compile(text).search
+        search = re.compile(source).search
     except (re.error, OverflowError, RecursionError, Warning) as exc:
-        raise PatternRefused(f"'{text}' is no regular expression: {exc}") from None
+        raise PatternRefused(f"the pattern is no regular expression: {exc}") from None
     return Pattern(text, lambda subject: search(subject) is not None, tree.cost_ns, False, tree.range_width)
+
+
+_LEADING = re.compile(r"((?:\(\?[aimsu]+\))?)(\\[^0-9xuUN]|\[\^?\]?(?:\\.|[^\]\\])*\]|[^\\\[(])", re.DOTALL)
+"""Flags, then what stands for one character."""
+
+
+def _started_once(text: str, run: Any, parser: Any) -> str:
+    """The same pattern, but that its leading run, such as `\\d+`, begins only where no character of it comes before.
+
+    Where such a pattern matches at all, it matches from the beginning of the run as well: the run takes the rest. So it
+    need not be tried from every character of a run, which takes a time quadratic in its length.
+    """
+    found = _LEADING.match(text)
+    # Under the flag `x`, or after a comment, the run stands elsewhere. The pattern stays as it is then.
+    if found is None or list(parser.parse(found[0])) != list(run):
+        return text
+    return f"{found[1]}(?<!{found[2]}){text[found.end(1) :]}"
 
 
 class _Ways(NamedTuple):
@@ -183,7 +205,7 @@ _SINGLES = ("LITERAL", "NOT_LITERAL", "ANY", "IN")
 # Nanoseconds, measured on 3.10 to 3.13 with the worst texts known and rounded up.
 _CHARACTER = 8.0  # to compare one character
 _SET_ITEM = 4.0  # more, for each item of a set
-_RUN = 1.1  # to compare one character of a run such as `a*`, or to step back over it when a plain character follows
+_RUN = 2.0  # to compare one character of a run such as `a*`, or to step back over it when a plain character follows
 _TRY = 5.0  # to go on with what follows
 _GROUP = 20.0  # to enter a group or an alternative
 _ROUND = 60.0  # to repeat a group once
@@ -212,6 +234,7 @@ class _Tree:
         self.unbounded = 0
         self.range_width = 0
         self.groups = 0
+        self.starts_once = False
         self.ignores_case = bool(tree.state.flags & re.IGNORECASE)
         self._look_through(tree)
         if self.unbounded > 1:
@@ -244,8 +267,19 @@ class _Tree:
             raise PatternRefused(f"a repeat has a bound of at most {MOST_REPEATS}, not {least}")
         self._look_through(body)
 
+    @property
+    def leading_run(self) -> Any:
+        """What is repeated without end at the very beginning, when that is a single character; None otherwise."""
+        if not len(self.tree) or not _is_run(self.tree[0]) or self.tree[0][1][1] < _UNBOUNDED:
+            return None
+        return self.tree[0][1][2]
+
     def cost_ns(self, length: int) -> float:
         """Nanoseconds for the worst text of this length."""
+        if self.starts_once:
+            # Each character is looked at for the beginning of a run, run over, and stepped back to.
+            after = self._sequence(list(self.tree)[1:], length).ns
+            return length * (2 * self._character(self.leading_run[0], _CHARACTER) + after + 2 * _TRY)
         here = self._sequence(self.tree, length).ns
         if self._is_anchored():
             return here + length * _TRY
@@ -320,15 +354,17 @@ class _Tree:
         if len(body) == 1 and body[0][0].name in _SINGLES:
             return _Ways(max(most - least, 0) + 1.0, most * self._character(body[0], _RUN))
         inside = self._sequence(body, length)
-        around = _ROUND + 2 * self.groups
-        count, ns, rounds = 0.0, 0.0, 1.0
+        around = inside.ns + _ROUND + 2 * self.groups
+        if inside.number == 1.0:
+            return _Ways(max(most - least, 0) + 1.0, (most + 1) * around)
+        number, ns, rounds = 0.0, 0.0, 1.0
         for done in range(most + 1):
-            count += rounds if done >= least else 0.0
-            ns += rounds * (inside.ns + around)
+            number += rounds if done >= least else 0.0
+            ns += rounds * around
             rounds *= inside.number
-            if ns > _ENDLESS:
+            if ns > _ENDLESS:  # after 40 rounds at the latest
                 return _Ways(_ENDLESS, _ENDLESS)
-        return _Ways(max(count, 1.0), ns)
+        return _Ways(max(number, 1.0), ns)
 
 
 def _is_run(item: Any) -> bool:
@@ -365,7 +401,7 @@ def _is_in_set(name: str, part: Any, code: int) -> bool | None:
     if name == "RANGE":
         return bool(part[0] <= code <= part[1])
     test = _CLASSES.get(part.name)
-    return None if test is None or code > 127 else test(chr(code))
+    return None if test is None or not 32 <= code <= 126 else test(chr(code))
 
 
 def _width(first: int, last: int) -> int:

@@ -17,7 +17,6 @@ RESERVED: frozenset[str] = frozenset(
         "E029",  # approvals
         "E030",  # safety ceilings
         "E031",  # decisions
-        "E036",  # branches
         "E052",  # guardrails
     }
 )
