@@ -11,6 +11,11 @@ from chainweaver._lazy import lazy_names
 
 if TYPE_CHECKING:
     from chainweaver.testing.capture import capture_steps as capture_steps
+    from chainweaver.testing.cassettes import (
+        Cassette as Cassette,
+        RecordedCall as RecordedCall,
+        RecordedError as RecordedError,
+    )
     from chainweaver.testing.clock import VirtualClock as VirtualClock
     from chainweaver.testing.conformance.caches import StepCacheConformance as StepCacheConformance
     from chainweaver.testing.conformance.checkpoints import CheckpointerConformance as CheckpointerConformance
@@ -24,9 +29,11 @@ if TYPE_CHECKING:
     )
     from chainweaver.testing.matching import assert_result_matches as assert_result_matches
     from chainweaver.testing.runner import FlowTestRunner as FlowTestRunner
+    from chainweaver.testing.taping import record_then_replay as record_then_replay
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "chainweaver.testing.capture": ("capture_steps",),
+    "chainweaver.testing.cassettes": ("Cassette", "RecordedCall", "RecordedError"),
     "chainweaver.testing.clock": ("VirtualClock",),
     "chainweaver.testing.conformance.caches": ("StepCacheConformance",),
     "chainweaver.testing.conformance.checkpoints": ("CheckpointerConformance",),
@@ -35,6 +42,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "chainweaver.testing.fakes": ("FakeTool", "ToolCall", "fake_tool", "spy_on"),
     "chainweaver.testing.matching": ("assert_result_matches",),
     "chainweaver.testing.runner": ("FlowTestRunner",),
+    "chainweaver.testing.taping": ("record_then_replay",),
 }
 
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605  # computed once from the table
