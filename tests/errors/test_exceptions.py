@@ -106,6 +106,7 @@ SENTENCES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
         {},
         "Flow 'f' cannot become an OpenAI function: no letter or digit of its name is allowed there.",
     ),
+    "E109": (("t1",), {}, "No trace is kept for run 't1'."),
     "E110": (
         ("fetch", "0", "nothing is recorded"),
         {},
