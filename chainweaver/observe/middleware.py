@@ -152,7 +152,8 @@ def _bind(hook: str, middleware: tuple[object, ...]) -> tuple[BoundHook, ...]:
                 "  why     hooks are called from every lane and nobody would await them\n"
                 "  fix     write it with 'def', and hand slow work to a queue or a task of your own"
             )
-        bound.append((position, type(one).__name__, call))
+        # What only stands in front of a middleware is named as what it stands for.
+        bound.append((position, getattr(one, "stands_for", type(one)).__name__, call))
     return tuple(bound)
 
 

@@ -127,6 +127,14 @@ class RedactionPolicy:
         """
         return self._twice(lambda walk: walk.record(record), secrets)
 
+    def redact_log(self, records: list[StepRecord], secrets: Iterable[str] = ()) -> list[StepRecord]:
+        """The records of a run as they are shown; a secret of one of them vanishes from the texts of all.
+
+        Args:
+            secrets: Texts that were hidden elsewhere, such as in the input of the run, see `secrets_in`.
+        """
+        return self._twice(lambda walk: [walk.record(record) for record in records], secrets)
+
     def redact_result(self, result: ExecutionResult, secrets: Iterable[str] = ()) -> ExecutionResult:
         """The result as it is shown, with its records and nested results; the very same one where nothing is hidden.
 

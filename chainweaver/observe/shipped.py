@@ -23,7 +23,7 @@ from chainweaver.observe.contexts import (
     StepEndContext,
     StepStartContext,
 )
-from chainweaver.observe.middleware import Listeners
+from chainweaver.observe.middleware import HOOKS, Listeners
 
 if TYPE_CHECKING:
     from chainweaver.observe.redaction import RedactionPolicy
@@ -219,8 +219,8 @@ class RedactedView:
     """Shows a middleware what a policy lets through: contexts, records, results and outcomes are redacted for it.
 
     What was hidden earlier in a run, or in a run around it, vanishes from the texts of what comes later. The hooks and
-    generators of the inner middleware are called as they would be without the view; what it does not have costs
-    nothing.
+    generators of the inner middleware are called, and may raise, as they would without the view; what it does not have
+    costs nothing.
 
     Args:
         inner: The middleware that gets to see the redacted view.
@@ -237,7 +237,9 @@ class RedactedView:
     def __init__(self, inner: object, policy: RedactionPolicy) -> None:
         self.inner = inner
         self.policy = policy
-        self._told = told = Listeners((inner,))
+        self.stands_for = type(inner)
+        told = Listeners((inner,))
+        self._heard = {hook: bound[0][2] for hook in HOOKS if (bound := getattr(told, hook))}
         self._at_hand: dict[str, frozenset[str]] = {}
         self._lock = threading.Lock()
         hooks: dict[str, Callable[..., Any]] = {
@@ -249,9 +251,9 @@ class RedactedView:
         }
         wraps_steps, wraps_runs = (callable(getattr(inner, name, None)) for name in ("around_step", "around_run"))
         # Who sees steps has to be shielded from what was hidden before, so every moment of the run counts.
-        sees_steps = told.on_step_start or told.on_step_chunk or told.on_step_end or wraps_steps
+        sees_steps = wraps_steps or self._heard.keys() & {"on_step_start", "on_step_chunk", "on_step_end"}
         for hook, call in hooks.items():
-            if getattr(told, hook) or (sees_steps and hook != "on_step_chunk"):
+            if hook in self._heard or (sees_steps and hook != "on_step_chunk"):
                 setattr(self, hook, call)
         if wraps_steps:
             self.around_step = self._around_step
@@ -266,25 +268,25 @@ class RedactedView:
     def _flow_start(self, context: FlowStartContext) -> None:
         known = self._secrets(getattr(context, "parent_trace_id", None))
         secrets = self._learn(context.trace_id, known | self.policy.secrets_in(context.initial_input))
-        if self._told.on_flow_start:
-            given = self.policy.redact_mapping(context.initial_input, secrets)
-            self._told.flow_start(_but(context, initial_input=given))
+        if tell := self._heard.get("on_flow_start"):
+            tell(_but(context, initial_input=self.policy.redact_mapping(context.initial_input, secrets)))
 
     def _step_start(self, context: StepStartContext) -> None:
         secrets = self._learn(context.trace_id, self.policy.secrets_in(context.inputs))
-        if self._told.on_step_start:
-            self._told.step_start(_but(context, inputs=self.policy.redact_mapping(context.inputs, secrets)))
+        if tell := self._heard.get("on_step_start"):
+            tell(_but(context, inputs=self.policy.redact_mapping(context.inputs, secrets)))
 
     def _step_chunk(self, context: StepChunkContext) -> None:
         secrets = self._secrets(context.trace_id)
-        self._told.step_chunk(_but(context, chunk=self.policy.redact_value("", context.chunk, secrets)))
+        tell = self._heard["on_step_chunk"]
+        tell(_but(context, chunk=self.policy.redact_value("", context.chunk, secrets)))
 
     def _step_end(self, context: StepEndContext) -> None:
         secrets = self._learn(context.trace_id, self.policy.secrets_in(context.step_record))
-        if self._told.on_step_end:
+        if tell := self._heard.get("on_step_end"):
             record = self.policy.redact_record(context.step_record, secrets)
             inputs = self.policy.redact_mapping(context.inputs, secrets)
-            self._told.step_end(_but(context, inputs=inputs, step_record=record))
+            tell(_but(context, inputs=inputs, step_record=record))
 
     def _flow_end(self, context: FlowEndContext) -> None:
         secrets = self._secrets(context.trace_id)
@@ -293,8 +295,8 @@ class RedactedView:
             parent = context.result.parent_trace_id
             if parent in self._at_hand:
                 self._at_hand[parent] |= secrets
-        if self._told.on_flow_end:
-            self._told.flow_end(_but(context, result=self.policy.redact_result(context.result, secrets)))
+        if tell := self._heard.get("on_flow_end"):
+            tell(_but(context, result=self.policy.redact_result(context.result, secrets)))
 
     # ---- generators: relay commands, redact what comes back from within
 

@@ -458,6 +458,9 @@ def test_the_secrets_of_earlier_records_can_be_handed_in() -> None:
     later = a_record(1, error_message="hunter2!")
     assert POLICY.redact_record(later).error_message == "hunter2!"
     assert POLICY.redact_record(later, POLICY.secrets_in(first)).error_message == "***"
+    log = POLICY.redact_log([first, later, a_record(2, error_message="of the input")], ["of the input"])
+    assert [record.error_message for record in log] == [None, "***", "***"]
+    assert log[0].inputs == {"password": "***"}
 
 
 def test_an_error_keeps_its_class_and_loses_its_secrets() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from typing import Any
 
@@ -269,6 +270,20 @@ def test_a_view_listens_only_where_the_inner_middleware_makes_it_necessary() -> 
     view = RedactedView(OnlyEnds(), RedactionPolicy())
     assert repr(view) == "RedactedView(OnlyEnds)"
     assert (isinstance(view, WrapsSteps), isinstance(view, WrapsRuns)) == (False, False)
+
+
+def test_an_inner_middleware_that_raises_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """R38: with its own name and place, and the run goes on."""
+
+    class Broken:
+        def on_flow_start(self, context: FlowStartContext) -> None:
+            raise RuntimeError("no disk")
+
+    with caplog.at_level(logging.WARNING, logger="chainweaver.middleware"):
+        listeners = Listeners((BaseMiddleware(), RedactedView(Broken(), RedactionPolicy())))
+        listeners.flow_start(FlowStartContext(TRACE, "enter", "1", {}, NOON, 1))
+    [logged] = caplog.records
+    assert logged.getMessage() == "Middleware 1 (Broken) raised in on_flow_start: no disk"
 
 
 class Curious:
