@@ -301,7 +301,16 @@ def _internal(result: ExecutionResult, name: str) -> Any:
 
 
 def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
-    """The record of one step; None when it never started."""
+    """The record of one step as it is shown; None when it never started."""
+    record = _record_of(run, step)
+    redaction = run.rules.redaction
+    if redaction is None or record is None:
+        return record
+    redacted: StepRecord = redaction.redact_record(record, _secrets_of(run.root))
+    return redacted
+
+
+def _record_of(run: Run, step: PlannedStep) -> StepRecord | None:
     status = run.status_of(step.index)
     if status is None:
         return None
@@ -371,13 +380,30 @@ def date_of(run: Run, at_ns: int) -> datetime:
 
 
 def _log(run: Run) -> list[StepRecord]:
-    found = [record_of(run, step) for step in run.plan.steps]
+    found = [_record_of(run, step) for step in run.plan.steps]
     records = [record for record in found if record is not None]
     if run.input_error is not None:
         records.insert(0, _border_record(run, -1, run.given, run.input_error))
     if run.output_error is not None:
         records.append(_border_record(run, len(run.plan.steps), merged_context(run), run.output_error))
-    return records
+    redaction = run.rules.redaction
+    if redaction is None:
+        return records
+    secrets = _secrets_of(run.root)
+    return [redaction.redact_record(record, secrets) for record in records]
+
+
+def _secrets_of(run: Run) -> frozenset[str]:
+    """The texts that are hidden anywhere in a run: an error message may repeat what another step got."""
+    redaction = run.rules.redaction
+    found: set[str] = set(redaction.secrets_in(run.given))
+    for step in run.plan.steps:
+        found |= redaction.secrets_in(run.inputs[step.index] or {})
+        found |= redaction.secrets_in(run.shown_outputs(step.index) or {})
+        detail = run.details.get(step.index)
+        if detail is not None and detail.nested is not None:
+            found |= _secrets_of(detail.nested)
+    return frozenset(found)
 
 
 def _border_record(run: Run, index: int, values: dict[str, Any], error: ChainWeaverError) -> StepRecord:
@@ -397,6 +423,13 @@ def _border_record(run: Run, index: int, values: dict[str, Any], error: ChainWea
     )
 
 
+def shown_input(run: Run) -> dict[str, Any]:
+    """The input of a run as it is shown; a dict of its own."""
+    redaction = run.rules.redaction
+    shown: dict[str, Any] = dict(run.given) if redaction is None else dict(redaction.redact_mapping(run.given))
+    return shown
+
+
 _BUILDERS: dict[str, Callable[[Run], Any]] = {
     "trace_schema_version": lambda run: TRACE_SCHEMA_VERSION,
     "flow_name": lambda run: run.plan.flow_name,
@@ -406,8 +439,8 @@ _BUILDERS: dict[str, Callable[[Run], Any]] = {
     "started_at": lambda run: date_of(run, run.began_ns),
     "ended_at": lambda run: date_of(run, run.now_ns),
     "total_duration_ms": lambda run: (run.now_ns - run.began_ns) / 1e6,
-    "cost_report": lambda run: None,
-    "initial_input": lambda run: dict(run.given),
+    "cost_report": lambda run: None if run.rules.pricing is None else run.rules.pricing(ExecutionResult.of(run)),
+    "initial_input": shown_input,
     "dry_run": lambda run: run.rules.dry is not None,
     "parent_trace_id": lambda run: None if run.parent is None else run.parent.trace_id(),
     "partial_output": lambda run: dict(run.final_output or {}) if run.is_map else merged_context(run),

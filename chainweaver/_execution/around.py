@@ -1,7 +1,7 @@
 """Around a step or a run: generators of the user that wait before it and look at its outcome (R38).
 
-Each yields any number of `Sleep`s and then one `Proceed`, which evaluates to the outcome. Steps are wrapped by `walk` and
-`schedule`, nested runs by the step they are in, the outermost run by the lane.
+Each yields any number of `Sleep`s and then one `Proceed`, which evaluates to the outcome. Steps are wrapped by `walk`
+and `schedule`, nested runs by the step they are in, the outermost run by the lane.
 """
 
 from __future__ import annotations

@@ -162,6 +162,9 @@ Command: TypeAlias = "PlainCall | Invoke | Ask | Sleep | Lookup | Settle | Save 
 StepLife: TypeAlias = "Generator[Command | Nest, Any, dict[str, Any] | None]"
 """One step; returns what it merges into the context, None when it failed or was skipped."""
 
+WalkedLife: TypeAlias = "Generator[Command, Any, dict[str, Any] | None]"
+"""One step without what only `walk` and `schedule` perform: what it nests is carried, or it nests nothing."""
+
 RunWalk: TypeAlias = "Generator[Command, Any, None]"
 """A whole run at limit 1."""
 

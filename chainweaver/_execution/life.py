@@ -35,7 +35,7 @@ from chainweaver.plan import KeyMissing, NoFingerprint
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from chainweaver._execution.commands import Command, Nest, PlainCall, StepLife
+    from chainweaver._execution.commands import Command, Nest, PlainCall, StepLife, WalkedLife
     from chainweaver._execution.run import Run
     from chainweaver.plan import Branches, PlannedMap, PlannedRetry, PlannedStep, PlannedTool
 
@@ -142,7 +142,7 @@ def needs_commit(run: Run, step: PlannedStep) -> bool:
     return bool(run.saving or run.listening or step.branches or step.guards_input or step.rivals or run.failures)
 
 
-def commit(run: Run, step: PlannedStep, merged: dict[str, Any] | None) -> StepLife:
+def commit(run: Run, step: PlannedStep, merged: dict[str, Any] | None) -> WalkedLife:
     """Make the outcome of a step count: check it against its rivals, choose its branch, save it, tell about it.
 
     Rivals have finished by now. A collision, a predicate or a store error fails the step whatever its `on_error` says:

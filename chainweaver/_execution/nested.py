@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def run_flow(
     run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], attempt: int
 ) -> Generator[Command | Nest, Any, dict[str, Any]]:
-    """Run the sub-flow of a step once; its final output.
+    """Run the sub-flow of a step once; what it adds to the context.
 
     Raises:
         ChainWeaverError: The sub-flow failed with it.
@@ -65,7 +65,18 @@ def run_flow(
     error = failure_of(nested)
     if error is not None:
         raise error
-    return nested.final_output or {}
+    return _given_back(nested)
+
+
+def _given_back(nested: Run) -> dict[str, Any]:
+    """What a sub-flow adds to the context around it: its projection, else what its steps wrote; not its own inputs."""
+    if nested.plan.project is not None:
+        return nested.final_output or {}
+    written: dict[str, Any] = {}
+    for values in nested.slots[1:-1]:
+        if values is not None:
+            written.update(values)
+    return written
 
 
 def _begun(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], segment: str) -> Run:
@@ -104,7 +115,7 @@ class ItemError:
 
 
 class _Items(Sequence["PlannedStep"]):
-    """The steps of a map, one per item, made when somebody looks at one: thousands would take more than their values."""
+    """The steps of a map, one per item; made when somebody looks, since all of them may outweigh their values."""
 
     def __init__(self, each: PlannedMap, values: Sequence[Any]) -> None:
         self.each = each
@@ -120,9 +131,10 @@ class _Items(Sequence["PlannedStep"]):
     def __getitem__(self, at: int | slice) -> PlannedStep | Sequence[PlannedStep]:
         if isinstance(at, slice):
             return [self[index] for index in range(len(self))[at]]
-        return self.each.step.at(at, self._reader(self.values[at]))
+        return self.each.step.at(at, self.reader(self.values[at]))
 
-    def _reader(self, value: Any) -> Reader:
+    def reader(self, value: Any) -> Reader:
+        """What reads the inputs of the call for one item."""
         read_item = self.each.read_item
         return lambda slots: read_item(slots[0], value)  # type: ignore[arg-type]  # slot 0 is filled before a run begins
 
@@ -148,11 +160,11 @@ class _ItemRows(Sequence["Row"]):
         return self.row._replace(step=step, read=step.read)
 
     def __iter__(self) -> Iterator[Row]:
-        _, plain, _, *rest = self.row
-        make, steps, reader = type(self.row), self.steps.each.step, self.steps._reader
+        _, plain, _, validate_input, tool, validate_output, scalars, direct = self.row
+        at, reader, make = self.steps.each.step.at, self.steps.reader, type(self.row)
         for index, value in enumerate(self.steps.values):
             read = reader(value)
-            yield make(steps.at(index, read), plain, read, *rest)
+            yield make(at(index, read), plain, read, validate_input, tool, validate_output, scalars, direct)
 
 
 def run_items(

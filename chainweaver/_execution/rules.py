@@ -6,7 +6,7 @@ Data, decided before a run begins and never changed by it. Made by the executor,
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from chainweaver.flow.callbacks import DecisionPolicy
@@ -31,17 +31,21 @@ class Rules:
         strict: Tools that declare no effects are refused.
         dry: Tools are rehearsed and not called; those that cannot be are skipped, or fail ("abort").
         capability: Performs capability steps.
+        redaction: What views of a run do not show; never looked at here.
+        pricing: Makes the cost report of a result; never called here.
         around_step, around_run: Make the generators around each step and around each run, outermost first.
     """
 
     decides: bool = False
     approves: bool = False
     guards: bool = False
-    decision: DecisionPolicy = DecisionPolicy()
+    decision: DecisionPolicy = field(default_factory=DecisionPolicy)
     ceiling: SideEffectLevel | None = None
     strict: bool = False
     dry: Literal["skip", "abort"] | None = None
     capability: PlannedTool | None = None
+    redaction: Any = None
+    pricing: Callable[[Any], Any] | None = None
     around_step: tuple[Callable[[Run, PlannedStep], Wrapper], ...] = ()
     around_run: tuple[Callable[[Run], Wrapper], ...] = ()
 

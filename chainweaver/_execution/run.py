@@ -311,7 +311,7 @@ class Run:
         return True
 
     def decision_of(self, step: PlannedStep) -> dict[str, Any] | None:
-        """What was decided at a step, as its record shows it: the tool that was chosen, the dependent that was taken."""
+        """What was decided at a step, for its record: the tool that was chosen, the dependent that was taken."""
         detail = self.details.get(step.index)
         decided = None if detail is None else detail.decision
         if step.branches is None or step.index not in self.taken:

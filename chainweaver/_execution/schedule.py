@@ -149,7 +149,7 @@ class Schedule:
         if owner is not self:
             owner._catch_up()
         if step_run.life is None:
-            step, _, _, _, tool, validate_output, scalars, direct = owner._rows[step_run.step.index]
+            _, _, _, _, tool, validate_output, scalars, direct = owner._rows[step_run.step.index]
             leave(owner.run, step_run.step, tool, validate_output, scalars, direct, value)
             owner._finish(step_run, going)
         else:
@@ -210,7 +210,8 @@ class Schedule:
         while at < len(self._nested):
             nested = self._nested[at]
             nested._fill(going)
-            if nested._flying:
+            # What is ready waits for a place; it never starts once the run has been told to end.
+            if nested._flying or (nested._ready and nested.run.cancelled is None):
                 at += 1
                 continue
             del self._nested[at]

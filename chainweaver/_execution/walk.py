@@ -6,7 +6,7 @@ that a careful engineer writes by hand, this is what keeps a typed, recorded ste
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from chainweaver._execution.around import around
 from chainweaver._execution.commands import Lead, Nest, RunCancelled, Save
@@ -14,8 +14,9 @@ from chainweaver._execution.life import commit, hit, led_outputs, lookup_of, obt
 from chainweaver._execution.short import FAILED, enter, fail, leave
 
 if TYPE_CHECKING:
-    from chainweaver._execution.commands import RunWalk, StepLife
+    from chainweaver._execution.commands import RunWalk, StepLife, WalkedLife
     from chainweaver._execution.run import Run
+    from chainweaver.plan import PlannedStep
 
 
 def walk(run: Run) -> RunWalk:
@@ -25,17 +26,13 @@ def walk(run: Run) -> RunWalk:
     attended = saving or run.listening
     # Listeners and deadlines concern every step: with one of them none is plain.
     quick = run.is_unattended()
-    wrapped = bool(run.rules.around_step)
     try:
         for step, plain, read, validate_input, tool, validate_output, scalars, direct in run.plan.rows:
             if failures and run.barred(step):
                 continue
             if not (plain and quick):
                 if not (resumed and run.finished(step.index)) and not run.is_passed(step):
-                    life = around(run, step, obtain(run, step)) if wrapped else obtain(run, step)
-                    if step.child is not None or step.each is not None:
-                        life = with_nested(run, life)
-                    merged = yield from life  # type: ignore[misc]  # a life that nests is carried by with_nested
+                    merged = yield from life_of(run, step)
                     if attended or step.branches is not None or step.rivals or step.guards_input:
                         yield from commit(run, step, merged)
                     else:
@@ -53,7 +50,7 @@ def walk(run: Run) -> RunWalk:
                 else:
                     reply = yield look_up
                     if isinstance(reply, Lead):
-                        fields = yield from led_outputs(run, step, tool, {}, value, reply)
+                        fields = yield from cast("Any", led_outputs(run, step, tool, {}, value, reply))
                     else:
                         fields = hit(run, step, tool, reply)
                     if not scalars:
@@ -73,13 +70,27 @@ def walk(run: Run) -> RunWalk:
         run.cancelled = cancelled
 
 
-def with_nested(run: Run, life: StepLife) -> StepLife:
-    """The life of a step, with the nested runs that it asks for walked in between."""
+def life_of(run: Run, step: PlannedStep) -> WalkedLife:
+    """The life of a step, with what is around it, and with the nested runs that it asks for walked in between."""
+    life = obtain(run, step)
+    if run.rules.around_step:
+        life = around(run, step, life)
+    if step.child is None and step.each is None:
+        return cast("WalkedLife", life)
+    return with_nested(run, life)
+
+
+def with_nested(run: Run, life: StepLife) -> WalkedLife:
+    """The life of a step that nests: each nested run is walked where the life waits for it."""
     try:
         command = next(life)
         while True:
             try:
-                reply = (yield from inner(run, command.run)) if type(command) is Nest else (yield command)
+                if isinstance(command, Nest):
+                    reply = None
+                    yield from inner(run, command.run)
+                else:
+                    reply = yield command
             except BaseException as exc:
                 command = life.throw(exc)
             else:

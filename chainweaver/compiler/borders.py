@@ -18,7 +18,7 @@ from chainweaver.compiler.keys import MISSING, Visible
 from chainweaver.compiler.models import InputField, ModelFacts
 from chainweaver.compiler.types import compatible, describe
 from chainweaver.exceptions import OutputMappingError, SchemaRefPolicyError
-from chainweaver.flow import DAGFlow, Flow
+from chainweaver.flow import DAGFlow, Flow, SchemaRefPolicy, resolve_model
 from chainweaver.plan import Gate
 
 INPUT = -1
@@ -38,15 +38,17 @@ class Border:
     gate: Gate | None
 
 
-def border_of(flow: Flow | DAGFlow, side: str, index: int, findings: Findings) -> Border:
+def border_of(flow: Flow | DAGFlow, side: str, index: int, findings: Findings, policy: SchemaRefPolicy) -> Border:
     """The border of a flow.
 
     Args:
         side: "input", "context" or "output".
         index: Step index that findings about it get.
+        policy: Which classes the flow may name.
     """
     try:
-        model = getattr(flow, f"{side}_schema")
+        ref = getattr(flow, f"{side}_schema_ref")
+        model = None if ref is None else resolve_model(ref, policy=policy)
     except SchemaRefPolicyError as exc:
         findings.border_error(index, flow.name, "unresolvable_schema_ref", str(exc), f"{side}_schema_ref")
         return Border(None, _closed_gate(exc))

@@ -27,7 +27,7 @@ from chainweaver.compiler.maps import BoundMap, bind_map
 from chainweaver.compiler.models import Catalogue, KnownTool
 from chainweaver.compiler.stand_ins import check_stand_ins
 from chainweaver.exceptions import FlowCompositionError, SchemaRefPolicyError
-from chainweaver.flow import DAGFlowStep
+from chainweaver.flow import DEFAULT_REF_POLICY, DAGFlowStep, SchemaRefPolicy, resolve_model
 from chainweaver.plan import Plan, PlannedMap, PlannedRetry, PlannedStep, PlannedTool, Row
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def compile_flow(
     *,
     flows: FlowSource | None = None,
     max_composition_depth: int = MAX_DEPTH,
+    policy: SchemaRefPolicy = DEFAULT_REF_POLICY,
 ) -> CompilationResult:
     """Turn a definition and the tools it names into a plan, and say everything that is wrong with it.
 
@@ -49,6 +50,7 @@ def compile_flow(
         tools: Name -> tool, or the tools themselves.
         flows: The flows that its steps may name: a registry, or the flows themselves.
         max_composition_depth: How many flows deep they may go.
+        policy: Which classes the flows may name.
 
     Raises:
         DAGDefinitionError: The steps form no DAG, so that there is no order to plan.
@@ -68,7 +70,7 @@ def compile_flow(
         digest = flow_digest(flow)
     except Unfingerprintable:
         digest = ""
-    return build(flow, by_name, digest, Composition(finder_of(flows), max_composition_depth))
+    return build(flow, by_name, digest, Composition(finder_of(flows), max_composition_depth, policy=policy))
 
 
 def build(flow: Flow | DAGFlow, tools: Mapping[str, Tool], digest: str, composition: Composition) -> CompilationResult:
@@ -92,9 +94,9 @@ class Build:
         self.sub_plans: dict[int, Plan] = {}
         self.rank = 0
         size = len(self.steps)
-        self.input = borders.border_of(flow, "input", borders.INPUT, self.findings)
-        self.context = borders.border_of(flow, "context", size, self.findings)
-        self.output = borders.border_of(flow, "output", size, self.findings)
+        self.input = borders.border_of(flow, "input", borders.INPUT, self.findings, composition.policy)
+        self.context = borders.border_of(flow, "context", size, self.findings, composition.policy)
+        self.output = borders.border_of(flow, "output", size, self.findings, composition.policy)
         self.visible = Visible(initial_of(self.input.schema), flow.dynamic_params, size)
         self.planned_tools: dict[int, PlannedTool] = {}
         self.maps: dict[int, BoundMap] = {}
@@ -304,14 +306,15 @@ class Build:
         if step.definition.retry is None:
             return None
         try:
-            return plan_retry(step.definition.retry)
+            return plan_retry(step.definition.retry, self.composition.policy)
         except SchemaRefPolicyError as exc:
             self._ref_error(step, "unknown_retryable_error", "retry", exc)
             return None
 
     def _contract(self, step: Lowered, side: str, inputs: BoundInputs) -> Callable[[Any], Any] | None:
         try:
-            contract = getattr(step.definition, f"resolved_{side}_contract")
+            ref = getattr(step.definition, f"{side}_contract")
+            contract = None if ref is None else resolve_model(ref, policy=self.composition.policy)
         except SchemaRefPolicyError as exc:
             self._ref_error(step, "unresolvable_schema_ref", f"{side}_contract", exc)
             return None
@@ -409,7 +412,7 @@ def _remade(error: FlowCompositionError) -> Callable[[], FlowCompositionError]:
     """Makes an error of its own for every call: tracebacks must not pile up in a plan."""
 
     def again() -> FlowCompositionError:
-        return FlowCompositionError(error.flow_name, error.reason, error.detail, known=error.known, fix=error.fix)
+        return FlowCompositionError(error.flow_name or "", error.reason, error.detail, known=error.known, fix=error.fix)
 
     return again
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from chainweaver.compiler.keys import INITIAL
 from chainweaver.compiler.models import InputField, KnownTool, ModelFacts
 from chainweaver.exceptions import FlowCompositionError, FlowNotFoundError
+from chainweaver.flow import DEFAULT_REF_POLICY, SchemaRefPolicy
 from chainweaver.tools import Tool
 from chainweaver.tools.flow_tool import open_model
 
@@ -49,14 +50,21 @@ def finder_of(flows: FlowSource | None) -> FindFlow:
 class Composition:
     """The flows around the one that is being compiled, outermost first, and how deep they may go."""
 
-    def __init__(self, find: FindFlow, max_depth: int = MAX_DEPTH, path: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self,
+        find: FindFlow,
+        max_depth: int = MAX_DEPTH,
+        path: tuple[tuple[str, str], ...] = (),
+        policy: SchemaRefPolicy = DEFAULT_REF_POLICY,
+    ) -> None:
         self.find = find
         self.max_depth = max_depth
         self.path = path
+        self.policy = policy
 
     def inside(self, flow: AnyFlow) -> Composition:
         """The composition as the sub-flows of this flow see it."""
-        return Composition(self.find, self.max_depth, (*self.path, (flow.name, flow.version)))
+        return Composition(self.find, self.max_depth, (*self.path, (flow.name, flow.version)), self.policy)
 
     def sub_flow(self, name: str, version: str | None) -> AnyFlow:
         """The flow that a step of the innermost flow names.

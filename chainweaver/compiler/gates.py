@@ -15,9 +15,9 @@ from pydantic import BaseModel
 from chainweaver.canonical import Unfingerprintable, bind_fingerprint
 from chainweaver.compiler.model_traits import holds_secrets, scalars_only
 from chainweaver.compiler.models import ModelFacts
-from chainweaver.exceptions import SchemaRefPolicyError, SchemaValidationError, ToolOutputSizeError
+from chainweaver.exceptions import SchemaValidationError, ToolOutputSizeError
 from chainweaver.flow import SideEffectLevel
-from chainweaver.flow.refs import resolve_class
+from chainweaver.flow.refs import SchemaRefPolicy, resolve_error
 from chainweaver.plan import Gate, NoFingerprint, PlannedRetry, PlannedTool
 from chainweaver.tools.definition import is_coroutine_callable, takes_context
 from chainweaver.tools.opening import foreign_fields, opener_of
@@ -146,18 +146,14 @@ def _late_fingerprint(model: type[BaseModel]) -> Callable[[Any], str]:
     return fingerprint
 
 
-def plan_retry(policy: RetryPolicy) -> PlannedRetry | None:
+def plan_retry(policy: RetryPolicy, refs: SchemaRefPolicy) -> PlannedRetry | None:
     """A retry policy with its error names resolved; None when it never retries.
 
     Raises:
-        SchemaRefPolicyError: A name leads nowhere, or to something that is no exception class.
+        SchemaRefPolicyError: A name leads nowhere, to something that is no exception class, or to one that `refs` does
+            not permit.
     """
-    classes = []
-    for ref in policy.retryable_errors:
-        found = resolve_class(ref if ":" in ref else f"builtins:{ref}")
-        if not issubclass(found, BaseException):
-            raise SchemaRefPolicyError(ref, "it is no exception class", fix="name a class such as 'builtins:OSError'")
-        classes.append(found)
+    classes = [resolve_error(name, policy=refs) for name in policy.retryable_errors]
     if policy.max_retries == 0:
         return None
     named = tuple(one for one in classes if issubclass(one, (SchemaValidationError, ToolOutputSizeError)))

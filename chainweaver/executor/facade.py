@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from chainweaver.checkpoint import Checkpointer, ExecutionSnapshot
     from chainweaver.compiler import CompilationResult
     from chainweaver.executor.runs import Runs
-    from chainweaver.flow import AnyFlow, DriftInfo
+    from chainweaver.flow import AnyFlow, DriftInfo, SchemaRefPolicy
     from chainweaver.flow.callbacks import (
         ApprovalCallback,
         CapabilityHook,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     )
     from chainweaver.flow.safety import SideEffectLevel
     from chainweaver.lanes.cancel import CancellationToken
-    from chainweaver.observe import FlowEvent, Listeners
+    from chainweaver.observe import CostProfile, FlowEvent, Listeners, RedactionPolicy
     from chainweaver.plan import Plan
     from chainweaver.registry import FlowRegistry
     from chainweaver.registry.snapshot import RegistrySnapshot
@@ -96,7 +96,10 @@ class FlowExecutor:
         registry: The flows. None: a registry of its own.
         tools: Tools to register.
         flows: Flows to register.
-        middleware: Objects that watch runs, in this order.
+        cost_profile: Prices, for `result.cost_report`.
+        redaction_policy: What records, nested results, contexts of middleware and reports do not show.
+        trace_recorder: Keeps the results of runs; it watches after all other middleware.
+        middleware: Objects that watch runs, or wrap them, in this order.
         step_cache: Keeps the outputs of steps between runs.
         checkpointer: Keeps runs step by step, so that they can be resumed.
         delete_on_success: Remove the checkpoint of a run that ended well.
@@ -117,7 +120,9 @@ class FlowExecutor:
             copies nothing, "summary" keeps type and size only.
         trace_copy_limit: How many items a snapshot copies per step.
         strict_compile: Refuse a flow with compile errors before it starts, instead of failing the step that has one.
-        discover_plugins: Also load flows that installed packages offer.
+        discover_plugins: Also register the tools and flows that installed packages offer; those that are given here, or
+            are in the registry already, come first.
+        schema_ref_policy: Which classes flows may name; that of the registry holds as well. None: that one alone.
 
     Raises:
         TypeError, ValueError: A setting is not what it has to be.
@@ -138,6 +143,9 @@ class FlowExecutor:
         *,
         tools: Iterable[Tool] = (),
         flows: Iterable[AnyFlow] = (),
+        cost_profile: CostProfile | None = None,
+        redaction_policy: RedactionPolicy | None = None,
+        trace_recorder: object | None = None,
         middleware: Sequence[object] | None = None,
         step_cache: StepCache | None = None,
         checkpointer: Checkpointer | None = None,
@@ -158,10 +166,14 @@ class FlowExecutor:
         trace_copy_limit: int = 64,
         strict_compile: bool = False,
         discover_plugins: bool = False,
+        schema_ref_policy: SchemaRefPolicy | None = None,
     ) -> None:
         import threading
 
         settings = {
+            "cost_profile": cost_profile,
+            "redaction_policy": redaction_policy,
+            "trace_recorder": trace_recorder,
             "middleware": listed("middleware", middleware, "on_flow_start"),
             "step_cache": step_cache,
             "checkpointer": checkpointer,
@@ -181,19 +193,19 @@ class FlowExecutor:
             "trace_values": trace_values,
             "trace_copy_limit": trace_copy_limit,
             "strict_compile": strict_compile,
+            "schema_ref_policy": schema_ref_policy,
         }
         check_settings(settings)
         if registry is None:
             from chainweaver.registry import FlowRegistry
 
-            registry = FlowRegistry(discover_plugins=discover_plugins)
+            registry = FlowRegistry()
         check_has("registry", registry, ("register_flow", "snapshot"), "FlowRegistry()")
         self.registry = registry
         self._settings: dict[str, Any] = {**settings, "lanes": dict(lanes or {})}
         self._write = threading.Lock()
-        self._tools: Mapping[str, Tool] = {
-            check_tool(tool).name: tool for tool in listed("tools", tools, "input_schema")
-        }
+        given = {check_tool(tool).name: tool for tool in listed("tools", tools, "input_schema")}
+        self._tools: Mapping[str, Tool] = {**_plugged_in(discover_plugins), **given}
         self._prepared: dict[tuple[str, str | None], Prepared] = {}
         self._strict = strict_compile
         self._bound: Runs | None = None
@@ -201,6 +213,8 @@ class FlowExecutor:
         self._listen_to(self._settings["middleware"])
         for flow in listed("flows", flows, "steps"):
             self.registry.register_flow(flow)
+        if discover_plugins:
+            self.registry.load_plugins()
 
     # ---- tools and listeners, copy-on-write
 
@@ -246,12 +260,17 @@ class FlowExecutor:
     def _listen_to(self, middleware: tuple[object, ...]) -> None:
         self._settings["middleware"] = middleware
         self._listeners = None
-        if middleware:
+        watching = self._watching()
+        if watching:
             from chainweaver.observe import Listeners
 
-            self._listeners = Listeners(middleware) or None
+            self._listeners = Listeners(watching) or None
         if self._bound is not None:
             self._bound.heed(middleware)
+
+    def _watching(self) -> tuple[object, ...]:
+        recorder = self._settings["trace_recorder"]
+        return self._settings["middleware"] if recorder is None else (*self._settings["middleware"], recorder)
 
     def with_replaced_tools(self, tools: Iterable[Tool]) -> FlowExecutor:
         """An executor with the same flows and settings, in which these tools replace those of the same names."""
@@ -284,8 +303,8 @@ class FlowExecutor:
             deadline: When the run has to have ended, in seconds as `time.time()` gives them.
             cancel_token: Ends the run when it is cancelled.
             dry_run: Rehearse: call the `dry_run_fn` of each tool and not the tool. Nothing is cached or checkpointed.
-            dry_run_unsupported: What a dry run does at a tool that has none: "skip" the step, and those that lack inputs
-                for it, or "abort", which fails it.
+            dry_run_unsupported: What a dry run does at a tool that has none: "skip" the step and those that need it,
+                or "abort", which fails it.
             dynamic_params: Values for the flow's `dynamic_params`; they appear in no record and no output.
             lane: Lane of tools that name none, in this run: "inline", "thread" or a name from `lanes`. None: as the
                 executor was told.
@@ -408,7 +427,7 @@ class FlowExecutor:
         check_input(initial_input)
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
         runs = self._bound or self._bind()
-        return stream_sync(runs, prepared.plan, initial_input, self._settings["middleware"], call)
+        return stream_sync(runs, prepared.plan, initial_input, self._watching(), call)
 
     def stream_flow_async(
         self,
@@ -430,7 +449,7 @@ class FlowExecutor:
         check_input(initial_input)
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
         runs = self._bound or self._bind()
-        return stream_async(runs, prepared.plan, initial_input, self._settings["middleware"], call)
+        return stream_async(runs, prepared.plan, initial_input, self._watching(), call)
 
     # ---- asking
 
@@ -450,14 +469,11 @@ class FlowExecutor:
         """Where tools no longer have the schemas that flows recorded, over all flows."""
         from chainweaver.tools import check_flow_compatibility
 
-        return [one for flow in self.registry.list_flows() for one in check_flow_compatibility(flow, self._tools)]
+        return [one for flow in self.registry.snapshot.values() for one in check_flow_compatibility(flow, self._tools)]
 
     def accept_drift(self, name: str, *, version: str | None = None) -> AnyFlow:
         """Record the present schemas of a flow's tools as the ones that it was accepted with."""
-        flow = self.registry.resolve(name, version)
-        used = {step.tool_name for step in flow.steps} | {step.fallback_tool for step in flow.steps}
-        hashes = {tool: self._tools[tool].schema_hash for tool in sorted(filter(None, used)) if tool in self._tools}
-        return self.registry.update_flow_state(name, version=flow.version, tool_schema_hashes=hashes)
+        return self.registry.accept_tools(name, self._tools, version=version)
 
     # ---- the end
 
@@ -487,12 +503,15 @@ class FlowExecutor:
 
     def _compile(self, key: tuple[str, str | None]) -> Prepared:
         from chainweaver.compiler.compose import Composition
+        from chainweaver.flow.refs import DEFAULT_REF_POLICY, both
 
         plans = (self._bound or self._bind()).plans
         # Read both once: what is registered meanwhile makes this entry stale, and the next call notices.
         snapshot, tools = self.registry.snapshot, self._tools
         flow = snapshot.resolve(*key)
-        composition = Composition(snapshot.resolve, self._settings["max_composition_depth"])
+        own = getattr(self.registry, "schema_ref_policy", DEFAULT_REF_POLICY)
+        policy = both(own, self._settings["schema_ref_policy"])
+        composition = Composition(snapshot.resolve, self._settings["max_composition_depth"], policy=policy)
         compiled = plans.compiled(flow, tools, composition)
         prepared = Prepared(flow, compiled, self._unknown_lanes(compiled.plan), snapshot, tools)
         if len(self._prepared) >= plans.limit:
@@ -550,3 +569,11 @@ class FlowExecutor:
             if self._bound is None:
                 self._bound = Runs(self._settings)
             return self._bound
+
+
+def _plugged_in(wanted: bool) -> dict[str, Tool]:
+    if not wanted:
+        return {}
+    from chainweaver.tools import discover_tools
+
+    return {tool.name: tool for tool in discover_tools()}

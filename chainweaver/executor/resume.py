@@ -6,7 +6,7 @@ core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -297,10 +297,12 @@ def _fill_decision(run: Run, step: PlannedStep, delta: StepDelta) -> None:
 def _put_together(run: Run, step: PlannedStep, delta: StepDelta) -> None:
     """Give a step that ran a nested run the outputs that follow from the steps of that run."""
     given = step.read(run.slots)
-    life = run_items(run, step, step.each, given) if step.each is not None else None
-    if life is None and step.child is not None:
+    life: Generator[Any, Any, dict[str, Any]]
+    if step.each is not None:
+        life = run_items(run, step, step.each, given)
+    elif step.child is not None:
         life = run_flow(run, step, step.child, given, 1)
-    if life is None:
+    else:
         detail = f"outputs of step '{step.step_id}' are not stored"
         raise CheckpointDriftError(run.trace_id(), detail, fix="start the run anew")
     outputs: dict[str, Any] = {}

@@ -88,10 +88,21 @@ def rules_of(settings: Mapping[str, Any], callbacks: Mapping[str, Callback], mid
         ceiling=level_of(settings["max_side_effect_level"]),
         strict=settings["strict_safety"],
         capability=callback_of("capability_hook", settings["capability_hook"]),  # type: ignore[arg-type]  # called alike
+        redaction=settings["redaction_policy"],
+        pricing=_pricing(settings["cost_profile"]),
         around_step=tuple(_around_step(at, one) for at, one in enumerate(middleware) if hasattr(one, "around_step")),
         around_run=tuple(_around_run(at, one) for at, one in enumerate(middleware) if hasattr(one, "around_run")),
     )
     return NO_RULES if rules == NO_RULES else rules
+
+
+def _pricing(profile: Any) -> Callable[[Any], Any] | None:
+    """What makes the cost report of a result; None without prices."""
+    if profile is None:
+        return None
+    from chainweaver.observe import cost_report
+
+    return lambda result: cost_report(result, profile)
 
 
 # ---- middleware that wraps

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 RULED = (
     "decision_callback", "decision_policy", "approval_callback", "guardrail_callback", "capability_hook",
-    "strict_safety", "max_side_effect_level",
+    "strict_safety", "max_side_effect_level", "redaction_policy", "cost_profile",
 )  # fmt: skip
 """The settings that are rules of the runs."""
 

@@ -35,6 +35,14 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     check_has("runtime", settings["runtime"], ("now_ns", "wall_time", "new_id"), "Runtime()")
     for one in settings["middleware"]:
         check_middleware(one)
+    if settings["trace_recorder"] is not None:
+        check_middleware(settings["trace_recorder"])
+    check_has("redaction_policy", settings["redaction_policy"], ("redact_record",), "RedactionPolicy()")
+    check_has("cost_profile", settings["cost_profile"], ("usd_of_tokens",), "CostProfile(model_call_usd=0.01)")
+    if settings["schema_ref_policy"] is not None:
+        from chainweaver.flow.ref_check import check_policy
+
+        check_policy(settings["schema_ref_policy"])
     check_count("max_composition_depth", settings["max_composition_depth"], 1)
     check_rules(settings)
 

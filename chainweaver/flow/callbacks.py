@@ -35,7 +35,7 @@ class DecisionPolicy:
     Attributes:
         timeout_seconds: Longest time for one answer; None: no limit.
         budget: How many steps of one run may ask: the first ones in plan order. None: all of them.
-        default: Without an answer (no callback, time over, budget used up) the step takes its own tool ("tool_name"), or
+        default: Without an answer (no callback, time over, budget used up) the step takes its own tool ("tool_name") or
             fails ("fail"). An answer that is no candidate always fails.
 
     Raises:

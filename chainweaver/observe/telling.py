@@ -15,61 +15,19 @@ from chainweaver.observe.contexts import (
     StepEndContext,
     StepStartContext,
 )
-from chainweaver.results import ExecutionResult, date_of, record_of
+from chainweaver.results import ExecutionResult, date_of, record_of, shown_input
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Callable
 
     from chainweaver._execution.commands import Tell
     from chainweaver._execution.run import Run
     from chainweaver.observe.middleware import Listeners
     from chainweaver.plan import PlannedStep
-    from chainweaver.results import StepRecord
 
 
-class _Late:
-    """The facts that all moments of a step share."""
-
-    __slots__ = ()
-    _run: Run
-    _step: PlannedStep
-
-    @property
-    def trace_id(self) -> str:
-        return self._run.trace_id()
-
-    @property
-    def parent_trace_id(self) -> str | None:
-        return parent_id(self._run)
-
-    @property
-    def flow_name(self) -> str:
-        return self._run.plan.flow_name
-
-    @property
-    def step_index(self) -> int:
-        return self._step.index
-
-    @property
-    def step_id(self) -> str:
-        return self._step.step_id
-
-    @property
-    def tool_name(self) -> str:
-        return self._step.name
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        # A dict of its own: who only watches must not change what the step goes on with.
-        return dict(self._run.inputs[self._step.index] or {})
-
-    @property
-    def started_at(self) -> datetime:
-        return date_of(self._run, self._run.started[self._step.index])
-
-
-class LateStepStart(_Late, StepStartContext):
-    """A step is about to run."""
+class LateStepStart(StepStartContext):
+    """A step is about to run; the facts are worked out when somebody asks for them."""
 
     __slots__ = ("_run", "_step")
     stands_for = StepStartContext
@@ -78,29 +36,52 @@ class LateStepStart(_Late, StepStartContext):
         self._run = run
         self._step = step
 
+    def __getattr__(self, name: str) -> Any:
+        return _fact(self, name)
 
-class LateStepEnd(_Late, StepEndContext):
-    """A step is over."""
 
-    __slots__ = ("_record", "_run", "_step")
+class LateStepEnd(StepEndContext):
+    """A step is over; the facts are worked out when somebody asks for them."""
+
+    __slots__ = ("_run", "_step")
     stands_for = StepEndContext
 
     def __init__(self, run: Run, step: PlannedStep) -> None:
         self._run = run
         self._step = step
-        self._record: StepRecord | None = None
 
-    @property
-    def ended_at(self) -> datetime:
-        return date_of(self._run, self._run.ended[self._step.index])
+    def __getattr__(self, name: str) -> Any:
+        return _fact(self, name)
 
-    @property
-    def step_record(self) -> StepRecord:
-        found = self._record
-        if found is None:
-            found = self._record = record_of(self._run, self._step)
-            assert found is not None, "a step that has ended has a record"
-        return found
+
+def _fact(late: LateStepStart | LateStepEnd, name: str) -> Any:
+    """One fact of a moment, kept from the first look on."""
+    work_out = _FACTS.get(name)
+    if work_out is None:
+        raise AttributeError(f"{type(late).stands_for.__name__} has no attribute '{name}'.", name=name, obj=late)
+    value = work_out(late._run, late._step)
+    setattr(late, name, value)
+    return value
+
+
+def _shown(run: Run, values: dict[str, Any]) -> dict[str, Any]:
+    """Values as listeners see them. A dict of its own: who only watches must not change what a step goes on with."""
+    redaction = run.rules.redaction
+    return dict(values) if redaction is None else dict(redaction.redact_mapping(values))
+
+
+_FACTS: dict[str, Callable[[Run, PlannedStep], Any]] = {
+    "trace_id": lambda run, step: run.trace_id(),
+    "parent_trace_id": lambda run, step: parent_id(run),
+    "flow_name": lambda run, step: run.plan.flow_name,
+    "step_index": lambda run, step: step.index,
+    "step_id": lambda run, step: step.step_id,
+    "tool_name": lambda run, step: step.name,
+    "inputs": lambda run, step: _shown(run, run.inputs[step.index] or {}),
+    "started_at": lambda run, step: date_of(run, run.started[step.index]),
+    "ended_at": lambda run, step: date_of(run, run.ended[step.index]),
+    "step_record": record_of,
+}
 
 
 def tell(listeners: Listeners, command: Tell) -> None:
@@ -123,7 +104,7 @@ def tell_chunk(listeners: Listeners, run: Run, step: PlannedStep, chunk: Any, no
             run.plan.flow_name,
             step.index,
             step.name,
-            chunk,
+            chunk if run.rules.redaction is None else run.rules.redaction.redact_value("chunk", chunk),
             date_of(run, now_ns),
             step.step_id,
             parent_id(run),
@@ -140,7 +121,7 @@ def tell_start(listeners: Listeners, run: Run) -> None:
                 run.trace_id(),
                 plan.flow_name,
                 plan.flow_version,
-                dict(run.given),  # who only watches must not change what the run goes on with
+                shown_input(run),
                 date_of(run, run.began_ns),
                 len(plan.steps),
                 parent_id(run),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 
 import pytest
@@ -16,10 +15,6 @@ from chainweaver import (
     tool,
 )
 from chainweaver.flow import DAGFlow, DAGFlowStep, Flow, FlowStep, RetryPolicy
-
-pytestmark = pytest.mark.skipif(
-    "policy" not in inspect.signature(compile_flow).parameters, reason="compile_flow takes no policy yet"
-)
 
 SHOP = SchemaRefAllowlist(modules=("shop",))
 REF = "trap_of_the_compiler:Model"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 
 from chainweaver import FlowExecutor, FlowRegistry, PluginDiscoveryError, tool
@@ -11,10 +9,6 @@ from chainweaver.flow import Flow, FlowStatus, FlowStep
 from tests.registry.kit import install
 
 __all__ = ["install"]
-
-pytestmark = pytest.mark.skipif(
-    "schema_ref_policy" not in inspect.signature(FlowExecutor).parameters, reason="the executor does not ask yet"
-)
 
 
 @pytest.fixture
