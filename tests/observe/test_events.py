@@ -50,6 +50,7 @@ def test_the_repr_of_a_context_names_its_facts_in_signature_order() -> None:
     assert repr(StepChunkContext(TRACE, "invoice", 0, "fetch", "x", NOON, "f")) == (
         f"StepChunkContext(trace_id='{TRACE}', flow_name='invoice', step_index=0, tool_name='fetch', chunk='x', "
         "received_at=datetime.datetime(2030, 1, 1, 12, 0, tzinfo=datetime.timezone.utc), step_id='f', "
+        "parent_trace_id=None)"
     )
 
 
