@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from chainweaver.testing.matching import assert_result_matches as assert_result_matches
     from chainweaver.testing.runner import FlowTestRunner as FlowTestRunner
+    from chainweaver.testing.strategies import strategy_for as strategy_for
     from chainweaver.testing.taping import record_then_replay as record_then_replay
 
 _HOMES: dict[str, tuple[str, ...]] = {
@@ -42,6 +43,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "chainweaver.testing.fakes": ("FakeTool", "ToolCall", "fake_tool", "spy_on"),
     "chainweaver.testing.matching": ("assert_result_matches",),
     "chainweaver.testing.runner": ("FlowTestRunner",),
+    "chainweaver.testing.strategies": ("strategy_for",),
     "chainweaver.testing.taping": ("record_then_replay",),
 }
 
