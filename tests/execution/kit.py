@@ -28,8 +28,10 @@ from chainweaver._execution import (
     take_input,
     walk,
 )
+from chainweaver._execution.commands import Ask
 from chainweaver._execution.trace import Capture
 from chainweaver.compiler import compile_flow
+from chainweaver.flow.callbacks import CapabilityContext
 from chainweaver.plan import Plan
 
 TICK_S = 0.001
@@ -69,12 +71,22 @@ def a_step(name: str, needs: str = "", **options: Any) -> DAGFlowStep:
     return DAGFlowStep(step_id=name, depends_on=needs.split(), **{"tool_name": name, **options})
 
 
-def a_plan(steps: list[Any], tools: list[Tool], **options: Any) -> Plan:
-    """The plan of a DAG of these steps, or of a chain when they are plain `FlowStep`s."""
-    facts: dict[str, Any] = {"name": "flow", "version": "1.0.0", "description": "of a test", **options}
+def a_sub_step(name: str, flow: str, needs: str = "", **options: Any) -> DAGFlowStep:
+    """A step that runs another flow."""
+    return DAGFlowStep(step_id=name, flow_name=flow, depends_on=needs.split(), **options)
+
+
+def a_flow(name: str, steps: list[Any], **options: Any) -> DAGFlow | Flow:
+    """A DAG of these steps, or a chain when they are plain `FlowStep`s."""
+    facts: dict[str, Any] = {"name": name, "version": "1.0.0", "description": "of a test", **options}
     if all(isinstance(one, DAGFlowStep) for one in steps):
-        return compile_flow(DAGFlow(steps=steps, **facts), tools).plan
-    return compile_flow(Flow(steps=steps, **facts), tools).plan
+        return DAGFlow(steps=steps, **facts)
+    return Flow(steps=steps, **facts)
+
+
+def a_plan(steps: list[Any], tools: list[Tool], *, flows: Any = (), **options: Any) -> Plan:
+    """The plan of a DAG of these steps, or of a chain when they are plain `FlowStep`s; `flows` are those they run."""
+    return compile_flow(a_flow("flow", steps, **options), tools, flows=flows).plan
 
 
 def one_step(tool: Tool, *others: Tool, flow: Mapping[str, Any] | None = None, **options: Any) -> Plan:
@@ -89,9 +101,9 @@ def a_run(
     dynamic: Mapping[str, Any] | None = None,
     deadline_s: float | None = None,
     capture: Capture | None = None,
-    **attended: bool,
+    **attended: Any,
 ) -> Run:
-    """A run that is about to start at time 0; `attended` are listening, saving, caching, resumed."""
+    """A run that is about to start at time 0; `attended` are listening, announcing, saving, caching, resumed, rules."""
     run = Run(plan, dict(initial or {}), 0, 0.0, capture or capture_within(64), lambda: "0" * 32)
     run.slots[-1] = dict(dynamic or {})
     run.deadline_ns = None if deadline_s is None else round(deadline_s * 1e9)
@@ -111,8 +123,13 @@ def asked(command: Command | None) -> Any:
     if isinstance(command, tuple):
         return "call", command[0].name, dict(command[1].__dict__)
     if isinstance(command, Invoke):
+        if isinstance(command.value, CapabilityContext):
+            wanted = command.value
+            return "perform", wanted.capability_id, dict(wanted.inputs), command.timeout_s, wanted.attempt
         attempt = None if command.context is None else command.context.attempt
         return "invoke", command.tool.name, dict(command.value.__dict__), command.timeout_s, attempt
+    if isinstance(command, Ask):
+        return "ask", command.kind, command.context.step_id, command.timeout_s
     if isinstance(command, Sleep):
         return "sleep", command.seconds, command.jitter
     if isinstance(command, Lookup):
@@ -120,9 +137,16 @@ def asked(command: Command | None) -> Any:
     if isinstance(command, Settle):
         return "settle", command.outputs
     if isinstance(command, Save):
-        return "save", command.step.label, command.outputs
+        return "save", place_of(command.run, command.step.label), command.outputs
     assert isinstance(command, Tell)
-    return command.moment, command.step.label
+    if command.step is None:
+        return command.moment, "/".join((command.run.plan.flow_name, *command.run.path))
+    return command.moment, place_of(command.run, command.step.label)
+
+
+def place_of(run: Run, name: str) -> str:
+    """A step by its name, behind those that its run is nested in."""
+    return "/".join((*run.path, name))
 
 
 class Walk:
@@ -164,6 +188,8 @@ class Walk:
 class Crowd:
     """A run above limit 1 in the hands of a test; step runs are named by the ids of their steps.
 
+    Those of nested runs have the ids of the steps around them in front: "sub/a", "each/0".
+
     Attributes:
         schedule: The schedule itself.
         flying: Step id -> step run, for all that have been handed out.
@@ -198,7 +224,7 @@ class Crowd:
     def doomed(self) -> list[str]:
         """The ids of the doomed step runs, taken from the schedule as a lane takes them."""
         doomed, self.schedule.doomed = self.schedule.doomed, []
-        return [one.step.step_id for one in doomed]
+        return [_name(one) for one in doomed]
 
     def concluded(self) -> Run:
         """The run after its end."""
@@ -207,8 +233,12 @@ class Crowd:
         return self.run
 
     def _handed_out(self, going: list[StepRun]) -> list[str]:
-        self.flying.update((one.step.step_id, one) for one in going)
-        return [one.step.step_id for one in going]
+        self.flying.update((_name(one), one) for one in going)
+        return [_name(one) for one in going]
+
+
+def _name(step_run: StepRun) -> str:
+    return place_of(step_run.owner.run, step_run.step.step_id)
 
 
 # ---- outcomes
