@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from chainweaver._execution.commands import Ask, TimedOut
+from chainweaver._execution.commands import Ask, RunCancelled, TimedOut
 from chainweaver.exceptions import (
     ApprovalDeniedError,
     ChainWeaverError,
@@ -53,10 +53,12 @@ def chosen_tool(run: Run, step: PlannedStep, given: dict[str, Any]) -> Generator
         context = DecisionContext(
             *_place(run, step), step.name, tuple(step.candidates), dict(run.inputs[step.index] or given)
         )
+        limit_s = run.limit_s(policy.timeout_seconds)
         try:
-            answer = yield Ask("decision", context, _limit_s(run, policy.timeout_seconds))
+            answer = yield Ask("decision", context, limit_s)
         except TimedOut:
-            run.check_deadline()
+            if limit_s != policy.timeout_seconds:
+                raise RunCancelled("deadline") from None
             why = f"nobody answered within {policy.timeout_seconds} s"
         except Exception as exc:
             raise _decision_error(step, f"the callback raised {told(exc)}", cause=exc) from exc
@@ -145,8 +147,8 @@ def approval(run: Run, step: PlannedStep, tool: PlannedTool, values: dict[str, A
     try:
         answer = yield Ask("approval", context, run.remaining_s())
     except TimedOut:
-        run.check_deadline()
-        raise
+        # The rest of the run is the only limit; a lane may see its end a moment early.
+        raise RunCancelled("deadline") from None
     except Exception as exc:
         raise ApprovalDeniedError(tool.name, step.index, f"the callback raised {told(exc)}") from exc
     run.check_deadline()
@@ -175,8 +177,7 @@ def guardrail(
     except GuardrailViolationError:
         raise
     except TimedOut:
-        run.check_deadline()
-        raise
+        raise RunCancelled("deadline") from None
     except Exception as exc:
         raise GuardrailViolationError(tool.name, step.index, f"{stage}: the callback raised {told(exc)}") from exc
     run.check_deadline()
@@ -191,8 +192,3 @@ def guardrail(
 
 def _place(run: Run, step: PlannedStep) -> tuple[str, str, int, str]:
     return run.trace_id(), run.plan.flow_name, step.index, step.step_id
-
-
-def _limit_s(run: Run, seconds: float | None) -> float | None:
-    limits = [one for one in (seconds, run.remaining_s()) if one is not None]
-    return min(limits, default=None)
