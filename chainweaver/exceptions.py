@@ -794,6 +794,22 @@ class CassetteError(InputError):
         self.detail = detail
 
 
+class ReplayError(InputError):
+    """A recorded run does not hold what its replay would need.
+
+    Attributes:
+        trace_id: The recorded run.
+        detail: What is missing, and where.
+    """
+
+    code = "E112"
+
+    def __init__(self, trace_id: str, detail: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"Run '{trace_id}' cannot be replayed: {detail}", **facts)
+        self.trace_id = trace_id
+        self.detail = detail
+
+
 class CommandLineError(InputError):
     """What was typed on the command line cannot be carried out.
 
