@@ -1165,6 +1165,7 @@ __all__ = [
     "OutputMappingError",
     "PluginDiscoveryError",
     "PredicateSyntaxError",
+    "ReplayError",
     "RunProtocolError",
     "SafetyCeilingError",
     "SchemaRefPolicyError",
