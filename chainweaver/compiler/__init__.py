@@ -1,7 +1,7 @@
 """The compiler: a definition and its tools become a frozen plan, and everything wrong with them is said at once.
 
-Nothing runs here. `compile_flow` and `evaluate_predicate` are public; `PlanCache` keeps the executor's plans. Predicates
-are loaded with the first branch.
+Nothing runs here. `compile_flow` and `evaluate_predicate` are public; `PlanCache` keeps the executor's plans.
+Predicates are loaded with the first branch.
 """
 
 from typing import TYPE_CHECKING

@@ -424,7 +424,7 @@ class _Reader:
             sign = "is not"
         start = self.word.start
         right = self.signed()
-        if sign in ("is", "is not") and not (isinstance(right, Constant) and right.value in (None, True, False)):
+        if sign in ("is", "is not") and not _is_singleton(right):
             fix = "compare values with '==' or '!='"
             raise _refusal(self.text, start, f"'{sign}' compares with None, True or False alone", fix)
         if sign in ("in", "not in") and isinstance(right, Display) and _all_constant(right.parts):
@@ -569,6 +569,10 @@ def _instead_of(part: Part) -> str | None:
         return "what is empty does not hold, so its name alone will do"
     near = suggest(part.name, (CALL,))
     return f"did you mean '{near}'?" if near else "let a tool compute the value and compare its output"
+
+
+def _is_singleton(part: Part) -> bool:
+    return isinstance(part, Constant) and (part.value is None or isinstance(part.value, bool))
 
 
 def _all_constant(parts: Sequence[Part]) -> bool:
