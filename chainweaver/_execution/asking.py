@@ -114,6 +114,8 @@ def allowed(run: Run, step: PlannedStep, tool: PlannedTool) -> PlannedTool:
         FlowExecutionError: It cannot be rehearsed, and the dry run was told to end at such a tool.
         Unrehearsed: It cannot be rehearsed, and is passed over.
     """
+    if step.child is not None and tool is step.tool:
+        return tool  # a sub-flow is no tool: what its steps call is held against the rules there
     rules, safety = run.rules, tool.safety
     if rules.strict and safety is None:
         fix = "give the tool a ToolSafetyContract, or run it without strict_safety"

@@ -33,7 +33,7 @@ from chainweaver.flow.callbacks import CapabilityContext
 from chainweaver.plan import KeyMissing, NoFingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
     from chainweaver._execution.commands import Command, Nest, PlainCall, StepLife, WalkedLife
     from chainweaver._execution.run import Run
@@ -124,8 +124,22 @@ def mapped_over(run: Run, step: PlannedStep, each: PlannedMap, given: dict[str, 
 
 
 def lacks_rehearsal(run: Run, step: PlannedStep) -> bool:
-    """Whether a dry run passes over the step because it passed over one that it needs."""
-    return run.rules.dry == "skip" and any(run.status_of(need) == "skipped" for need in step.needs)
+    """Whether a dry run passes over a step that failed, because it passed over one that the step needs."""
+    if run.rules.dry != "skip":
+        return False
+    nested = None if (detail := run.details.get(step.index)) is None else detail.nested
+    # A sub-flow may have done all it could, and still lack what it has to give.
+    own = nested is not None and not nested.failures and has_gaps(nested, range(len(nested.plan.steps)))
+    return own or has_gaps(run, step.needs)
+
+
+def has_gaps(run: Run, indexes: Iterable[int]) -> bool:
+    """Whether some of these steps were passed over in a dry run, or some inside of them."""
+    for detail in filter(None, map(run.details.get, indexes)):
+        nested = detail.nested
+        if detail.status == "skipped" or (nested is not None and has_gaps(nested, range(len(nested.plan.steps)))):
+            return True
+    return False
 
 
 def shown_values(step: PlannedStep, value: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 from chainweaver._execution.around import enter_run, leave_run
+from chainweaver._execution.asking import Unrehearsed
 from chainweaver._execution.commands import Nest, RunCancelled, Tell, TimedOut
 from chainweaver._execution.conclude import conclude, failure_of, set_surplus_aside, take_input
 from chainweaver._execution.run import Run
@@ -206,6 +207,11 @@ def run_items(
         assert error is not None, "an item that failed has an error"
         raise error
     nested.status = "ok"
+    if each.on_item_error == "fail" and nested.details:
+        # Only a dry run passes over items without being told to; lists with gaps would be taken for whole ones.
+        for detail in nested.details.values():
+            if detail.status == "skipped" and detail.error is not None:
+                raise Unrehearsed(detail.error)
     nested.final_output = _gathered(nested, each)
     return nested.final_output
 

@@ -47,17 +47,15 @@ def plan_tool(known: KnownTool) -> PlannedTool:
 
 def plan_flow_call(known: KnownTool) -> PlannedTool:
     """What stands in a step for the tool when it runs a sub-flow: nothing is validated, the sub-flow does that."""
-    planned = replace(
+    return replace(
         _plan_tool(known), validate_input=dict, validate_output=_as_it_is, open_output=_as_it_is, direct_output=False,
         scalar_inputs=False, scalar_outputs=False, cacheable=False, secret_outputs=(), safety=None,
     )  # fmt: skip
-    # A dry run of the step is one of the steps inside.
-    return replace(planned, dry=planned)
 
 
 def plan_capability(known: KnownTool) -> PlannedTool:
     """What stands in a step for the tool when an outside capability performs it: any inputs, any outputs."""
-    return replace(plan_flow_call(known), validate_output=_opened, dry=None)
+    return replace(plan_flow_call(known), validate_output=_opened)
 
 
 def _as_it_is(values: Any) -> Any:

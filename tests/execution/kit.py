@@ -139,9 +139,16 @@ def asked(command: Command | None) -> Any:
     if isinstance(command, Save):
         return "save", place_of(command.run, command.step.label), command.outputs
     assert isinstance(command, Tell)
-    if command.step is None:
-        return command.moment, "/".join((command.run.plan.flow_name, *command.run.path))
-    return command.moment, place_of(command.run, command.step.label)
+    return moments(command)[-1]
+
+
+def moments(command: Tell) -> list[tuple[str, str]]:
+    """What listeners hear of a command: the end of a step may be told together with the start of the next one."""
+    run, step = command.run, command.step
+    if step is None:
+        return [(command.moment, "/".join((run.plan.flow_name, *run.path)))]
+    ended = [] if command.over is None else [("step_end", place_of(run, command.over.label))]
+    return [*ended, (command.moment, place_of(run, step.label))]
 
 
 def place_of(run: Run, name: str) -> str:
@@ -170,6 +177,16 @@ class Walk:
         """Reply with a value; what the run asks for next."""
         self.run.now_ns += round(after_s * 1e9)
         return self._go_on(lambda: self._life.send(reply))
+
+    def to_the_end(self, replies: Mapping[str, Any]) -> list[Any]:
+        """Reply by the name of the tool, with None where no tool is called; everything that was asked for and told."""
+        seen: list[Any] = []
+        while self.command is not None:
+            asks = self.asks
+            seen += moments(self.command) if isinstance(self.command, Tell) else [asks]
+            reply = replies[asks[1]] if asks[0] in ("call", "invoke", "perform") else None
+            self.err(reply) if isinstance(reply, BaseException) else self.ok(reply)
+        return seen
 
     def err(self, exc: BaseException, after_s: float = TICK_S) -> Any:
         """Reply with an exception; what the run asks for next."""

@@ -166,13 +166,9 @@ def test_only_declared_dependencies_are_edges():
 def test_a_step_that_is_passed_over_leaves_nothing_but_its_status():
     """R24: no inputs, no outputs, no error; nothing is saved and nobody is told."""
     run = a_run(a_plan(FORK, TOOLS), {"n": 1}, saving=True, listening=True)
-    walk = Walk(run)
-    seen = []
-    while walk.asks is not None:
-        seen.append(walk.asks[:2])
-        walk.ok({"score": 5} if walk.asks[:2] == ("call", "choose") else {"low_out": 1})
+    seen = Walk(run).to_the_end({"choose": {"score": 5}, "low": {"low_out": 1}})
 
-    assert seen == [
+    assert [one[:2] for one in seen] == [
         ("step_start", "choose"),
         ("call", "choose"),
         ("save", "choose"),
@@ -275,15 +271,19 @@ def test_a_predicate_with_no_meaning_fails_the_step_before_its_tool_is_called():
     assert isinstance(error_of(walk.run), PredicateSyntaxError)
 
 
-def test_a_superfluous_step_chooses_nothing():
-    """R19, R24: a failure before it in plan order makes its outcome, and so its choice, count for nothing."""
-    steps = [a_step("other"), *FORK]
-    crowd = Crowd(a_run(a_plan(steps, TOOLS), {"n": 1}))
-    crowd.err("other", OSError("down"))
+def test_the_choice_of_a_superfluous_step_counts_for_nothing():
+    """R19, R24: neither way is gone, and nothing that a predicate runs into is a failure."""
+    for predicate in ("score < 10", "score < 'x'"):
+        steps = [a_step("other"), choosing(edge("low", predicate)), *FORK[1:]]
+        crowd = Crowd(a_run(a_plan(steps, TOOLS), {"n": 1}))
+        crowd.err("other", OSError("down"))
+        assert crowd.doomed() == ["choose"]
+        assert crowd.ok("choose", {"score": 5}) == []
 
-    assert crowd.doomed() == ["choose"]
-    assert crowd.ok("choose", {"score": 5}) == []
-    assert crowd.concluded().taken == {}
+        run = crowd.concluded()
+        assert statuses(run)["low"] is statuses(run)["high"] is None
+        assert run.details[1].surplus
+        assert error_of(run, min(run.failures)).detail == "OSError: down"
 
 
 # ---- above limit 1, and later
