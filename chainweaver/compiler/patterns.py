@@ -35,7 +35,7 @@ MOST_REPEATS = 1_000
 WIDEST_RANGES = 70_000
 """Characters in the ranges of all patterns of a predicate: `re` walks through them one by one when it compiles."""
 
-TEXT_LENGTHS = (4_096, 2_048, 1_024, 512)
+TEXT_LENGTHS = (4_096, 2_048, 1_024, 512, 256)
 """Characters that a text may have, from the best case down; a pattern that fits none of them is refused."""
 BUDGET_NS = 15_000_000.0
 """What all patterns of a predicate may cost together on their worst texts, by the model, in nanoseconds."""

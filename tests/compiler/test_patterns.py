@@ -165,7 +165,7 @@ def test_patterns_with_too_many_ways_to_match_are_refused(pattern):
     """R25: bounded repeats multiply; what they could cost is known before the first text."""
     refused = refusal(pattern)
 
-    assert refused.what == f"searching for r'{pattern}' could take too long, even in a text of 512 characters"
+    assert refused.what == f"searching for r'{pattern}' could take too long, even in a text of 256 characters"
     assert refused.fix == "begin it with '^', repeat less, or pip install 'chainweaver[re2]'"
 
 
@@ -214,7 +214,7 @@ def test_the_patterns_of_a_predicate_share_its_budget():
     assert parse_predicate("matches(a, 'x.*y')")._longest == 2_048
     assert parse_predicate("matches(a, 'x.*y') or matches(a, 'y.*x') or matches(b, 'z.*x')")._longest == 1_024
 
-    with pytest.raises(PredicateSyntaxError, match="could take too long, even in a text of 512 characters"):
+    with pytest.raises(PredicateSyntaxError, match="could take too long, even in a text of 256 characters"):
         parse_predicate(" or ".join(["matches(a, 'x.*[y]z?')"] * 60))
 
 

@@ -488,7 +488,7 @@ ONE_UNBOUNDED = "without google-re2 a pattern has at most one '*', '+' or '{n,}'
         ),
         (
             "matches(a, r'(x?){30}x')",
-            "searching for r'(x?){30}x' could take too long, even in a text of 512 characters",
+            "searching for r'(x?){30}x' could take too long, even in a text of 256 characters",
             "begin it with '^', repeat less, or pip install 'chainweaver[re2]'",
         ),
         # places in a text of several lines
