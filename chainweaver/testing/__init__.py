@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from chainweaver._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from chainweaver.testing.attesting import Attestation as Attestation, attest_flow as attest_flow
     from chainweaver.testing.capture import capture_steps as capture_steps
     from chainweaver.testing.cassettes import (
         Cassette as Cassette,
@@ -27,12 +28,19 @@ if TYPE_CHECKING:
         fake_tool as fake_tool,
         spy_on as spy_on,
     )
+    from chainweaver.testing.fuzzing import (
+        FlowFuzzer as FlowFuzzer,
+        FuzzFinding as FuzzFinding,
+        FuzzReport as FuzzReport,
+        minimize_failure as minimize_failure,
+    )
     from chainweaver.testing.matching import assert_result_matches as assert_result_matches
     from chainweaver.testing.runner import FlowTestRunner as FlowTestRunner
     from chainweaver.testing.strategies import strategy_for as strategy_for
     from chainweaver.testing.taping import record_then_replay as record_then_replay
 
 _HOMES: dict[str, tuple[str, ...]] = {
+    "chainweaver.testing.attesting": ("Attestation", "attest_flow"),
     "chainweaver.testing.capture": ("capture_steps",),
     "chainweaver.testing.cassettes": ("Cassette", "RecordedCall", "RecordedError"),
     "chainweaver.testing.clock": ("VirtualClock",),
@@ -41,6 +49,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "chainweaver.testing.conformance.lanes": ("LaneConformance",),
     "chainweaver.testing.conformance.registries": ("RegistryStoreConformance",),
     "chainweaver.testing.fakes": ("FakeTool", "ToolCall", "fake_tool", "spy_on"),
+    "chainweaver.testing.fuzzing": ("FlowFuzzer", "FuzzFinding", "FuzzReport", "minimize_failure"),
     "chainweaver.testing.matching": ("assert_result_matches",),
     "chainweaver.testing.runner": ("FlowTestRunner",),
     "chainweaver.testing.strategies": ("strategy_for",),

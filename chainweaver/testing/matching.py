@@ -25,6 +25,9 @@ MOST = 20
 RESULT_FIELDS = (*ExecutionResult.model_fields, "output", "steps")
 RECORD_FIELDS = tuple(StepRecord.model_fields)
 
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+"""Where an object lives, as its `repr` says it."""
+
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
 """Stands for a value that is not there."""
 
@@ -329,7 +332,7 @@ def _equal(expected: Any, actual: Any) -> bool:
 
 def repr_without_address(value: Any) -> str:
     """The `repr` of an object without the number that says where it lives."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", shown(value))
+    return ADDRESS.sub("", shown(value))
 
 
 # ---- words

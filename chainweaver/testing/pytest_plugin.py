@@ -6,6 +6,7 @@ before a test asks for the fixture. What a runner does is in `runner`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,8 +24,9 @@ MARKER = (
 )
 SUFFIXES = (".json", ".yaml", ".yml")
 
-# Clauses that do not hold then show both sides, as in a test of one's own.
-pytest.register_assert_rewrite("chainweaver.testing.conformance")
+if "chainweaver.testing.conformance" not in sys.modules:
+    # Clauses that do not hold then show both sides, as in a test of one's own.
+    pytest.register_assert_rewrite("chainweaver.testing.conformance")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,7 +15,7 @@ from chainweaver.flow import AnyFlow
 from chainweaver.registry import FlowRegistry
 from chainweaver.tools import Tool
 
-UNKEPT: Mapping[str, Any] = {"step_cache": None, "checkpointer": None}
+UNKEPT: Mapping[str, Any] = {"step_cache": None, "checkpointer": None, "trace_recorder": None}
 """Settings of a twin whose runs have to call their tools, and leave nothing behind."""
 
 
