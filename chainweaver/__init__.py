@@ -154,6 +154,10 @@ if TYPE_CHECKING:
     from chainweaver.runtime import (
         Runtime as Runtime,
     )
+    from chainweaver.testing import (
+        FlowFuzzer as FlowFuzzer,
+        attest_flow as attest_flow,
+    )
     from chainweaver.tools import (
         Native as Native,
         StreamingTool as StreamingTool,
@@ -331,6 +335,10 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "result_to_mermaid",
     ),
     "chainweaver.runtime": ("Runtime",),
+    "chainweaver.testing": (
+        "FlowFuzzer",
+        "attest_flow",
+    ),
 }
 """Every public name, under the module that holds it."""
 
