@@ -330,7 +330,9 @@ def test_a_hostile_text_is_refused_or_evaluated_in_under_50_ms(name):
 
 
 UNITS = ["a", "b", "ab", "aab", "aaaab", "a ", "\n", "é"]
-SUBJECTS = [(unit * size)[: size - 1] + end for size in (256, 512, 1_024, 2_048, 4_096) for unit in UNITS for end in "!a"]
+SUBJECTS = [
+    (unit * size)[: size - 1] + end for size in (256, 512, 1_024, 2_048, 4_096) for unit in UNITS for end in "!a"
+]
 SUBJECTS += ["a" * (size // 2) + "b" * (size // 2) for size in (256, 512, 1_024, 2_048, 4_096)]
 
 
