@@ -15,7 +15,7 @@ from chainweaver._execution.around import enter_run, leave_run
 from chainweaver._execution.asking import Unrehearsed
 from chainweaver._execution.commands import Nest, RunCancelled, Tell, TimedOut
 from chainweaver._execution.conclude import conclude, failure_of, set_surplus_aside, take_input
-from chainweaver._execution.run import Run
+from chainweaver._execution.run import Run, segment_of
 from chainweaver.exceptions import FlowExecutionError
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def run_flow(
     """
     if attempt == 1 and run.past is not None:
         attempt = run.past.attempts(run, step)
-    segment = step.step_id if attempt == 1 else f"{step.step_id}#{attempt}"
-    nested = _begun(run, step, plan, dict(given), segment)
+    nested = _begun(run, step, plan, dict(given), segment_of(step.step_id, attempt))
     limit_s = run.limit_s(step.timeout_s)
     nested.deadline_ns = None if limit_s is None else run.now_ns + round(limit_s * 1e9)
     passed = run.slots[-1] or {}
@@ -60,9 +59,11 @@ def run_flow(
     leave_run(nested, opened)
     if run.announcing:
         yield Tell("flow_end", nested)
-    if nested.status == "cancelled" and nested.cancelled is not None:
-        run.check_deadline()
-        raise TimedOut if nested.cancelled.reason == "deadline" else RunCancelled(nested.cancelled.reason)
+    if nested.cancelled is not None:
+        # Whatever else went wrong inside; but a limit of the step's own ends the step and not the run.
+        if nested.cancelled.reason == "deadline" and nested.deadline_ns != run.deadline_ns:
+            raise TimedOut
+        raise RunCancelled(nested.cancelled.reason)
     error = failure_of(nested)
     if error is not None:
         raise error
@@ -188,7 +189,7 @@ def run_items(
         need_counts=[0] * count,
         entries=range(count),
     )
-    nested = _begun(run, step, plan, given, step.step_id)
+    nested = _begun(run, step, plan, given, segment_of(step.step_id))
     nested.is_map = True
     nested.is_tolerant = each.on_item_error != "fail"
     nested.given = {}

@@ -416,4 +416,28 @@ class Run:
 
     def idempotency_key(self, step: PlannedStep) -> str:
         """Run id and step path: the same for every attempt, also after a resume (R32)."""
-        return "/".join((self.root.trace_id(), *self.path, step.step_id))
+        return "/".join((self.root.trace_id(), *map(segment_of, self.path), segment_of(step.step_id)))
+
+
+# ---- keys
+
+_SIGNS = str.maketrans({"~": "~0", "/": "~1", "#": "~2"})
+
+
+def segment_of(step_id: str, attempt: int = 1) -> str:
+    """A step as a part of a key; signs that keys are made of are written otherwise, so that no two keys meet.
+
+    >>> segment_of("fetch"), segment_of("fetch", 2), segment_of("a/b#2")
+    ('fetch', 'fetch#2', 'a~1b~22')
+    """
+    escaped = step_id.translate(_SIGNS)
+    return escaped if attempt == 1 else f"{escaped}#{attempt}"
+
+
+def step_id_of(segment: str) -> str:
+    """The step that a part of a key stands for, whatever the attempt.
+
+    >>> step_id_of("a~1b~22#3")
+    'a/b#2'
+    """
+    return segment.partition("#")[0].replace("~2", "#").replace("~1", "/").replace("~0", "~")

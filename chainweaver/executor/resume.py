@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from chainweaver._execution.nested import run_flow, run_items
-from chainweaver._execution.run import Run
+from chainweaver._execution.run import Run, segment_of, step_id_of
 from chainweaver.checkpoint import ExecutionSnapshot
 from chainweaver.exceptions import (
     ChainWeaverError,
@@ -176,7 +176,7 @@ def _step_at(root: Plan, delta: StepDelta) -> PlannedStep | None:
     plan: Plan | None = root
     each: PlannedMap | None = None
     for segment in delta.path:
-        step = _named(plan, each, segment.partition("#")[0])
+        step = _named(plan, each, step_id_of(segment))
         if step is None:
             return None
         plan, each = step.child, step.each
@@ -205,7 +205,7 @@ class Stored:
     def attempts(self, run: Run, step: PlannedStep) -> int:
         """How many times a step of the run has begun its nested run, as far as the store knows; at least 1."""
         attempt = 1
-        while (*run.key, f"{step.step_id}#{attempt + 1}") in self.steps:
+        while (*run.key, segment_of(step.step_id, attempt + 1)) in self.steps:
             attempt += 1
         return attempt
 

@@ -280,6 +280,9 @@ NEVER_RUN = {
     "error": None,
     "retries": (0, ()),
     "fallback": None,
+    "decision": None,
+    "approval": None,
+    "nested": None,
 }
 
 
@@ -302,6 +305,9 @@ def facts(run: Run) -> dict[str, Any]:
                 "error": None if error is None else (type(error).__name__, str(error), repr(error.__cause__)),
                 "retries": (0, ()) if detail is None else (detail.retries, detail.retry_errors),
                 "fallback": None if detail is None else detail.fallback,
+                "decision": run.decision_of(step),
+                "approval": None if detail is None else detail.approval,
+                "nested": None if detail is None or detail.nested is None else facts(detail.nested),
             }
         )
     return {

@@ -56,7 +56,7 @@ def test_a_tool_above_the_ceiling_is_not_called(effects: str, is_let_through: bo
         error = error_of(walk.run)
         assert isinstance(error, SafetyCeilingError)
         assert (error.tool_name, error.side_effects, error.ceiling) == ("tool", effects, "read")
-        assert "max_side_effect_level" in error.fix
+        assert "max_side_effect_level" in str(error.fix)
 
 
 def test_a_tool_that_declares_nothing_is_let_through_unless_that_is_asked_for():
