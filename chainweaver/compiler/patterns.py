@@ -2,7 +2,7 @@
 
 A pattern is searched for with `google-re2` where that is installed (the extra `re2`), which needs time linear in the
 text, and with Python's `re` elsewhere. `re` tries one way after the other, so a pattern has to show beforehand how many
-ways there are: from the tree that Python's own parser makes of it, `_Ways` computes what the worst text could cost. The
+ways there are: from the tree that Python's own parser makes of it, `_Tree` computes what the worst text could cost. The
 model is coarse and meant to err upwards; tests compare it with a clock.
 
 What is refused in both cases: patterns of more than 500 characters or 50 groups. With `re` also: back-references,
