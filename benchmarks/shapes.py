@@ -114,14 +114,16 @@ def _link(position: int) -> TypedStep:
     return TypedStep(
         name=f"link{position}",
         input_model=Pair,
-        output_model=_one_number(f"Link{position}", key),
+        output_model=one_number(f"Link{position}", key),
         fn=multiply if position % 2 else add,
         reads=(("a", f"v{position}"), ("b", "k")),
         after=(f"link{position - 1}",) if position else (),
     )
 
 
-def _one_number(name: str, *keys: str) -> type[BaseModel]:
+def one_number(name: str, *keys: str) -> type[BaseModel]:
+    """A model of integers; without keys of one that is called like the model."""
+    keys = keys or (name,)
     fields: dict[str, Any] = dict.fromkeys(keys, (int, ...))
     return create_model(name, **fields)
 
@@ -134,7 +136,7 @@ def diamond(width: int = 16, *, leaf: str = "compute") -> Shape:
             loop (then all three kinds of step are coroutine functions).
     """
     keys = tuple(f"leaf{number}" for number in range(width))
-    leaf_input = _one_number("LeafInput", "r", "k")
+    leaf_input = one_number("LeafInput", "r", "k")
 
     def root(pair: Pair) -> dict[str, int]:
         return {"r": pair.a + pair.b}
@@ -146,13 +148,13 @@ def diamond(width: int = 16, *, leaf: str = "compute") -> Shape:
     names = tuple(f"s_{key}" for key in keys)
     steps = (
         TypedStep(
-            "root", Pair, _one_number("Root", "r"), _as_coroutine(root) if awaits else root, (("a", "x"), ("b", "k"))
+            "root", Pair, one_number("Root", "r"), _as_coroutine(root) if awaits else root, (("a", "x"), ("b", "k"))
         ),
         *(
             TypedStep(
                 names[number],
                 leaf_input,
-                _one_number(f"Leaf{number}", keys[number]),
+                one_number(f"Leaf{number}", keys[number]),
                 _leaf(number, keys[number], leaf),
                 (("r", "r"), ("k", "k")),
                 ("root",),
@@ -161,8 +163,8 @@ def diamond(width: int = 16, *, leaf: str = "compute") -> Shape:
         ),
         TypedStep(
             "join",
-            _one_number("JoinInput", *keys),
-            _one_number("Join", "total"),
+            one_number("JoinInput", *keys),
+            one_number("Join", "total"),
             _as_coroutine(join) if awaits else join,
             tuple((key, key) for key in keys),
             names,
@@ -210,7 +212,7 @@ def layered(layers: int = 10, width: int = 100) -> Shape:
                 TypedStep(
                     f"s_{key}",
                     Pair,
-                    _one_number(f"Place_{key}", key),
+                    one_number(f"Place_{key}", key),
                     _place(place, key),
                     (("a", left), ("b", right)),
                     (f"s_{left}", f"s_{right}") if layer else (),

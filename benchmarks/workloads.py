@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from time import sleep
 from typing import Any
 
-from benchmarks import limits, shapes
+from benchmarks import constructs, limits, shapes
 from benchmarks.baseline import InterpretiveEngine
 from benchmarks.measure import Contender, async_contender, sync_contender
 from benchmarks.ours import async_run_of, executor_for, run_of
 from benchmarks.shapes import Shape
-from chainweaver import InMemoryCheckpointer, InMemoryStepCache, RetryPolicy
+from chainweaver import FlowExecutor, InMemoryCheckpointer, InMemoryStepCache, RetryPolicy
 
 RETRY = RetryPolicy(max_retries=2, backoff_seconds=0.0)
 
@@ -43,15 +44,22 @@ class Bench:
     def ours_async(self, shape: Shape, **settings: Any) -> Contender:
         """chainweaver on the async lane, all runs of a slice in one task."""
         executor = self._open.enter_context(executor_for(shape, **settings))
-        return async_contender("chainweaver", self._loop(), async_run_of(executor, shape), shape.check)
+        return async_contender("chainweaver", self.loop(), async_run_of(executor, shape), shape.check)
 
     def hand(self, shape: Shape, make: Callable[[Shape], limits.Run] = limits.by_hand) -> Contender:
         """A loop written by hand."""
         return sync_contender("by hand", make(shape), shape.check)
 
+    def pair(self, flows: Any, tools: Any, initial: dict[str, Any], hand: Any, **settings: Any) -> list[Contender]:
+        """A construct as a flow, and by hand."""
+        executor = self._open.enter_context(FlowExecutor(tools=tools, flows=flows, **settings))
+        check = constructs.equals(hand())
+        ours = sync_contender("chainweaver", constructs.run_flow(executor, initial), check)
+        return [ours, sync_contender("by hand", hand, check)]
+
     def gathered(self, shape: Shape) -> Contender:
         """`asyncio.gather` written by hand."""
-        return async_contender("by hand", self._loop(), limits.gathered_by_hand(shape), shape.check)
+        return async_contender("by hand", self.loop(), limits.gathered_by_hand(shape), shape.check)
 
     def pooled(self, shape: Shape) -> Contender:
         """A pool of threads that stays alive between runs, written by hand."""
@@ -62,7 +70,11 @@ class Bench:
         """The interpretive baseline."""
         return sync_contender("baseline", InterpretiveEngine(shape).run, shape.check)
 
-    def _loop(self) -> asyncio.AbstractEventLoop:
+    def open(self, executor: FlowExecutor) -> FlowExecutor:
+        """An executor that is closed in the end."""
+        return self._open.enter_context(executor)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
         if not hasattr(self, "_event_loop"):
             self._event_loop = asyncio.new_event_loop()
             self._open.callback(self._event_loop.close)
@@ -210,6 +222,47 @@ def _baseline(bench: Bench) -> Sequence[Contender]:
     return [bench.ours(shape), bench.interpreted(shape)]
 
 
+ITEMS = 10_000
+
+
+def _map(bench: Bench) -> Sequence[Contender]:
+    items = list(range(ITEMS))
+    flow, tools = constructs.map_flow("add"), [constructs.tool("add", constructs.add)]
+    return bench.pair([flow], tools, {"items": items, "k": 3}, constructs.map_by_hand(items, 3))
+
+
+def _map_fan_out(bench: Bench) -> Sequence[Contender]:
+    items = list(range(160))
+    expected = {"items": items, "k": 3, "total": [item + 3 for item in items]}
+    flow, tools = constructs.map_flow("late", map_concurrency=16), [constructs.tool("late", constructs.add_late)]
+    executor = bench.open(FlowExecutor(tools=tools, flows=[flow]))
+
+    async def run() -> Any:
+        return (await executor.execute_flow_async("bench", {"items": items, "k": 3})).final_output
+
+    ideal_s = len(items) / 16 * shapes.WAIT_S
+    check = constructs.equals(expected)
+    ours = async_contender("chainweaver", bench.loop(), run, check)
+    return [ours, sync_contender("ideal", lambda: sleep(ideal_s) or expected, check)]
+
+
+def _branches(bench: Bench) -> Sequence[Contender]:
+    flow, tools, hand = constructs.branching(50)
+    return bench.pair([flow], tools, constructs.FORKED, hand)
+
+
+def _sub_flows(bench: Bench) -> Sequence[Contender]:
+    flows, tools, shape = constructs.sub_flows(10, 10)
+    executor = bench.open(FlowExecutor(tools=tools, flows=flows))
+    ours = sync_contender("chainweaver", constructs.run_flow(executor, shape.initial), shape.check)
+    return [ours, bench.hand(shape)]
+
+
+def _middleware(bench: Bench) -> Sequence[Contender]:
+    shape = shapes.chain(100)
+    return [bench.ours(shape, middleware=[constructs.Watching()]), bench.ours(shape), bench.hand(shape)]
+
+
 def _added_over_hand(row: Sequence[float]) -> float:
     return (row[0] - row[1]) / row[2]
 
@@ -243,6 +296,13 @@ FIGURES: tuple[Figure, ...] = (
     Figure("growth-keys", "ratio with 1000 keys / with 10", 1.3, 100, _key_growth, _ratio_of_ratios),
     Figure("fan-out-async", "16 x 5 ms / gather", 1.15, 1, _async_fan_out),
     Figure("fan-out-threads", "16 x 5 ms, max_step_concurrency=16 / pool", 1.15, 1, _thread_fan_out),
+    Figure("map10000", "map of 10 000 trivial items, per item", 3.0, ITEMS, _map),
+    Figure("map-fan-out", "map of 160 x 5 ms, map_concurrency=16 / ideal", 1.3, 1, _map_fan_out),
+    Figure("branches", "50 forks with one way taken, per step that ran", 1.7, 100, _branches),
+    Figure("sub-flows", "chain of 10 sub-flows of 10 steps", 1.7, 100, _sub_flows),
+    Figure(
+        "middleware", "added by a middleware that does nothing / by hand", 0.6, 100, _middleware, _added_over_hand, 2
+    ),
     Figure("chain100-plainly", "chain of 100 / model_validate, model_dump by hand", None, 100, _chain_plainly),
     Figure("checkpoint-by-hand", "checkpointed chain / checkpointed by hand", None, 100, _checkpoint_by_hand),
     Figure("baseline", "chain of 100 / interpretive baseline", 1.0, 100, _baseline),

@@ -166,7 +166,7 @@ class PlannedMap:
     keys: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class PlannedStep:
     """One step in plan order, bound to the slots it reads and the tool it calls.
 
@@ -227,22 +227,19 @@ class PlannedStep:
     capability: str | None
     each: PlannedMap | None = None
 
-    def at(self, index: int, read: Reader) -> PlannedStep:
-        """The same step at another position, with another reader: what a map makes of it for each item."""
-        twin = object.__new__(PlannedStep)
-        # Thousands may be made, and going through the constructor would cost ten times as much.
-        vars(twin).update(vars(self), index=index, rank=index, step_id=str(index), read=read)
-        return twin
-
 
 class Row(NamedTuple):
     """What the short path needs of a step, in the order in which it needs it.
 
     A tuple: unpacking one costs a quarter of the attribute reads that it saves.
+
+    Attributes:
+        extra: The step renames its outputs, branches, or may be passed over by a branch.
     """
 
     step: PlannedStep
     plain: bool
+    extra: bool
     read: Reader
     validate_input: Validate
     tool: PlannedTool

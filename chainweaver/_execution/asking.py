@@ -60,6 +60,8 @@ def chosen_tool(run: Run, step: PlannedStep, given: dict[str, Any]) -> Generator
             if limit_s != policy.timeout_seconds:
                 raise RunCancelled("deadline") from None
             why = f"nobody answered within {policy.timeout_seconds} s"
+        except DecisionCallbackError:
+            raise
         except Exception as exc:
             raise _decision_error(step, f"the callback raised {told(exc)}", cause=exc) from exc
         else:
@@ -86,10 +88,14 @@ def _nobody_decides(run: Run, step: PlannedStep) -> str | None:
 
 def _candidate(run: Run, step: PlannedStep, answer: object) -> PlannedTool:
     found = step.candidates.get(answer) if isinstance(answer, str) else None
+    # An answer may say that somebody else has given it, as those do that are taken from the record of a run.
+    by = getattr(answer, "by", "callback")
+    if found is None and by == "default" and step.tool is not None and answer == step.tool.name:
+        found = step.tool
     if found is None:
         known = tuple(step.candidates)
         raise _decision_error(step, f"the callback answered {answer!r}, which is no candidate", known=known)
-    run.detail(step.index).decision = _decision(step, found.name, "callback")
+    run.detail(step.index).decision = _decision(step, found.name, by)
     return found
 
 
@@ -151,6 +157,8 @@ def approval(run: Run, step: PlannedStep, tool: PlannedTool, values: dict[str, A
     except TimedOut:
         # The rest of the run is the only limit; a lane may see its end a moment early.
         raise RunCancelled("deadline") from None
+    except ApprovalDeniedError:
+        raise
     except Exception as exc:
         raise ApprovalDeniedError(tool.name, step.index, f"the callback raised {told(exc)}") from exc
     run.check_deadline()

@@ -126,14 +126,22 @@ Moment: TypeAlias = Literal["flow_start", "step_start", "step_end", "flow_end"]
 
 
 class Tell:
-    """Tell the listeners that a step starts or has ended, or a nested run as a whole. Reply: None."""
+    """Tell the listeners that a step starts or has ended, or a nested run as a whole. Reply: None.
 
-    __slots__ = ("moment", "run", "step")
+    Attributes:
+        step: The step; None for a nested run.
+        over: A step of the same run whose end is told before: two moments for the price of one command.
+    """
 
-    def __init__(self, moment: Moment, run: Run, step: PlannedStep | None = None) -> None:
+    __slots__ = ("moment", "over", "run", "step")
+
+    def __init__(
+        self, moment: Moment, run: Run, step: PlannedStep | None = None, over: PlannedStep | None = None
+    ) -> None:
         self.moment = moment
         self.run = run
         self.step = step
+        self.over = over
 
 
 class Nest:

@@ -130,7 +130,7 @@ def set_surplus_aside(run: Run) -> None:
         if merged is not None:
             run.set_aside(step, merged)
         elif step.index in run.details:
-            run.details[step.index].surplus = True
+            run.detail(step.index).surplus = True
     if run.collided is not None and run.collided > bar:
         run.collided = None
 

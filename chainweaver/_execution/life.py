@@ -499,8 +499,17 @@ def mapped(run: Run, step: PlannedStep, tool: PlannedTool, fields: dict[str, Any
         return fields
     if tool.scalar_outputs:
         run.show(step, fields)
+    return renamed(step, step.rename, fields)
+
+
+def renamed(step: PlannedStep, renames: tuple[tuple[str, str], ...], fields: dict[str, Any]) -> dict[str, Any]:
+    """Outputs under their context keys.
+
+    Raises:
+        OutputMappingError: One of them is not there.
+    """
     try:
-        return {context_key: fields[output_key] for context_key, output_key in step.rename}
+        return {context_key: fields[output_key] for context_key, output_key in renames}
     except KeyError as exc:
         missing = str(exc.args[0])
         raise OutputMappingError(step.name, step.index, missing, known=tuple(fields), step_name=step.label) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from chainweaver._execution.around import enter_run, leave_run
 from chainweaver._execution.asking import Unrehearsed
@@ -42,10 +42,12 @@ def run_flow(
     if attempt == 1 and run.past is not None:
         attempt = run.past.attempts(run, step)
     nested = _begun(run, step, plan, dict(given), segment_of(step.step_id, attempt))
-    limit_s = run.limit_s(step.timeout_s)
-    nested.deadline_ns = None if limit_s is None else run.now_ns + round(limit_s * 1e9)
-    passed = run.slots[-1] or {}
-    nested.slots[-1] = {name: passed[name] for name in plan.dynamic_params if name in passed}
+    if step.timeout_s is not None:
+        ends_ns = run.now_ns + round(step.timeout_s * 1e9)
+        nested.deadline_ns = ends_ns if run.deadline_ns is None else min(ends_ns, run.deadline_ns)
+    if plan.dynamic_params:
+        passed = run.slots[-1] or {}
+        nested.slots[-1] = {name: passed[name] for name in plan.dynamic_params if name in passed}
     take_input(nested)
     if nested.past is not None:
         nested.past.fill(nested)
@@ -54,7 +56,7 @@ def run_flow(
     opened = (yield from enter_run(nested)) if run.rules.around_run else []
     if nested.input_error is None:
         yield Nest(nested)
-    nested.now_ns = run.now_ns
+    nested.stop_clock()
     conclude(nested)
     leave_run(nested, opened)
     if run.announcing:
@@ -83,15 +85,23 @@ def _given_back(nested: Run) -> dict[str, Any]:
 
 def _begun(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], segment: str) -> Run:
     """A nested run before its first step, with all that it shares with the run around it."""
-    wall = run.began_wall + (run.now_ns - run.began_ns) / 1e9
-    nested = Run(plan, given, run.now_ns, wall, run.capture, run.new_id)
+    now_ns = run.clock.now_ns
+    nested = Run(plan, given, now_ns, run.began_wall + (now_ns - run.began_ns) / 1e9, run.capture, run.new_id)
+    nested.clock = run.clock
     nested.parent = run
     nested.path = (*run.path, step.step_id)
     nested.key = (*run.key, segment)
-    nested.listening, nested.announcing, nested.streaming = run.listening, run.announcing, run.streaming
-    nested.caching, nested.saving = run.caching, run.saving
-    nested.rules, nested.lane, nested.past = run.rules, run.lane, run.past
-    nested.deadline_ns = run.deadline_ns
+    nested.lane = run.lane
+    nested.rules = run.rules
+    # What most runs do not have is not handed on either: setting an attribute costs more than looking at one.
+    if run.deadline_ns is not None:
+        nested.deadline_ns = run.deadline_ns
+    if run.past is not None:
+        nested.past = run.past
+    if run.caching or run.saving:
+        nested.caching, nested.saving = run.caching, run.saving
+    if run.listening or run.announcing or run.streaming:
+        nested.listening, nested.announcing, nested.streaming = run.listening, run.announcing, run.streaming
     run.detail(step.index).nested = nested
     return nested
 
@@ -116,6 +126,31 @@ class ItemError:
     message: str
 
 
+class ItemStep:
+    """The step of a map for one item: the one that is run per item, at a position of its own and with its own reader.
+
+    Thousands may be made, so that it holds no more than what differs.
+    """
+
+    __slots__ = ("index", "read", "template")
+
+    def __init__(self, template: PlannedStep, index: int, read: Reader) -> None:
+        self.template = template
+        self.index = index
+        self.read = read
+
+    @property
+    def step_id(self) -> str:
+        return str(self.index)
+
+    @property
+    def rank(self) -> int:
+        return self.index
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.template, name)
+
+
 class _Items(Sequence["PlannedStep"]):
     """The steps of a map, one per item; made when somebody looks, since all of them may outweigh their values."""
 
@@ -133,7 +168,7 @@ class _Items(Sequence["PlannedStep"]):
     def __getitem__(self, at: int | slice) -> PlannedStep | Sequence[PlannedStep]:
         if isinstance(at, slice):
             return [self[index] for index in range(len(self))[at]]
-        return self.each.step.at(at, self.reader(self.values[at]))
+        return cast("PlannedStep", ItemStep(self.each.step, at, self.reader(self.values[at])))
 
     def reader(self, value: Any) -> Reader:
         """What reads the inputs of the call for one item."""
@@ -162,11 +197,13 @@ class _ItemRows(Sequence["Row"]):
         return self.row._replace(step=step, read=step.read)
 
     def __iter__(self) -> Iterator[Row]:
-        _, plain, _, validate_input, tool, validate_output, scalars, direct = self.row
-        at, reader, make = self.steps.each.step.at, self.steps.reader, type(self.row)
+        _, plain, extra, _, validate_input, tool, validate_output, scalars, direct = self.row
+        template, reader = self.steps.each.step, self.steps.reader
         for index, value in enumerate(self.steps.values):
             read = reader(value)
-            yield make(at(index, read), plain, read, validate_input, tool, validate_output, scalars, direct)
+            step = ItemStep(template, index, read)
+            # A bare tuple: nobody asks these for a field by name.
+            yield cast("Row", (step, plain, extra, read, validate_input, tool, validate_output, scalars, direct))
 
 
 def run_items(
@@ -196,7 +233,7 @@ def run_items(
     if nested.past is not None:
         nested.past.fill(nested)
     yield Nest(nested, each.limit)
-    nested.now_ns = run.now_ns
+    nested.stop_clock()
     if nested.cancelled is not None:
         nested.status = "cancelled"
         run.check_deadline()

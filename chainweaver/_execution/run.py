@@ -40,31 +40,49 @@ class Detail:
     """
 
     __slots__ = (
-        "status",
+        "approval",
+        "cache_note",
+        "cached",
+        "decision",
         "error",
+        "fallback",
+        "nested",
         "retries",
         "retry_errors",
-        "cached",
-        "cache_note",
-        "fallback",
+        "status",
         "surplus",
-        "decision",
-        "approval",
-        "nested",
     )
 
-    def __init__(self) -> None:
-        self.status: StepStatus | None = None
-        self.error: ChainWeaverError | None = None
-        self.retries = 0
-        self.retry_errors: tuple[str, ...] = ()
-        self.cached = False
-        self.cache_note: str | None = None
-        self.fallback: str | None = None
-        self.surplus = False
-        self.decision: dict[str, Any] | None = None
-        self.approval: dict[str, Any] | None = None
-        self.nested: Run | None = None
+    if TYPE_CHECKING:
+        status: StepStatus | None
+        error: ChainWeaverError | None
+        retries: int
+        retry_errors: tuple[str, ...]
+        cached: bool
+        cache_note: str | None
+        fallback: str | None
+        surplus: bool
+        decision: dict[str, Any] | None
+        approval: dict[str, Any] | None
+        nested: Run | None
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            # Nearly every detail has one or two of these: filling in all of them would cost as much as half a step.
+            try:
+                return _UNTOLD[name]
+            except KeyError:
+                raise AttributeError(name) from None
+
+
+_UNTOLD: dict[str, Any] = {
+    **dict.fromkeys(Detail.__slots__),
+    "cached": False,
+    "retries": 0,
+    "retry_errors": (),
+    "surplus": False,
+}
+"""What a detail says where nothing was told."""
 
 
 _NOTHING_TAKEN: dict[int, int | None] = {}
@@ -73,6 +91,19 @@ _GOES_ON = frozenset({"ok", "skipped", "passed"})
 FROM_CACHE = Detail()
 """Stands for the details of a step of which nothing is to be told but that its outputs came from the cache."""
 FROM_CACHE.cached = True
+
+PASSED_OVER = Detail()
+"""Stands for the details of a step that no active branch leads to."""
+PASSED_OVER.status = "passed"
+
+
+class Clock:
+    """The time that a run has been told."""
+
+    __slots__ = ("now_ns",)
+
+    def __init__(self, now_ns: int) -> None:
+        self.now_ns = now_ns
 
 
 class Past(Protocol):
@@ -99,7 +130,7 @@ class Run:
         references: Per step the fields that its record shows as live objects; None while there are none.
         started, ended: Per step monotonic nanoseconds.
         details: Step index -> Detail, sparse.
-        now_ns: Monotonic time of the latest reply; set by the lane.
+        clock: Holds the monotonic time of the latest reply, set by the lane; nested runs share it.
         failures: Indexes of failed steps in the order in which they failed.
         input_error, output_error: What a flow-level schema refused.
         status: "running" until `conclude`.
@@ -161,11 +192,25 @@ class Run:
         self.ended = [0] * size
         self.details: dict[int, Detail] = {}
         self.failures: list[int] = []
-        self.now_ns = self.began_ns = now_ns
+        self.clock = Clock(now_ns)
+        self.began_ns = now_ns
         self.began_wall = began_wall
         self.capture = capture
         self.new_id = new_id
         self.given = initial
+
+    @property
+    def now_ns(self) -> int:
+        """Monotonic time of the latest reply; of a nested run that has ended, that of its end."""
+        return self.clock.now_ns
+
+    @now_ns.setter
+    def now_ns(self, now_ns: int) -> None:
+        self.clock.now_ns = now_ns
+
+    def stop_clock(self) -> None:
+        """Keep the time at which a nested run ends; that of the runs around it goes on."""
+        self.clock = Clock(self.clock.now_ns)
 
     def trace_id(self, known: str | None = None) -> str:
         """The id of the run, made when somebody first asks; `known` sets it for a run that goes on."""
@@ -189,11 +234,14 @@ class Run:
         return found
 
     def is_unattended(self) -> bool:
-        """Whether nobody has to be told, asked or obeyed at every step, so that plain ones may take the short path."""
+        """Whether nobody has to be told, asked or obeyed at every step."""
+        return not self.listening and self.is_unconcerned()
+
+    def is_unconcerned(self) -> bool:
+        """Whether nobody has to be asked or obeyed at every step, so that plain ones may take the short path."""
         # Of a tolerant map the items that failed are saved as well.
         return not (
-            self.listening
-            or self.resumed
+            self.resumed
             or self.deadline_ns is not None
             or self.rules.concern_every_step
             or (self.is_tolerant and self.saving)
@@ -204,9 +252,10 @@ class Run:
     def detail(self, index: int) -> Detail:
         """The details of a step, made on first use."""
         found = self.details.get(index)
-        if found is None or found is FROM_CACHE:
+        if found is None or found is FROM_CACHE or found is PASSED_OVER:
             made = self.details[index] = Detail()
-            made.cached = found is FROM_CACHE
+            if found is not None:
+                made.cached, made.status = found.cached, found.status
             return made
         return found
 
@@ -303,11 +352,12 @@ class Run:
         """Whether no active edge leads to a step, all of whose needs have their outcome (R24); noted when it is so."""
         if not step.may_be_passed:
             return False
+        taken, details = self.taken, self.details
         for parent in step.parents:
-            target = self.taken.get(parent)
-            if (target is None or target == step.index) and self.status_of(parent) != "passed":
+            target = taken.get(parent)
+            if (target is None or target == step.index) and details.get(parent) is not PASSED_OVER:
                 return False
-        self.detail(step.index).status = "passed"
+        self.details[step.index] = PASSED_OVER
         return True
 
     def decision_of(self, step: PlannedStep) -> dict[str, Any] | None:

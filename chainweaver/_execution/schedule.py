@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from chainweaver._execution.around import around
 from chainweaver._execution.commands import Invoke, Nest, RunCancelled, Save, Settle, Tell
 from chainweaver._execution.life import commit, needs_commit, obtain
-from chainweaver._execution.short import FAILED, enter, fail, leave
+from chainweaver._execution.short import FAILED, enter, fail, leave, rename_and_branch
 from chainweaver.exceptions import RunProtocolError
 
 if TYPE_CHECKING:
@@ -146,11 +146,11 @@ class Schedule:
         owner = step_run.owner
         owner._take_reply(step_run)
         going: list[StepRun] = []
-        if owner is not self:
-            owner._catch_up()
         if step_run.life is None:
-            _, _, _, _, tool, validate_output, scalars, direct = owner._rows[step_run.step.index]
-            leave(owner.run, step_run.step, tool, validate_output, scalars, direct, value)
+            _, _, extra, _, _, tool, validate_output, scalars, direct = owner._rows[step_run.step.index]
+            fields = leave(owner.run, step_run.step, tool, validate_output, scalars, direct, value)
+            if extra and fields is not None:
+                rename_and_branch(owner.run, step_run.step, fields)
             owner._finish(step_run, going)
         else:
             owner._advance(step_run, step_run.life.send, value, going)
@@ -165,7 +165,6 @@ class Schedule:
         owner = step_run.owner
         owner._take_reply(step_run)
         going: list[StepRun] = []
-        owner._catch_up()
         owner._throw(step_run, exc, going)
         return self._fill_all(going)
 
@@ -199,7 +198,6 @@ class Schedule:
             nested = Schedule(command.run, self._places.limit, places=self._places, around=step_run)
         else:
             nested = Schedule(command.run, command.limit, around=step_run)
-        nested._catch_up()
         step_run.nested = nested
         self._root._nested.append(nested)
 
@@ -226,14 +224,7 @@ class Schedule:
         assert step_run is not None, "the outermost run is nested in nothing"
         assert step_run.life is not None, "a step that nests has a life"
         step_run.nested = None
-        step_run.owner._catch_up()
         step_run.owner._advance(step_run, step_run.life.send, None, going)
-
-    def _catch_up(self) -> None:
-        """Nested runs have the time of the outermost one."""
-        self.run.now_ns = self._root.run.now_ns
-        if self._around is not None:
-            self._around.owner._catch_up()
 
     def _leaves(self) -> Iterator[StepRun]:
         for step_run in list(self._flying.values()):
@@ -279,12 +270,8 @@ class Schedule:
 
     def _begin(self, index: int, going: list[StepRun]) -> None:
         run = self.run
-        step, plain, read, validate_input, tool, _, scalars, _ = self._rows[index]
-        if (
-            run.cancelled is not None
-            or (run.failures and run.barred(step))
-            or (step.may_be_passed and run.is_passed(step))
-        ):
+        step, plain, extra, read, validate_input, tool, _, scalars, _ = self._rows[index]
+        if run.cancelled is not None or (run.failures and run.barred(step)) or (extra and run.is_passed(step)):
             self._close(step)
         elif plain and self._quick:
             step_run = self._flying[index] = StepRun(self, step, None)

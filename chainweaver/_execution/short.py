@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chainweaver._execution.life import call_error, check_output, mapping_error, schema_error
+from chainweaver._execution.life import call_error, check_output, choose_branch, mapping_error, renamed, schema_error
 from chainweaver.exceptions import ChainWeaverError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ FAILED = object()
 def enter(run: Run, step: PlannedStep, read: Reader, validate_input: Validate, scalars: bool) -> Any:
     """The validated input of a plain step, or FAILED."""
     index = step.index
-    run.started[index] = run.now_ns
+    run.started[index] = run.clock.now_ns
     try:
         given = read(run.slots)
     except Exception as exc:
@@ -63,8 +63,31 @@ def leave(
     if not scalars:
         run.show_outputs(step, fields)
     run.slots[index + 1] = fields
-    run.ended[index] = run.now_ns
+    run.ended[index] = run.clock.now_ns
     return fields
+
+
+def rename(run: Run, step: PlannedStep, renames: tuple[tuple[str, str], ...], fields: dict[str, Any]) -> dict[str, Any]:
+    """Keep the outputs of a plain step under their context keys; the record keeps them under the tool's own names.
+
+    Raises:
+        OutputMappingError: One of them is not there.
+    """
+    if run.shown is None or run.shown[step.index] is None:
+        run.show(step, fields)
+    merged = run.slots[step.index + 1] = renamed(step, renames, fields)
+    return merged
+
+
+def rename_and_branch(run: Run, step: PlannedStep, fields: dict[str, Any]) -> None:
+    """What a plain step does with its outputs beside keeping them; what goes wrong with that, fails it."""
+    try:
+        if step.rename is not None:
+            fields = rename(run, step, step.rename, fields)
+        if step.branches is not None:
+            choose_branch(run, step, step.branches, fields)
+    except ChainWeaverError as error:
+        run.fail(step, error)
 
 
 def fail(run: Run, step: PlannedStep, tool: PlannedTool, exc: Exception) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from chainweaver._execution.around import around
-from chainweaver._execution.commands import Lead, Nest, RunCancelled, Save
-from chainweaver._execution.life import commit, hit, led_outputs, lookup_of, obtain, store_error
-from chainweaver._execution.short import FAILED, enter, fail, leave
+from chainweaver._execution.commands import Lead, Nest, RunCancelled, Save, Tell
+from chainweaver._execution.life import choose_branch, commit, hit, led_outputs, lookup_of, obtain, store_error
+from chainweaver._execution.short import FAILED, enter, fail, leave, rename
 
 if TYPE_CHECKING:
     from chainweaver._execution.commands import RunWalk, StepLife, WalkedLife
@@ -19,30 +19,39 @@ if TYPE_CHECKING:
     from chainweaver.plan import PlannedStep
 
 
-def walk(run: Run) -> RunWalk:
+def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part that moved out would cost it a call
     """Run all steps in plan order, one after the other, as the failure policy allows."""
     slots, ended = run.slots, run.ended
-    failures, caching, saving, resumed = run.failures, run.caching, run.saving, run.resumed
-    attended = saving or run.listening
-    # Listeners and deadlines concern every step: with one of them none is plain.
-    quick = run.is_unattended()
+    failures, caching, saving, listening = run.failures, run.caching, run.saving, run.listening
+    # A deadline, the past and the rules of the executor concern every step: with one of them none is plain.
+    quick = run.is_unconcerned()
+    over: PlannedStep | None = None  # has ended, which is told together with the start of the next one
     try:
-        for step, plain, read, validate_input, tool, validate_output, scalars, direct in run.plan.rows:
+        for step, plain, extra, read, validate_input, tool, validate_output, scalars, direct in run.plan.rows:
             if failures and run.barred(step):
                 continue
+            if extra and step.may_be_passed and run.is_passed(step):
+                continue
             if not (plain and quick):
-                if not (resumed and run.finished(step.index)) and not run.is_passed(step):
-                    merged = yield from life_of(run, step)
-                    if attended or step.branches is not None or step.rivals or step.guards_input:
-                        yield from commit(run, step, merged)
-                    else:
-                        slots[step.index + 1] = merged
-                        ended[step.index] = run.now_ns
+                if run.resumed and run.finished(step.index):
+                    continue
+                if over is not None:
+                    yield Tell("step_end", run, over)
+                    over = None
+                merged = yield from life_of(run, step)
+                if saving or listening or extra or step.rivals or step.guards_input:
+                    yield from commit(run, step, merged)
+                else:
+                    slots[step.index + 1] = merged
+                    ended[step.index] = run.clock.now_ns
                 continue
             value = enter(run, step, read, validate_input, scalars)
-            if value is FAILED:
-                continue
             try:
+                if listening:
+                    before, over = over, step
+                    yield Tell("step_start", run, step, before)
+                if value is FAILED:
+                    continue
                 look_up = lookup_of(run, step, tool, value) if caching and tool.cacheable else None
                 if look_up is None:
                     raw = yield tool, value
@@ -56,18 +65,28 @@ def walk(run: Run) -> RunWalk:
                     if not scalars:
                         run.show_outputs(step, fields)
                     run.keep(step, fields)
-                if saving and fields is not None:
-                    try:
-                        yield Save(run, step, fields)
-                    except Exception as exc:
-                        raise store_error(step, exc) from exc
+                if fields is not None and (extra or saving):
+                    if step.rename is not None:
+                        fields = rename(run, step, step.rename, fields)
+                    if step.branches is not None:
+                        choose_branch(run, step, step.branches, fields)
+                    if saving:
+                        try:
+                            yield Save(run, step, fields)
+                        except Exception as exc:
+                            raise store_error(step, exc) from exc
             except RunCancelled:
-                run.cancel(step)
+                if value is not FAILED:
+                    run.cancel(step)
                 raise
             except Exception as exc:
                 fail(run, step, tool, exc)
+        if over is not None:
+            yield Tell("step_end", run, over)
     except RunCancelled as cancelled:
         run.cancelled = cancelled
+        if over is not None:
+            yield Tell("step_end", run, over)
 
 
 def life_of(run: Run, step: PlannedStep) -> WalkedLife:
@@ -88,7 +107,7 @@ def with_nested(run: Run, life: StepLife) -> WalkedLife:
             try:
                 if isinstance(command, Nest):
                     reply = None
-                    yield from inner(run, command.run)
+                    yield from walk(command.run)
                 else:
                     reply = yield command
             except BaseException as exc:
@@ -98,22 +117,3 @@ def with_nested(run: Run, life: StepLife) -> WalkedLife:
     except StopIteration as end:
         merged: dict[str, Any] | None = end.value
         return merged
-
-
-def inner(run: Run, nested: Run) -> RunWalk:
-    """Walk a nested run, which has the time of the run around it."""
-    nested.now_ns = run.now_ns
-    life = walk(nested)
-    try:
-        command = next(life)
-        while True:
-            try:
-                reply = yield command
-            except BaseException as exc:
-                nested.now_ns = run.now_ns
-                command = life.throw(exc)
-            else:
-                nested.now_ns = run.now_ns
-                command = life.send(reply)
-    except StopIteration:
-        return

@@ -400,8 +400,8 @@ def _is_plain(step: PlannedStep) -> bool:
     return (
         tool is not None
         and not (step.fault or step.retry or step.check_inputs or step.check_outputs or step.timeout_s)
-        and not (step.dynamic_fields or step.branches or step.may_be_passed or step.candidates or step.guards_input)
-        and (step.child, step.each, step.capability, step.rename, step.rivals) == (None, None, None, None, ())
+        and not (step.dynamic_fields or step.candidates or step.guards_input)
+        and (step.child, step.each, step.capability, step.rivals) == (None, None, None, ())
         and step.on_error == "fail"
         and not (tool.secret_outputs or tool.timeout_s or tool.max_output_size or tool.wants_context or tool.stream)
         and not (tool.safety is not None and tool.safety.requires_approval)
@@ -422,6 +422,7 @@ def _row(step: PlannedStep) -> Row:
     return Row(
         step,
         step.plain,
+        step.branches is not None or step.may_be_passed or step.rename is not None,
         step.read,
         tool.validate_input,
         tool,

@@ -75,8 +75,30 @@ def lower(flow: Flow | DAGFlow, tools: Catalogue) -> list[Lowered]:
         step.fallback = tools.find(step.fallback_name)
         step.candidates = {name: tools.find(name) for name in step.definition.decision_candidates or ()}
         step.parents = tuple(step.needs)
-        step.may_be_passed = any(steps[need].may_be_passed or branches(steps[need].definition) for need in step.needs)
+        step.may_be_passed = bool(step.needs) and not _is_sure(step, steps)
     return steps
+
+
+def _is_sure(step: Lowered, steps: list[Lowered]) -> bool:
+    """Whether an active edge leads to a step whatever the branches before it choose.
+
+    From a parent that is sure and does not branch; or from the ways out of a sure branching step, when all of them lead
+    here, since one of them is taken.
+    """
+    parents = [steps[need] for need in step.needs]
+    if any(not (parent.may_be_passed or parent.branches) for parent in parents):
+        return True
+    here = {parent.step_id for parent in parents if not parent.branches}
+    forks = {need for parent in parents for need in parent.needs if steps[need].branches}
+    return any(not steps[fork].may_be_passed and here.issuperset(_ways_out(steps[fork])) for fork in forks)
+
+
+def _ways_out(step: Lowered) -> list[str]:
+    """The dependents among which a branching step chooses."""
+    definition = step.definition
+    assert isinstance(definition, DAGFlowStep), "only steps of a DAG branch"
+    targets = [edge.target_step_id for edge in definition.branches]
+    return targets if definition.default_next is None else [*targets, definition.default_next]
 
 
 def branches(definition: FlowStep) -> bool:

@@ -7,11 +7,11 @@ from that and the item (`read_item`). Called by `build`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from chainweaver.compiler.inputs import BoundInputs, bind_inputs
-from chainweaver.compiler.keys import MISSING, Initial, Visible
+from chainweaver.compiler.keys import INITIAL, MISSING, Initial, Visible, Writes
 from chainweaver.compiler.paths import DeadEnd, follow
 from chainweaver.compiler.readers import Entry, Place, look_up_inside, look_up_place, reader_of, whole_context_reader
 from chainweaver.exceptions import FlowExecutionError, InputMappingError
@@ -71,14 +71,16 @@ def bind_map(step: Lowered, visible: Visible, findings: Findings) -> BoundMap:
     item_kinds = _item_kinds(step, found[over].kinds, tokens, findings)
     kinds = {key: _kind(seen.kinds) for key, seen in found.items() if seen.standing not in MISSING}
     sure = {key for key, seen in found.items() if seen.place.sure}
-    initial = Initial({**kinds, as_key: _kind(item_kinds)}, frozenset({*sure, as_key}), visible.initial.others)
-    names = tuple(key for key in dynamic if key != as_key)
-    inner = bind_inputs(step, Visible(initial, names, 0), findings)
+    initial = Initial(kinds, frozenset(sure), visible.initial.others)
+    inside = Visible(initial, tuple(key for key in dynamic if key != as_key), 1)
+    # The item stands where a step before it would have written it.
+    inside.add(replace(step, index=0, level=INITIAL), Writes({as_key: _kind(item_kinds)}, frozenset({as_key})))
+    inner = bind_inputs(step, inside, findings)
     inner_read = inner.read
 
     def read_item(shared: dict[str, Any], item: Any) -> dict[str, Any]:
-        # The second slot stands for the dynamic parameters, which are among what was read once.
-        return inner_read([{**shared, as_key: item}, shared])
+        # The last slot is that of the dynamic parameters, which are among what was read once.
+        return inner_read([shared, {as_key: item}, shared])
 
     return BoundMap(outer, inner, _items_of(over, tokens), read_item)
 

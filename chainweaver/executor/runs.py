@@ -128,7 +128,7 @@ class Runs:
                 run.slots[-1] = dict(call.dynamic_params)
             services.backlog = call.backlog
         if listeners is not None:
-            services.listeners = listeners
+            services.listen(listeners)
             run.listening = bool(listeners.on_step_start or listeners.on_step_end)
             run.announcing = bool(listeners.on_flow_start or listeners.on_flow_end)
             run.streaming = bool(listeners.on_step_chunk)

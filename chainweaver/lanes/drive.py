@@ -151,6 +151,7 @@ async def drive(run: Run, performer: Performer) -> None:
     life = walk(run)
     services, owns_thread, stop = performer.services, performer.owns_thread, performer.stop
     now_ns, serve = services.runtime.now_ns, services.serve
+    tell, clock = services.teller, run.clock
     interrupt: BaseException | None = None
     try:
         command = next(life)
@@ -164,21 +165,23 @@ async def drive(run: Run, performer: Performer) -> None:
                         reply = tool.fn(value)
                     else:
                         reply = await performer.call(tool, (value,), None)
+                elif tell is not None and type(command) is Tell:
+                    reply = tell(command)
                 elif stop.reason is not None or (reply := serve(command)) is LATER:
                     reply = await perform(command, performer)
             except RunCancelled as cancelled:
-                run.now_ns = now_ns()
+                clock.now_ns = now_ns()
                 command = life.throw(cancelled)
             except BaseException as exc:
                 failure = failure_of(exc, performer.is_interrupted)
-                run.now_ns = now_ns()
+                clock.now_ns = now_ns()
                 if failure is not None:
                     command = life.throw(failure)
                 else:
                     interrupt = interrupt or exc
                     command = life.throw(RunCancelled("interrupt"))
             else:
-                run.now_ns = now_ns()
+                clock.now_ns = now_ns()
                 command = life.send(reply)
     except StopIteration:
         pass

@@ -263,6 +263,7 @@ class Services:
     listeners: Listeners | None = None
     backlog: Callable[[], Awaitable[None]] | None = None
     lock: AbstractContextManager[Any] | None = None
+    _teller: Callable[[Tell], None] | None = None
     _leads: set[Lead] | None = None
     blocking: BlockingPerformer | None = None
     _handed_over = False
@@ -272,6 +273,11 @@ class Services:
 
     def serve(self, command: Command) -> Any:
         """The reply to a command that can be answered at once; LATER for one that has to wait or to call a tool."""
+        if type(command) is Tell:
+            if self.backlog is not None:
+                return LATER
+            self.tell(command)
+            return None
         if type(command) is Save:
             if self.lock is None and (checkpoints := self.checkpoints) is not None:
                 return checkpoints.save(command)  # as save() does, which would cost every step another call
@@ -281,9 +287,6 @@ class Services:
             return found if type(found) is dict or type(found) is Lead else LATER
         if type(command) is Settle:
             return self.settle(command)
-        if type(command) is Tell and self.backlog is None:
-            self.tell(command)
-            return None
         return LATER
 
     def look_up(self, command: Lookup) -> dict[str, Any] | Lead | Flight:
@@ -320,11 +323,12 @@ class Services:
 
     def tell(self, command: Tell) -> None:
         """Tell the listeners."""
+        assert self._teller is not None, "a run without listeners tells nothing"
         if self.lock is None:
-            self._tell(command)
+            self._teller(command)
             return
         with self.lock:
-            self._tell(command)
+            self._teller(command)
 
     def streaming(self, command: Invoke) -> PlannedTool:
         """The tool of a command, such that its chunks reach the listeners while it works."""
@@ -353,9 +357,14 @@ class Services:
 
         return replace(tool, fn=fn)
 
-    def _tell(self, command: Tell) -> None:
-        """Tell the listeners; contexts are built only for hooks that somebody has."""
-        from chainweaver.observe import telling
+    @property
+    def teller(self) -> Callable[[Tell], None] | None:
+        """What tells the listeners at once; None where nobody listens, or where telling has to wait for something."""
+        return self._teller if self.lock is None and self.backlog is None else None
 
-        assert self.listeners is not None, "a run without listeners tells nothing"
-        telling.tell(self.listeners, command)
+    def listen(self, listeners: Listeners) -> None:
+        """Have these told."""
+        from chainweaver.observe.telling import teller_of
+
+        self.listeners = listeners
+        self._teller = teller_of(listeners)

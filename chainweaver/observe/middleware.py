@@ -120,23 +120,23 @@ class Listeners:
 
     def flow_start(self, context: FlowStartContext) -> None:
         """Tell everybody concerned that a run starts."""
-        _call("on_flow_start", self.on_flow_start, context)
+        call_hooks("on_flow_start", self.on_flow_start, context)
 
     def step_start(self, context: StepStartContext) -> None:
         """Tell everybody concerned that a step starts."""
-        _call("on_step_start", self.on_step_start, context)
+        call_hooks("on_step_start", self.on_step_start, context)
 
     def step_end(self, context: StepEndContext) -> None:
         """Tell everybody concerned that a step is over."""
-        _call("on_step_end", self.on_step_end, context)
+        call_hooks("on_step_end", self.on_step_end, context)
 
     def step_chunk(self, context: StepChunkContext) -> None:
         """Tell everybody concerned that a streaming tool delivered a piece."""
-        _call("on_step_chunk", self.on_step_chunk, context)
+        call_hooks("on_step_chunk", self.on_step_chunk, context)
 
     def flow_end(self, context: FlowEndContext) -> None:
         """Tell everybody concerned that a run is over."""
-        _call("on_flow_end", self.on_flow_end, context)
+        call_hooks("on_flow_end", self.on_flow_end, context)
 
 
 def _bind(hook: str, middleware: tuple[object, ...]) -> tuple[BoundHook, ...]:
@@ -157,7 +157,7 @@ def _bind(hook: str, middleware: tuple[object, ...]) -> tuple[BoundHook, ...]:
     return tuple(bound)
 
 
-def _call(hook: str, bound: tuple[BoundHook, ...], context: object) -> None:
+def call_hooks(hook: str, bound: tuple[BoundHook, ...], context: object) -> None:
     """Call the hooks in order. A hook that raises is logged and the next one is called."""
     for position, name, call in bound:
         try:

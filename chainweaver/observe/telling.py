@@ -15,6 +15,7 @@ from chainweaver.observe.contexts import (
     StepEndContext,
     StepStartContext,
 )
+from chainweaver.observe.middleware import Listeners, call_hooks
 from chainweaver.results import ExecutionResult, date_of, record_of, shown_input
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from chainweaver._execution.commands import Tell
     from chainweaver._execution.run import Run
-    from chainweaver.observe.middleware import Listeners
     from chainweaver.plan import PlannedStep
 
 
@@ -84,16 +84,23 @@ _FACTS: dict[str, Callable[[Run, PlannedStep], Any]] = {
 }
 
 
-def tell(listeners: Listeners, command: Tell) -> None:
-    """Tell the listeners of a moment."""
-    run, step, moment = command.run, command.step, command.moment
-    if step is None:
-        (tell_start if moment == "flow_start" else tell_end)(listeners, run)
-    elif moment == "step_start":
-        if listeners.on_step_start:
-            listeners.step_start(LateStepStart(run, step))
-    elif listeners.on_step_end:
-        listeners.step_end(LateStepEnd(run, step))
+def teller_of(listeners: Listeners) -> Callable[[Tell], None]:
+    """What tells these listeners of a moment; bound once, since it is called for every step."""
+    starts, ends = listeners.on_step_start, listeners.on_step_end
+
+    def tell(command: Tell) -> None:
+        run, step, over = command.run, command.step, command.over
+        if over is not None and ends:
+            call_hooks("on_step_end", ends, LateStepEnd(run, over))
+        if step is None:
+            (tell_start if command.moment == "flow_start" else tell_end)(listeners, run)
+        elif command.moment == "step_start":
+            if starts:
+                call_hooks("on_step_start", starts, LateStepStart(run, step))
+        elif ends:
+            call_hooks("on_step_end", ends, LateStepEnd(run, step))
+
+    return tell
 
 
 def tell_chunk(listeners: Listeners, run: Run, step: PlannedStep, chunk: Any, now_ns: int) -> None:
