@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from chainweaver.testing.conformance.checkpoints import CheckpointerConformance as CheckpointerConformance
     from chainweaver.testing.conformance.lanes import LaneConformance as LaneConformance
     from chainweaver.testing.conformance.registries import RegistryStoreConformance as RegistryStoreConformance
+    from chainweaver.testing.conformance.traces import TraceStoreConformance as TraceStoreConformance
     from chainweaver.testing.fakes import (
         FakeTool as FakeTool,
         ToolCall as ToolCall,
@@ -48,6 +49,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "chainweaver.testing.conformance.checkpoints": ("CheckpointerConformance",),
     "chainweaver.testing.conformance.lanes": ("LaneConformance",),
     "chainweaver.testing.conformance.registries": ("RegistryStoreConformance",),
+    "chainweaver.testing.conformance.traces": ("TraceStoreConformance",),
     "chainweaver.testing.fakes": ("FakeTool", "ToolCall", "fake_tool", "spy_on"),
     "chainweaver.testing.fuzzing": ("FlowFuzzer", "FuzzFinding", "FuzzReport", "minimize_failure"),
     "chainweaver.testing.matching": ("assert_result_matches",),

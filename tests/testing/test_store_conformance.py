@@ -17,16 +17,24 @@ from chainweaver import (
     FileCheckpointer,
     FileStepCache,
     FileStore,
+    FileTraceStore,
     FlowAlreadyExistsError,
     FlowNotFoundError,
     InMemoryCheckpointer,
     InMemoryStepCache,
     InMemoryStore,
+    InMemoryTraceStore,
     StepCacheKey,
+    TraceNotFoundError,
 )
 from chainweaver.cache import Uncacheable
 from chainweaver.checkpoint import StepDelta
-from chainweaver.testing import CheckpointerConformance, RegistryStoreConformance, StepCacheConformance
+from chainweaver.testing import (
+    CheckpointerConformance,
+    RegistryStoreConformance,
+    StepCacheConformance,
+    TraceStoreConformance,
+)
 
 
 def directory() -> Path:
@@ -86,6 +94,19 @@ class TestFileStore(RegistryStoreConformance):
 
     def reopen_store(self, store):
         return FileStore(store.base_dir)
+
+
+class TestInMemoryTraceStore(TraceStoreConformance):
+    def make_store(self):
+        return InMemoryTraceStore()
+
+
+class TestFileTraceStore(TraceStoreConformance):
+    def make_store(self):
+        return FileTraceStore(directory())
+
+    def reopen_store(self, store):
+        return FileTraceStore(store.root)
 
 
 # ---- each clause catches a store that breaks it
@@ -454,7 +475,115 @@ class AmnesiacRegistryContract(RegistryContract):
         return InMemoryStore()
 
 
+class SavesOnly:
+    def save(self, result):
+        pass
+
+
+class ForgetsRetries(InMemoryTraceStore):
+    def save(self, result):
+        log = [record.model_copy(update={"retry_errors": []}) for record in result.execution_log]
+        super().save(result.model_copy(update={"execution_log": log}))
+
+
+class SharingTraces(InMemoryTraceStore):
+    """Keeps the results themselves."""
+
+    def __init__(self):
+        super().__init__()
+        self.results: dict[str, Any] = {}
+
+    def save(self, result):
+        super().save(result)
+        self.results[result.trace_id] = result
+
+    def load(self, trace_id):
+        super().load(trace_id)
+        return self.results[trace_id]
+
+
+class FirstTraceWins(InMemoryTraceStore):
+    def save(self, result):
+        if result.trace_id not in self._kept:
+            super().save(result)
+
+
+class OldestFirst(InMemoryTraceStore):
+    def list(self, flow_name=None, status=None, limit=100):
+        return super().list(flow_name, status, None)[::-1][:limit]
+
+
+class ByTimeOfSaving(InMemoryTraceStore):
+    def list(self, flow_name=None, status=None, limit=100):
+        order = list(self._kept)
+        return sorted(super().list(flow_name, status, limit), key=lambda entry: -order.index(entry.trace_id))
+
+
+class LosesParents(InMemoryTraceStore):
+    def list(self, flow_name=None, status=None, limit=100):
+        return [entry._replace(parent_trace_id=None) for entry in super().list(flow_name, status, limit)]
+
+
+class LimitsFirst(InMemoryTraceStore):
+    def list(self, flow_name=None, status=None, limit=100):
+        return [entry for entry in super().list(None, status, limit) if flow_name in (None, entry.flow_name)][:1]
+
+
+class ListsAll(InMemoryTraceStore):
+    def list(self, flow_name=None, status=None, limit=None):
+        return super().list(flow_name, status, limit)
+
+
+class KeyErrorTraces(InMemoryTraceStore):
+    def load(self, trace_id):
+        try:
+            return super().load(trace_id)
+        except TraceNotFoundError:
+            raise KeyError(trace_id) from None
+
+
+class StrictTraceDelete(InMemoryTraceStore):
+    def delete(self, trace_id):
+        self.load(trace_id)
+        super().delete(trace_id)
+
+
+class RacingTraces(InMemoryTraceStore):
+    def save(self, result):
+        before = self._kept.copy()
+        time.sleep(0.002)
+        self._kept = before
+        super().save(result)
+
+
+class TraceContract(TraceStoreConformance):
+    def __init__(self, make: Any) -> None:
+        self.make = make
+
+    def make_store(self):
+        return self.make()
+
+
+class AmnesiacTraceContract(TraceContract):
+    def reopen_store(self, store):
+        return InMemoryTraceStore()
+
+
 BROKEN: list[tuple[Any, str]] = [
+    (TraceContract(SavesOnly), "test_the_store_follows_the_protocol"),
+    (TraceContract(ForgetsRetries), "test_a_loaded_result_is_what_was_saved"),
+    (TraceContract(SharingTraces), "test_values_without_a_json_form_are_kept_as_texts"),
+    (TraceContract(SharingTraces), "test_nothing_is_shared_with_the_caller"),
+    (TraceContract(FirstTraceWins), "test_a_later_result_of_the_same_run_replaces_the_earlier_one"),
+    (TraceContract(OldestFirst), "test_the_latest_run_comes_first"),
+    (TraceContract(ByTimeOfSaving), "test_the_latest_run_comes_first"),
+    (TraceContract(LosesParents), "test_a_list_says_what_there_is_to_know"),
+    (TraceContract(LimitsFirst), "test_a_list_can_be_narrowed"),
+    (TraceContract(ListsAll), "test_a_list_is_short_unless_asked_for_more"),
+    (TraceContract(KeyErrorTraces), "test_an_unknown_run_is_told_as_such"),
+    (TraceContract(StrictTraceDelete), "test_a_deleted_run_is_gone_and_deleting_it_again_is_nothing"),
+    (TraceContract(RacingTraces), "test_many_runs_are_saved_at_once"),
+    (AmnesiacTraceContract(InMemoryTraceStore), "test_the_next_process_finds_the_traces"),
     (CacheContract(NoClear), "test_the_store_follows_the_protocol"),
     (CacheContract(RaisingCache), "test_an_unknown_key_is_a_miss"),
     (CacheContract(JsonCache), "test_what_was_set_is_what_is_got"),
@@ -505,6 +634,10 @@ BROKEN: list[tuple[Any, str]] = [
 ]  # fmt: skip
 
 
+# What a store raises itself where the clause expects none of it.
+THEIR_OWN = (KeyError, CheckpointNotFoundError, FlowNotFoundError, FlowAlreadyExistsError, TraceNotFoundError)
+
+
 def name_of(value: Any) -> str:
     return value if isinstance(value, str) else getattr(value.make, "__name__", "store")
 
@@ -512,12 +645,14 @@ def name_of(value: Any) -> str:
 @pytest.mark.parametrize(("contract", "clause"), BROKEN, ids=name_of)
 def test_a_store_that_breaks_a_clause_is_caught_by_it(contract: Any, clause: str):
     """Conformance: a clause that a broken store keeps would prove nothing."""
-    with pytest.raises((AssertionError, KeyError, CheckpointNotFoundError, FlowNotFoundError, FlowAlreadyExistsError)):
+    with pytest.raises((AssertionError, *THEIR_OWN)):
         getattr(contract, clause)()
 
 
 @pytest.mark.parametrize(
-    "contract", [StepCacheConformance, CheckpointerConformance, RegistryStoreConformance], ids=lambda one: one.__name__
+    "contract",
+    [StepCacheConformance, CheckpointerConformance, RegistryStoreConformance, TraceStoreConformance],
+    ids=lambda one: one.__name__,
 )
 def test_every_clause_is_shown_to_catch_something(contract: type):
     """Conformance: the table above leaves no clause out."""
