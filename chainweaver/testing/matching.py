@@ -104,12 +104,13 @@ def differences(expected: Any, actual: Any, ignore: Collection[str] = (), *, par
 def story_of(result: ExecutionResult) -> dict[str, Any]:
     """What has to be the same in every run of a flow with equal input: no times, ids or lanes.
 
-    Steps stand under their ids, in plan order; the records of nested runs inside of them.
+    Steps stand under their ids, in plan order, with the records of nested runs inside; they come first, because where
+    several things differ the first step that does is the reason.
     """
     return {
+        "steps": steps_of(result),
         "status": result.status,
         "output": result.final_output if result.success else result.partial_output,
-        "steps": steps_of(result),
     }
 
 
@@ -123,9 +124,11 @@ def steps_of(result: ExecutionResult) -> dict[str, dict[str, Any]]:
     for record in result.execution_log:
         if record.surplus or record.status == "cancelled":
             continue
-        fields = {name: getattr(record, name) for name in _TOLD}
+        # Causes before effects: what went in, what happened inside, what came out.
+        fields: dict[str, Any] = {"inputs": record.inputs}
         if record.sub_result is not None:
             fields["sub_result"] = story_of(record.sub_result)
+        fields.update({name: getattr(record, name) for name in _TOLD})
         told[_name_of(record)] = fields
     return told
 

@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
     def story(self) -> dict[str, Any]:
         """What has to be the same in every run with this input."""
         raised = None if self.raised is None else type(self.raised).__name__
-        return {"raised": raised, **({} if self.result is None else story_of(self.result))}
+        return {**({} if self.result is None else story_of(self.result)), "raised": raised}
 
 
 class Trials:

@@ -87,7 +87,7 @@ def test_a_tool_that_gives_something_else_the_second_time_is_named():
     assert found.verdict == "different"
     assert found.difference == (
         "input 1, run 2 on the sync lane at limit 1, compared with run 1 on the sync lane at limit 1: "
-        "output.price: expected 0.0, got 1.0"
+        "step '0', outputs.price: expected 0.0, got 1.0"
     )
     with pytest.raises(AssertionError, match=r"Flow 'order' 0\.1\.0 is not deterministic: input 1, run 2"):
         found.raise_for_difference()

@@ -108,7 +108,7 @@ def test_a_run_that_is_not_the_same_twice_is_found():
     [finding] = report.findings
     assert (finding.kind, finding.input) == ("nondeterminism", {"n": 7})
     assert finding.way == "sync lane at limit 1, twice"
-    assert finding.detail.startswith("output.halve: expected ")
+    assert finding.detail.startswith("step '0', outputs.halve: expected ")
 
 
 def test_a_difference_between_lanes_is_found():
