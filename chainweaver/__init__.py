@@ -86,6 +86,9 @@ if TYPE_CHECKING:
     from chainweaver.executor import (
         CancellationToken as CancellationToken,
         FlowExecutor as FlowExecutor,
+        ReplayMode as ReplayMode,
+        ReplayResult as ReplayResult,
+        StepDiff as StepDiff,
     )
     from chainweaver.flow import (
         ConditionalEdge as ConditionalEdge,
@@ -280,6 +283,9 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "chainweaver.executor": (
         "CancellationToken",
         "FlowExecutor",
+        "ReplayMode",
+        "ReplayResult",
+        "StepDiff",
     ),
     "chainweaver.results": (
         "ExecutionPlan",

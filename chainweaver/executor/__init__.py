@@ -5,12 +5,21 @@ from typing import TYPE_CHECKING
 from chainweaver._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from chainweaver.executor.call import ReplayMode as ReplayMode
+    from chainweaver.executor.differences import StepDiff as StepDiff
     from chainweaver.executor.facade import FlowExecutor as FlowExecutor
+    from chainweaver.executor.replay import ReplayResult as ReplayResult
     from chainweaver.lanes.cancel import CancellationToken as CancellationToken
 
-__all__ = ["CancellationToken", "FlowExecutor"]
+__all__ = ["CancellationToken", "FlowExecutor", "ReplayMode", "ReplayResult", "StepDiff"]
 
 __getattr__ = lazy_names(
     globals(),
-    {"chainweaver.executor.facade": ["FlowExecutor"], "chainweaver.lanes.cancel": ["CancellationToken"]},
+    {
+        "chainweaver.executor.call": ["ReplayMode"],
+        "chainweaver.executor.differences": ["StepDiff"],
+        "chainweaver.executor.facade": ["FlowExecutor"],
+        "chainweaver.executor.replay": ["ReplayResult"],
+        "chainweaver.lanes.cancel": ["CancellationToken"],
+    },
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from chainweaver.exceptions import DynamicParameterError
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 
 NEVER_S = 1e15
 """Seconds since the epoch that nobody lives to see, and that nanoseconds can still express."""
+
+
+class ReplayMode(str, Enum):
+    """How a recorded run is repeated.
+
+    VERIFY: What was decided and approved is taken from the record, and nothing from a step cache; the tools run again.
+    EXECUTE: A run like any other, with the version, the input and the dry-run flag of the recorded one.
+    """
+
+    VERIFY = "verify"
+    EXECUTE = "execute"
 
 
 class Call:

@@ -18,7 +18,7 @@ from chainweaver.exceptions import (
     LaneUnsupportedError,
     ToolNotFoundError,
 )
-from chainweaver.executor.call import Call, check_input
+from chainweaver.executor.call import Call, ReplayMode, check_input
 from chainweaver.executor.settings import check_has, check_middleware, check_settings, check_tool, listed, named
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from chainweaver.cache import StepCache
     from chainweaver.checkpoint import Checkpointer, ExecutionSnapshot
     from chainweaver.compiler import CompilationResult
+    from chainweaver.compiler.compose import Composition
+    from chainweaver.executor.replay import Replay, ReplayResult
     from chainweaver.executor.runs import Runs
     from chainweaver.flow import AnyFlow, DriftInfo, SchemaRefPolicy
     from chainweaver.flow.callbacks import (
@@ -403,6 +405,61 @@ class FlowExecutor:
         call = Call(plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
         return await runs.carry_async(*prefill(runs, plan, snapshot, self._listeners, call))
 
+    def replay_flow(
+        self,
+        result: ExecutionResult,
+        *,
+        mode: ReplayMode | str = ReplayMode.VERIFY,
+        resume_from_step: int = 0,
+        force: bool = False,
+        deadline: float | None = None,
+        cancel_token: CancellationToken | None = None,
+        dynamic_params: Mapping[str, Any] | None = None,
+        lane: str | None = None,
+    ) -> ReplayResult:
+        """Run a recorded run again, and compare the two step by step.
+
+        The replay has the version, the input and the dry-run flag of the recorded run, and its tools are called anew.
+        `ReplayMode.VERIFY` takes decisions and approvals from the record instead of asking, and uses neither the step
+        cache nor the checkpointer. `ReplayMode.EXECUTE` is a run like any other; its differences are for information.
+
+        Args:
+            result: The recorded run, as a call returned it or as it was read back from JSON.
+            resume_from_step: Steps before this plan index do not run: their outputs come from the record.
+            force: Replay it whatever the status of the flow.
+            deadline, cancel_token, lane: As for `execute_flow`.
+            dynamic_params: They are in no record, and are passed again.
+
+        Returns:
+            The differences, the first of them, and the result of the new run.
+
+        Raises:
+            FlowNotFoundError: The recorded version is registered no longer.
+            ReplayError: The record does not hold what the replay needs; nothing was started.
+            FlowCancelledError: The replay was cancelled.
+            TypeError, ValueError: An argument is not what it has to be; nothing was started.
+        """
+        runs, replay = self._again(result, mode, resume_from_step, force, "sync")
+        call = Call(replay.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], replay.dry)
+        return replay.carried_sync(runs, self._listeners, call)
+
+    async def replay_flow_async(
+        self,
+        result: ExecutionResult,
+        *,
+        mode: ReplayMode | str = ReplayMode.VERIFY,
+        resume_from_step: int = 0,
+        force: bool = False,
+        deadline: float | None = None,
+        cancel_token: CancellationToken | None = None,
+        dynamic_params: Mapping[str, Any] | None = None,
+        lane: str | None = None,
+    ) -> ReplayResult:
+        """Run a recorded run again on the async lane, whatever lane it was recorded on; see `replay_flow`."""
+        runs, replay = self._again(result, mode, resume_from_step, force, "async")
+        call = Call(replay.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], replay.dry)
+        return await replay.carried_async(runs, self._listeners, call)
+
     def stream_flow(
         self,
         name: str,
@@ -502,22 +559,45 @@ class FlowExecutor:
         return prepared
 
     def _compile(self, key: tuple[str, str | None]) -> Prepared:
-        from chainweaver.compiler.compose import Composition
-        from chainweaver.flow.refs import DEFAULT_REF_POLICY, both
-
         plans = (self._bound or self._bind()).plans
-        # Read both once: what is registered meanwhile makes this entry stale, and the next call notices.
-        snapshot, tools = self.registry.snapshot, self._tools
-        flow = snapshot.resolve(*key)
-        own = getattr(self.registry, "schema_ref_policy", DEFAULT_REF_POLICY)
-        policy = both(own, self._settings["schema_ref_policy"])
-        composition = Composition(snapshot.resolve, self._settings["max_composition_depth"], policy=policy)
-        compiled = plans.compiled(flow, tools, composition)
-        prepared = Prepared(flow, compiled, self._unknown_lanes(compiled.plan), snapshot, tools)
+        prepared = self._prepared_with(key, {})
         if len(self._prepared) >= plans.limit:
             self._prepared.clear()
         self._prepared[key] = prepared
         return prepared
+
+    def _prepared_with(self, key: tuple[str, str | None], versions: Mapping[str, str]) -> Prepared:
+        """The flow as it would run now, with these versions of the sub-flows that its steps do not pin."""
+        # Read both once: what is registered meanwhile makes this entry stale, and the next call notices.
+        snapshot, tools = self.registry.snapshot, self._tools
+        flow = snapshot.resolve(*key)
+        compiled = (self._bound or self._bind()).plans.compiled(flow, tools, self._composition(snapshot, versions))
+        return Prepared(flow, compiled, self._unknown_lanes(compiled.plan), snapshot, tools)
+
+    def _composition(self, snapshot: RegistrySnapshot, versions: Mapping[str, str]) -> Composition:
+        from chainweaver.compiler.compose import Composition
+        from chainweaver.flow.refs import DEFAULT_REF_POLICY, both
+
+        def find(name: str, version: str | None) -> AnyFlow:
+            return snapshot.resolve(name, versions.get(name) if version is None else version)
+
+        own = getattr(self.registry, "schema_ref_policy", DEFAULT_REF_POLICY)
+        policy = both(own, self._settings["schema_ref_policy"])
+        return Composition(find, self._settings["max_composition_depth"], policy=policy)
+
+    def _again(
+        self, result: ExecutionResult, mode: ReplayMode | str, from_step: int, force: bool, lane: str
+    ) -> tuple[Runs, Replay]:
+        """A recorded run and the plan that it is replayed with: that of its version, and of those of its sub-flows."""
+        from chainweaver.executor.replay import Replay, check_result, versions_of
+
+        check_result(result)
+        key = (result.flow_name, result.flow_version)
+        prepared, versions = self._prepare(*key), versions_of(result)
+        if any(versions.get(name, version) != version for name, version in prepared.plan.children):
+            prepared = self._prepared_with(key, versions)
+        self._admit(prepared, force, lane)
+        return self._bound or self._bind(), Replay(result, mode, from_step, prepared.plan)
 
     def _admit(self, prepared: Prepared, force: bool, lane: str) -> None:
         """Refuse what cannot start (R15); names all that is in the way of a kind."""

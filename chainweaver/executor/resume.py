@@ -191,11 +191,19 @@ def _named(plan: Plan | None, each: PlannedMap | None, step_id: str) -> PlannedS
 
 
 class Stored:
-    """What a snapshot holds of nested runs (a `Past` of the run core)."""
+    """What a snapshot holds of nested runs (a `Past` of the run core).
+
+    Attributes:
+        own: The steps of the outermost run.
+        steps: Those of each nested run, by its key.
+    """
 
     def __init__(self, steps: Iterable[StepDelta]) -> None:
+        self.own: list[StepDelta] = []
         self.steps: dict[tuple[str, ...], list[StepDelta]] = {}
         for delta in steps:
+            if not delta.path:
+                self.own.append(delta)
             # Every run around a nested one has begun as well, though none of its own steps may have ended.
             for size in range(1, len(delta.path)):
                 self.steps.setdefault(delta.path[:size], [])
@@ -216,7 +224,7 @@ class Stored:
             steps = nested.plan.steps
             index = delta.step_index if nested.is_map else nested.plan.names.get(delta.step_id)
             if index is not None and index < len(steps):
-                _fill_in(nested, steps[index], delta)
+                fill_in(nested, steps[index], delta)
 
 
 def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: Listeners | None, call: Call) -> Begun:
@@ -240,7 +248,7 @@ def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: List
         index = plan.names.get(delta.step_id)
         # A step that may be skipped no longer has no outcome that others could go on from.
         if not delta.path and index is not None and (delta.status == "ok" or plan.steps[index].on_error == "skip"):
-            _fill_in(run, plan.steps[index], delta)
+            fill_in(run, plan.steps[index], delta)
     run.slots[-1] = passed
     if services.listeners is not None:
         tell_start(run, services)
@@ -254,7 +262,7 @@ def _restored_input(plan: Plan, snapshot: ExecutionSnapshot) -> dict[str, Any]:
         raise CheckpointDriftError(snapshot.trace_id, f"initial input: {exc}") from exc
 
 
-def _fill_in(run: Run, step: PlannedStep, delta: StepDelta) -> None:
+def fill_in(run: Run, step: PlannedStep, delta: StepDelta) -> None:
     """Give a step the outcome that was stored; its inputs follow from what is filled in before it."""
     index = step.index
     run.started[index] = run.began_ns + int((delta.started_at - run.began_wall) * 1e9)

@@ -1,0 +1,198 @@
+"""Recorded runs: the values that a result still holds, in the form in which a new run can use them.
+
+A result that is still attached to its run tells what views of it hide; one that was read from JSON has plain values,
+and the plan says what types they had. Whatever is missing is refused before anything starts. Called by `replay`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
+
+from chainweaver._execution import capture_within, summarize
+from chainweaver.checkpoint import StepDelta
+from chainweaver.exceptions import ReplayError, violations
+from chainweaver.executor.differences import is_told
+
+if TYPE_CHECKING:
+    from chainweaver._execution import Run
+    from chainweaver._execution.trace import Capture
+    from chainweaver.executor.runs import Runs
+    from chainweaver.plan import Plan, PlannedStep, PlannedTool
+    from chainweaver.results import ExecutionResult, StepRecord
+
+_copied: Capture = capture_within(10_000_000)
+"""Containers of plain values are copied: the new run must not change what the old one has recorded."""
+
+_SUMMARY = re.compile(r"\w+\[[\d, ]*\]")
+_MASKED_SECRET = "**********"
+
+
+class RecordedRun:
+    """The values of a run, as far as its result still holds them."""
+
+    def __init__(self, result: ExecutionResult, runs: Runs) -> None:
+        self.result = result
+        self.run: Run | None = getattr(result, "_run", None)
+        self.is_told = is_told(result)
+        self.redaction = runs.rules.redaction
+        self.is_summary = (runs.capture if self.run is None else self.run.capture) is summarize
+
+    def refused(self, detail: str, fix: str | None = None) -> ReplayError:
+        return ReplayError(self.result.trace_id, detail, fix=fix)
+
+    def initial_input(self) -> dict[str, Any]:
+        """The input of the run.
+
+        Raises:
+            ReplayError: Some of it is hidden or summed up.
+        """
+        run = self.run
+        given = dict(self.result.initial_input if run is None or run.rules.redaction is None else run.given)
+        hidden = self._hidden(given) if run is None else None
+        if hidden is not None:
+            raise self.refused(f"its record hides the value of input '{hidden}'", "replay the result itself")
+        self._refuse_summaries(given, "input")
+        return _copied(given)[0]
+
+    def _hidden(self, given: Mapping[str, Any]) -> str | None:
+        """The first key under which a redaction has replaced something."""
+        from chainweaver.observe import RedactionPolicy
+
+        policy = self.redaction or RedactionPolicy()
+        for key, value in given.items():
+            # The same text may have been given: what the policy would replace again was replaced before.
+            probe = _with_probes(value, policy.replacement)
+            if value == _MASKED_SECRET or _probes_in(policy.redact_mapping({key: probe})) < _probes_in({key: probe}):
+                return key
+        return None
+
+    def _refuse_summaries(self, values: Mapping[str, Any], what: str) -> None:
+        if not self.is_summary:
+            return
+        summed_up = (key for key, value in values.items() if isinstance(value, str) and _SUMMARY.fullmatch(value))
+        for key in summed_up:
+            detail = f"its record holds a summary of {what} '{key}', {values[key]!r}, and not the value"
+            raise self.refused(detail, "record runs with trace_values='snapshot'")
+
+    # ---- steps
+
+    def steps_before(self, plan: Plan, index: int) -> Iterator[StepDelta]:
+        """The steps below a plan index, with all that is nested in them, as a checkpoint would hold them.
+
+        Raises:
+            ReplayError: One of them has nothing to go on from.
+        """
+        records = {record.step_id: record for record in self.result.execution_log}
+        for step in plan.steps[:index]:
+            record = records.get(step.step_id)
+            if record is None or record.surplus or record.status not in ("ok", "skipped"):
+                became = "never ran" if record is None or record.surplus else f"has the status '{record.status}'"
+                detail = f"step '{step.step_id}' {became} in the recorded run, so that nothing can follow from it"
+                raise self.refused(detail, f"use resume_from_step={step.index} or less")
+            yield from self._step(step, record, (), self.run)
+
+    def _nested(self, step: PlannedStep, record: StepRecord, path: tuple[str, ...], run: Run | None) -> Iterator[Any]:
+        """The steps of the sub-flow of a step, or its items."""
+        nested = record.sub_result
+        detail = None if run is None else run.details.get(record.step_index)
+        for one in () if nested is None else nested.execution_log:
+            inner = _inner(step, one.step_id)
+            if inner is not None and one.status in ("ok", "skipped") and not one.surplus:
+                inside = (*path, record.step_id or step.step_id)
+                yield from self._step(inner, one, inside, None if detail is None else detail.nested)
+
+    def _step(
+        self, step: PlannedStep, record: StepRecord, path: tuple[str, ...], run: Run | None
+    ) -> Iterator[StepDelta]:
+        if record.skipped and record.success:
+            return  # no branch led to it, which follows from what was taken
+        nests = record.sub_result is not None and record.fallback_tool_name is None
+        yield StepDelta(
+            step_index=record.step_index,
+            step_id=record.step_id or step.step_id,
+            tool_name=record.tool_name,
+            fingerprint="",
+            status="skipped" if record.skipped else "ok",
+            outputs=None if nests or record.skipped else self._outputs(step, record, run),
+            error=None
+            if record.error_type is None
+            else (record.error_type, record.error_code, record.error_message or "", record.error_cause),
+            attempts=0 if record.cached else record.retry_count + 1,
+            retry_errors=tuple(record.retry_errors),
+            cached=record.cached,
+            fallback_tool_name=record.fallback_tool_name,
+            started_at=record.started_at.timestamp(),
+            duration_ns=round(record.duration_ms * 1e6),
+            path=path,
+            decision=record.decision,
+            approval=record.approval,
+        )
+        if nests:
+            yield from self._nested(step, record, path, run)
+
+    def _outputs(self, step: PlannedStep, record: StepRecord, run: Run | None) -> dict[str, Any]:
+        shown = record.outputs if run is None else run.shown_outputs(record.step_index)
+        outputs = dict(shown or {})
+        self._refuse_summaries(outputs, f"step '{record.step_id}', output")
+        tool = _answering(step, record)
+        if not self.is_told or tool is None:
+            return _copied(outputs)[0]
+        if tool.secret_outputs:
+            detail = f"output '{tool.secret_outputs[0]}' of step '{record.step_id}' is a secret, which no trace holds"
+            raise self.refused(detail, "replay the result itself")
+        try:
+            return {key: _typed(tool.output_model, key, value) for key, value in outputs.items()}
+        except Exception as exc:
+            detail = f"outputs of step '{record.step_id}' cannot be brought back from JSON: {violations(exc)}"
+            raise self.refused(detail, "replay the result itself, or from an earlier step") from exc
+
+
+def _inner(step: PlannedStep, step_id: str | None) -> PlannedStep | None:
+    """The step that a nested record is of: one of the sub-flow, or what is done per item."""
+    if step.each is not None:
+        return step.each.step
+    index = None if step.child is None or step_id is None else step.child.names.get(step_id)
+    return None if step.child is None or index is None else step.child.steps[index]
+
+
+def _answering(step: PlannedStep, record: StepRecord) -> PlannedTool | None:
+    """The tool whose outputs a record shows."""
+    if record.fallback_tool_name is not None:
+        return step.fallback
+    chosen = record.decision.get("chosen") if isinstance(record.decision, Mapping) else None
+    return step.candidates.get(chosen, step.tool) if isinstance(chosen, str) else step.tool
+
+
+def _typed(model: type[BaseModel], key: str, value: Any) -> Any:
+    """A value that JSON carried, in the type that the model declares for the key."""
+    field = model.model_fields.get(key)
+    computed = model.model_computed_fields.get(key)
+    if field is None and computed is None:
+        return value
+    annotation = computed.return_type if field is None and computed is not None else field.rebuild_annotation()  # type: ignore[union-attr]  # one of the two is there
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # a model or a dataclass brings its own
+        adapter = TypeAdapter(annotation)
+    return adapter.validate_json(json.dumps(value))
+
+
+_PROBE = "a value that was hidden here"
+
+
+def _with_probes(value: Any, replacement: str) -> Any:
+    """A value that JSON carried, in which something else stands for what may have been hidden."""
+    if isinstance(value, str):
+        return _PROBE if value == replacement else value
+    if isinstance(value, dict):
+        return {key: _with_probes(item, replacement) for key, item in value.items()}
+    return [_with_probes(item, replacement) for item in value] if isinstance(value, list) else value
+
+
+def _probes_in(value: Any) -> int:
+    return json.dumps(value, default=str).count(_PROBE)
