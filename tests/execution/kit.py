@@ -32,7 +32,7 @@ from chainweaver._execution.commands import Ask
 from chainweaver._execution.trace import Capture
 from chainweaver.compiler import compile_flow
 from chainweaver.flow.callbacks import CapabilityContext
-from chainweaver.plan import Plan
+from chainweaver.plan import Plan, PlannedStep
 
 TICK_S = 0.001
 """Seconds that a reply takes unless the test says otherwise."""
@@ -137,7 +137,7 @@ def asked(command: Command | None) -> Any:
     if isinstance(command, Settle):
         return "settle", command.outputs
     if isinstance(command, Save):
-        return "save", place_of(command.run, command.step.label), command.outputs
+        return "save", place_of(command.run, command.step), command.outputs
     assert isinstance(command, Tell)
     return moments(command)[-1]
 
@@ -147,13 +147,13 @@ def moments(command: Tell) -> list[tuple[str, str]]:
     run, step = command.run, command.step
     if step is None:
         return [(command.moment, "/".join((run.plan.flow_name, *run.path)))]
-    ended = [] if command.over is None else [("step_end", place_of(run, command.over.label))]
-    return [*ended, (command.moment, place_of(run, step.label))]
+    ended = [] if command.over is None else [("step_end", place_of(run, command.over))]
+    return [*ended, (command.moment, place_of(run, step))]
 
 
-def place_of(run: Run, name: str) -> str:
-    """A step by its name, behind those that its run is nested in."""
-    return "/".join((*run.path, name))
+def place_of(run: Run, step: PlannedStep) -> str:
+    """A step as messages call it, an item by its position, behind the steps that its run is nested in."""
+    return "/".join((*run.path, step.step_id if run.is_map else step.label))
 
 
 class Walk:
@@ -255,7 +255,7 @@ class Crowd:
 
 
 def _name(step_run: StepRun) -> str:
-    return place_of(step_run.owner.run, step_run.step.step_id)
+    return "/".join((*step_run.owner.run.path, step_run.step.step_id))
 
 
 # ---- outcomes

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from chainweaver import FlowStep
-from chainweaver._execution import Lead, Run, RunCancelled, TimedOut
+from chainweaver._execution import Invoke, Lead, Run, RunCancelled, TimedOut
 from chainweaver.exceptions import (
     ContextKeyCollisionError,
     FlowExecutionError,
@@ -495,8 +495,10 @@ def test_what_a_sub_flow_wrote_before_it_was_cancelled_is_readable_in_its_record
 
 
 def context_of(walk: Walk) -> ToolContext:
-    context: ToolContext = walk.command.context  # type: ignore[union-attr]
-    return context
+    """What the tool that is called next may know about its call."""
+    assert isinstance(walk.command, Invoke)
+    assert walk.command.context is not None
+    return walk.command.context
 
 
 def telling() -> Any:
