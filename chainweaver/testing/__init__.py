@@ -1,8 +1,8 @@
 """Testing flows: fakes, virtual time, expectations, recordings, contracts, attestation and fuzzing, for users' tests.
 
 Everything public is importable from this package, and loaded when somebody asks for it: the pytest plugin lives here
-and must cost a test session nothing. Production code has no business here; this room may use everything below it and
-is used by nobody.
+and must cost a test session nothing. Production code has no business here: this room may use everything below it, and
+only the command line uses it.
 """
 
 from typing import TYPE_CHECKING

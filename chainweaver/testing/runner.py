@@ -15,7 +15,7 @@ from chainweaver.executor import FlowExecutor
 from chainweaver.flow import AnyFlow
 from chainweaver.testing.clock import VirtualClock
 from chainweaver.testing.fakes import FakeTool, ToolCall, can_be_spied_on, fake_tool, spy_on
-from chainweaver.testing.twins import registry_with, twin_of, with_flow
+from chainweaver.testing.twins import UNKEPT, registry_with, twin_of, with_flow
 from chainweaver.tools import Tool
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class FlowTestRunner:
             tool stands for itself, an exception is raised, a function is called with the validated inputs, anything
             else is what the tool returns.
         registry: Where flows are found; not changed.
-        executor: Whose tools, flows and settings are used; not changed.
+        executor: Whose tools, flows and settings are used; not changed. Its step cache, checkpointer and trace recorder
+            are left out, because outputs of fakes have no business there.
         flows: Further flows, for sub-flow steps.
         clock: The time that runs live in. None: a clock of its own. With `executor`, too, the clock replaces its time.
         version: Version of a flow that is given by its name. None: the highest.
@@ -85,7 +86,7 @@ class FlowTestRunner:
     ) -> None:
         self.clock = VirtualClock() if clock is None else clock
         self.results: list[ExecutionResult] = []
-        options = {"runtime": self.clock.runtime(), **options}
+        options = {**UNKEPT, "runtime": self.clock.runtime(), **options}
         if executor is None:
             executor = base = FlowExecutor(registry)
         else:

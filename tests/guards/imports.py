@@ -34,7 +34,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
             {"cache", "checkpoint", "sql", "observe"},
             {"lanes"},
             {"executor"},
-            {"testing", "contrib", "integrations", "cli", "export"},
+            {"testing"},
+            {"contrib", "integrations", "cli", "export"},
         ),
     )
 )

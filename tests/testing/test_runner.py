@@ -16,6 +16,7 @@ from chainweaver import (
     FlowNotFoundError,
     FlowRegistry,
     FlowStep,
+    InMemoryCheckpointer,
     InMemoryStepCache,
     StepRecord,
     Tool,
@@ -127,15 +128,29 @@ def test_a_flow_may_be_named_in_a_registry():
 
 def test_an_executor_lends_its_tools_flows_and_settings_and_stays_as_it_is():
     """R40: copy-on-write."""
-    cache = InMemoryStepCache()
-    with FlowExecutor(tools=[price, total], flows=[order()], step_cache=cache) as executor:
+    with FlowExecutor(tools=[price, total], flows=[order()], trace_values="summary") as executor:
         with FlowTestRunner("order", executor=executor, fakes={"price": 2.5}) as runner:
-            runner.run(TEA)
-            assert runner.run(TEA).step("1").cached
+            assert runner.run(TEA).success
+            assert runner.executor._settings["trace_values"] == "summary"
         assert executor.get_tool("price") is price
         assert (
             executor.execute_flow("order", {"article": "milk", "count": 1}).step("0").error_cause == "ConnectionError"
         )
+
+
+def test_outputs_of_fakes_stay_out_of_the_stores_of_an_executor():
+    """R29: a fake has the identity of the tool it replaces, and so its cache keys; a cache of the test is used."""
+    real, own, store = InMemoryStepCache(), InMemoryStepCache(), InMemoryCheckpointer()
+    with FlowExecutor(
+        tools=[price, total], flows=[order()], step_cache=real, checkpointer=store, delete_on_success=False
+    ) as executor:
+        with FlowTestRunner("order", executor=executor, fakes={"price": 2.5}) as runner:
+            runner.run(TEA)
+        assert (len(real), store.list_trace_ids()) == (0, [])
+        with FlowTestRunner("order", executor=executor, fakes={"price": 2.5}, step_cache=own) as runner:
+            runner.run(TEA)
+            assert runner.run(TEA).step("1").cached
+    assert (len(real), len(own)) == (0, 2)
 
 
 def test_settings_can_be_given_to_a_runner():
