@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chainweaver._execution.commands import Proceed, RunCancelled, Sleep
+from chainweaver._execution.commands import Proceed, RunCancelled, Sleep, Tell
 from chainweaver.exceptions import ChainWeaverError, FlowExecutionError, told
 
 if TYPE_CHECKING:
@@ -47,11 +47,13 @@ def around(run: Run, step: PlannedStep, life: StepLife) -> StepLife:
     merged: dict[str, Any] | None = None
     try:
         for make in run.rules.around_step:
-            wrapper = make(run, step)
             try:
+                wrapper = make(run, step)
                 yield from until_proceed(run, wrapper)
             except Exception as exc:
                 run.show_inputs(step, {})
+                if run.listening:
+                    yield Tell("step_start", run, step)
                 run.fail(step, _held_up(step, exc))
                 return None
             opened.append(wrapper)
@@ -64,12 +66,19 @@ def around(run: Run, step: PlannedStep, life: StepLife) -> StepLife:
 
 
 def enter_run(run: Run) -> Generator[Sleep, Any, list[Wrapper]]:
-    """Let the generators around a run get to their `Proceed`; one that raises fails the run at its input."""
+    """Let the generators around a run get to their `Proceed`; one that raises fails the run at its input.
+
+    Returns:
+        Those that have let it proceed, for `leave_run`; also when the run was told to end while the next one waited.
+    """
     opened: list[Wrapper] = []
     for make in run.rules.around_run:
-        wrapper = make(run)
         try:
+            wrapper = make(run)
             yield from until_proceed(run, wrapper)
+        except RunCancelled as cancelled:
+            run.cancelled = cancelled
+            break
         except Exception as exc:
             detail = f"middleware around the run did not let it proceed: {told(exc)}"
             error = exc if isinstance(exc, ChainWeaverError) else FlowExecutionError(run.plan.flow_name, -1, detail)

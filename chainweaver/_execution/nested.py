@@ -54,7 +54,7 @@ def run_flow(
     if run.announcing:
         yield Tell("flow_start", nested)
     opened = (yield from enter_run(nested)) if run.rules.around_run else []
-    if nested.input_error is None:
+    if nested.input_error is None and nested.cancelled is None:
         yield Nest(nested)
     nested.stop_clock()
     conclude(nested)
