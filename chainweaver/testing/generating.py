@@ -90,7 +90,12 @@ def drawn(strategy: SearchStrategy[dict[str, Any]], count: int, seed: int) -> li
 def each_of(
     strategy: SearchStrategy[dict[str, Any]], count: int, seed: int, look: Callable[[dict[str, Any]], object]
 ) -> None:
-    """Have somebody look at so many inputs; always the same ones for a seed, and none kept for the next time."""
+    """Have somebody look at so many inputs; always the same ones for a seed, and none kept for the next time.
+
+    Raises:
+        ValueError: No input could be made.
+        Exception: The first thing that the one who looks raises; nothing is looked at after that.
+    """
     hypothesis = need_hypothesis("Generating inputs")
     settings = hypothesis.settings(
         max_examples=count,
@@ -102,10 +107,24 @@ def each_of(
         verbosity=hypothesis.Verbosity.quiet,
     )
 
-    def examine(given: dict[str, Any]) -> None:
-        look(given)
+    raised: list[Exception] = []
 
-    hypothesis.seed(seed)(settings(hypothesis.given(strategy)(examine)))()
+    def examine(given: dict[str, Any]) -> None:
+        # Nothing leaves this function: hypothesis would take it for a finding of its own, and try to shrink it.
+        if not raised:
+            try:
+                look(given)
+            except Exception as exc:
+                raised.append(exc)
+
+    try:
+        hypothesis.seed(seed)(settings(hypothesis.given(strategy)(examine)))()
+    except hypothesis.errors.Unsatisfiable as exc:
+        raise ValueError(
+            "No input could be made: the validators of the schema refuse everything; pass strategy=."
+        ) from exc
+    if raised:
+        raise raised[0]
 
 
 # ---- what a flow reads

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType, TypeVar, get
 import pydantic
 from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
+from pydantic_core import Url
 from typing_extensions import NotRequired, ReadOnly, Required, TypeAliasType, is_typeddict
 
 from chainweaver.exceptions import MissingExtraError
@@ -39,6 +40,9 @@ UNIONS = (typing.Union, types.UnionType)
 LISTS = (list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable, abc.Iterator)
 SETS = (set, abc.Set, abc.MutableSet)
 DICTS = (dict, abc.Mapping, abc.MutableMapping, OrderedDict, defaultdict)
+
+URLS = tuple({Url, getattr(pydantic.networks, "_BaseUrl", Url)})
+"""What the classes of addresses derive from; it depends on the release of pydantic."""
 
 LONG_AGO, FAR_AHEAD = datetime.datetime(2020, 1, 1), datetime.datetime(2100, 1, 1)
 """Bounds for fields that want the past or the future, whatever the day of the test."""
@@ -245,7 +249,7 @@ class Maker:
             if issubclass(kind, tuple) and hasattr(kind, "_fields"):
                 hints = get_type_hints(kind, include_extras=True)
                 return st.tuples(*(self.of(hints.get(name, Any)) for name in kind._fields))
-            if issubclass(kind, (pydantic.AnyUrl, pydantic.networks._BaseUrl)):
+            if issubclass(kind, URLS):
                 return st.sampled_from(["http://localhost/", "https://example.com/a?b=c#d"])
         made = st.from_type(annotation)
         try:
@@ -410,6 +414,7 @@ SCALARS: dict[Any, Callable[[Any, Bounds], Any]] = {
     pydantic.PastDatetime: ordered("datetimes", max_value=LONG_AGO),
     pydantic.FutureDate: ordered("dates", min_value=FAR_AHEAD.date()),
     pydantic.FutureDatetime: ordered("datetimes", min_value=FAR_AHEAD),
+    pydantic.EmailStr: lambda st, bounds: st.emails(),
     SecretStr: lambda st, bounds: texts(st, bounds).map(SecretStr),
     SecretBytes: lambda st, bounds: st.binary(**bounds.sizes()).map(SecretBytes),
     pathlib.Path: lambda st, bounds: st.sampled_from(["a", "a/b.txt", "/tmp/a b"]).map(pathlib.Path),

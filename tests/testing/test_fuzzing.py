@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from chainweaver import (
     DAGFlow,
@@ -16,6 +16,8 @@ from chainweaver import (
     Flow,
     FlowExecutor,
     FlowNotFoundError,
+    FlowStatus,
+    FlowStatusError,
     FlowStep,
     MissingExtraError,
     Tool,
@@ -206,6 +208,23 @@ def test_a_flow_that_cannot_be_started_is_not_fuzzed():
     """R15: structural faults are raised, no findings."""
     with pytest.raises(FlowNotFoundError):
         FlowFuzzer(FlowExecutor(), "nothing").run()
+    with pytest.raises(FlowStatusError):
+        fuzz(one("halve", status=FlowStatus.DISABLED), halve)
+
+
+class Never(BaseModel):
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def refuse(cls, n: int) -> int:
+        raise ValueError("no")
+
+
+def test_a_schema_that_refuses_everything_is_told():
+    """api.md: a report about no inputs would say that all is well."""
+    with pytest.raises(ValueError, match="No input could be made: the validators of the schema refuse everything"):
+        fuzz(one("halve", input_schema_ref=f"{__name__}:Never"), halve)
 
 
 # ---- what a flow reads
