@@ -301,16 +301,7 @@ def _internal(result: ExecutionResult, name: str) -> Any:
 
 
 def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
-    """The record of one step as it is shown; None when it never started."""
-    record = _record_of(run, step)
-    redaction = run.rules.redaction
-    if redaction is None or record is None:
-        return record
-    redacted: StepRecord = redaction.redact_record(record, _secrets_of(run.root))
-    return redacted
-
-
-def _record_of(run: Run, step: PlannedStep) -> StepRecord | None:
+    """The record of one step, with nothing hidden yet; None when it never started."""
     status = run.status_of(step.index)
     if status is None:
         return None
@@ -380,7 +371,7 @@ def date_of(run: Run, at_ns: int) -> datetime:
 
 
 def _log(run: Run) -> list[StepRecord]:
-    found = [_record_of(run, step) for step in run.plan.steps]
+    found = [record_of(run, step) for step in run.plan.steps]
     records = [record for record in found if record is not None]
     if run.input_error is not None:
         records.insert(0, _border_record(run, -1, run.given, run.input_error))
@@ -389,8 +380,8 @@ def _log(run: Run) -> list[StepRecord]:
     redaction = run.rules.redaction
     if redaction is None:
         return records
-    secrets = _secrets_of(run.root)
-    return [redaction.redact_record(record, secrets) for record in records]
+    redacted: list[StepRecord] = redaction.redact_log(records, _secrets_of(run.root))
+    return redacted
 
 
 def _secrets_of(run: Run) -> frozenset[str]:
@@ -423,7 +414,7 @@ def _border_record(run: Run, index: int, values: dict[str, Any], error: ChainWea
     )
 
 
-def shown_input(run: Run) -> dict[str, Any]:
+def _shown_input(run: Run) -> dict[str, Any]:
     """The input of a run as it is shown; a dict of its own."""
     redaction = run.rules.redaction
     shown: dict[str, Any] = dict(run.given) if redaction is None else dict(redaction.redact_mapping(run.given))
@@ -440,7 +431,7 @@ _BUILDERS: dict[str, Callable[[Run], Any]] = {
     "ended_at": lambda run: date_of(run, run.now_ns),
     "total_duration_ms": lambda run: (run.now_ns - run.began_ns) / 1e6,
     "cost_report": lambda run: None if run.rules.pricing is None else run.rules.pricing(ExecutionResult.of(run)),
-    "initial_input": shown_input,
+    "initial_input": _shown_input,
     "dry_run": lambda run: run.rules.dry is not None,
     "parent_trace_id": lambda run: None if run.parent is None else run.parent.trace_id(),
     "partial_output": lambda run: dict(run.final_output or {}) if run.is_map else merged_context(run),

@@ -268,11 +268,19 @@ class FlowExecutor:
 
             self._listeners = Listeners(watching) or None
         if self._bound is not None:
-            self._bound.heed(middleware)
+            self._bound.heed(watching)
 
     def _watching(self) -> tuple[object, ...]:
-        recorder = self._settings["trace_recorder"]
-        return self._settings["middleware"] if recorder is None else (*self._settings["middleware"], recorder)
+        """All that watch runs, the recorder last, each with the view that the redaction policy leaves it."""
+        recorder, policy = self._settings["trace_recorder"], self._settings["redaction_policy"]
+        watching: tuple[object, ...] = self._settings["middleware"]
+        if recorder is not None:
+            watching = (*watching, recorder)
+        if policy is None:
+            return watching
+        from chainweaver.executor.rules import shown_to
+
+        return tuple(shown_to(one, policy) for one in watching)
 
     def with_replaced_tools(self, tools: Iterable[Tool]) -> FlowExecutor:
         """An executor with the same flows and settings, in which these tools replace those of the same names."""
@@ -647,7 +655,7 @@ class FlowExecutor:
 
         with self._write:
             if self._bound is None:
-                self._bound = Runs(self._settings)
+                self._bound = Runs(self._settings, self._watching())
             return self._bound
 
 

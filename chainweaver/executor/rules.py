@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from chainweaver._execution.commands import Proceed
@@ -105,7 +106,24 @@ def _pricing(profile: Any) -> Callable[[Any], Any] | None:
     return lambda result: cost_report(result, profile)
 
 
-# ---- middleware that wraps
+# ---- middleware
+
+
+def shown_to(middleware: Any, policy: Any) -> Any:
+    """A middleware with the view that a redaction policy leaves it; a recorder redacts what it writes by itself."""
+    from chainweaver.observe import RedactedView, TraceRecorder
+
+    if not isinstance(middleware, TraceRecorder):
+        return RedactedView(middleware, policy)
+    if middleware.redaction_policy is not None:
+        return middleware
+    recorder = copy(middleware)
+    recorder.redaction_policy = policy
+    return recorder
+
+
+def _name_of(at: int, middleware: Any) -> str:
+    return f"{at} ({getattr(middleware, 'stands_for', type(middleware)).__name__})"
 
 
 def _around_step(at: int, middleware: Any) -> Callable[[Run, PlannedStep], Wrapper]:
@@ -113,7 +131,7 @@ def _around_step(at: int, middleware: Any) -> Callable[[Run, PlannedStep], Wrapp
 
     def make(run: Run, step: PlannedStep) -> Wrapper:
         context = StepAroundContext(run.trace_id(), run.plan.flow_name, step.index, step.step_id, step.name, run.now_ns)
-        return _guarded(middleware.around_step(context), f"{at} ({type(middleware).__name__})", "around_step")
+        return _guarded(middleware.around_step(context), _name_of(at, middleware), "around_step")
 
     return make
 
@@ -126,7 +144,7 @@ def _around_run(at: int, middleware: Any) -> Callable[[Run], Wrapper]:
         parent_id = None if run.parent is None else run.parent.trace_id()
         context = RunAroundContext(run.trace_id(), run.plan.flow_name, run.now_ns, run.plan.flow_version, parent_id)
         inner = middleware.around_run(context)
-        return _guarded(inner, f"{at} ({type(middleware).__name__})", "around_run", ExecutionResult.of)
+        return _guarded(inner, _name_of(at, middleware), "around_run", ExecutionResult.of)
 
     return make
 
@@ -139,10 +157,9 @@ def _guarded(
         asked = next(inner)
         while not isinstance(asked, Proceed):
             asked = inner.send((yield asked))
+        outcome = yield asked
     except StopIteration:
         return
-    try:
-        outcome = yield asked
     except GeneratorExit:
         inner.close()
         raise

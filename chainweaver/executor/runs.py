@@ -51,7 +51,7 @@ class Runs:
         is_bare: Nothing of the executor attends its runs, but for listeners.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], watching: Sequence[object]) -> None:
         self.runtime: Runtime = settings["runtime"] or Runtime()
         self.plans = PlanCache()
         self.resources = Resources(settings["lane"], settings["lanes"])
@@ -72,19 +72,28 @@ class Runs:
 
             self.callbacks = callbacks_of(settings)
         self._settings = settings
-        self.heed(settings["middleware"])
+        self.heed(watching)
         # For runs that nobody attends: they ask for nothing that belongs to one run, and so one serves them all.
         self._services = Services(self.runtime)
 
-    def heed(self, middleware: Sequence[object]) -> None:
+    def heed(self, watching: Sequence[object]) -> None:
         """Take over the middleware that runs have from now on."""
-        wraps = any(hasattr(one, "around_step") or hasattr(one, "around_run") for one in middleware)
+        wraps = any(hasattr(one, "around_step") or hasattr(one, "around_run") for one in watching)
         self.rules = NO_RULES
         if wraps or any(self._settings[name] for name in RULED):
             from chainweaver.executor.rules import rules_of
 
-            self.rules = rules_of(self._settings, self.callbacks, middleware)
+            self.rules = rules_of(self._settings, self.callbacks, watching)
         self.is_bare = self.cache is None and self.checkpointer is None and self.limit == 1 and self.rules is NO_RULES
+
+    def shown(self, middleware: object) -> object:
+        """A middleware of one run, with the view that the redaction policy leaves it."""
+        policy = self._settings["redaction_policy"]
+        if policy is None:
+            return middleware
+        from chainweaver.executor.rules import shown_to
+
+        return shown_to(middleware, policy)
 
     # ---- the beginning
 

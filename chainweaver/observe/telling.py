@@ -16,7 +16,7 @@ from chainweaver.observe.contexts import (
     StepStartContext,
 )
 from chainweaver.observe.middleware import Listeners, call_hooks
-from chainweaver.results import ExecutionResult, date_of, record_of, shown_input
+from chainweaver.results import ExecutionResult, date_of, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,12 +64,6 @@ def _fact(late: LateStepStart | LateStepEnd, name: str) -> Any:
     return value
 
 
-def _shown(run: Run, values: dict[str, Any]) -> dict[str, Any]:
-    """Values as listeners see them. A dict of its own: who only watches must not change what a step goes on with."""
-    redaction = run.rules.redaction
-    return dict(values) if redaction is None else dict(redaction.redact_mapping(values))
-
-
 _FACTS: dict[str, Callable[[Run, PlannedStep], Any]] = {
     "trace_id": lambda run, step: run.trace_id(),
     "parent_trace_id": lambda run, step: parent_id(run),
@@ -77,7 +71,8 @@ _FACTS: dict[str, Callable[[Run, PlannedStep], Any]] = {
     "step_index": lambda run, step: step.index,
     "step_id": lambda run, step: step.step_id,
     "tool_name": lambda run, step: step.name,
-    "inputs": lambda run, step: _shown(run, run.inputs[step.index] or {}),
+    # A dict of its own: who only watches must not change what a step goes on with.
+    "inputs": lambda run, step: dict(run.inputs[step.index] or {}),
     "started_at": lambda run, step: date_of(run, run.started[step.index]),
     "ended_at": lambda run, step: date_of(run, run.ended[step.index]),
     "step_record": record_of,
@@ -111,7 +106,7 @@ def tell_chunk(listeners: Listeners, run: Run, step: PlannedStep, chunk: Any, no
             run.plan.flow_name,
             step.index,
             step.name,
-            chunk if run.rules.redaction is None else run.rules.redaction.redact_value("chunk", chunk),
+            chunk,
             date_of(run, now_ns),
             step.step_id,
             parent_id(run),
@@ -128,7 +123,7 @@ def tell_start(listeners: Listeners, run: Run) -> None:
                 run.trace_id(),
                 plan.flow_name,
                 plan.flow_version,
-                shown_input(run),
+                dict(run.given),
                 date_of(run, run.began_ns),
                 len(plan.steps),
                 parent_id(run),
