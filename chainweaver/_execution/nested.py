@@ -281,4 +281,9 @@ def _gathered(nested: Run, each: PlannedMap) -> dict[str, Any]:
 
 def _item_error(index: int, error: ChainWeaverError | None) -> ItemError:
     assert error is not None, "an item that failed has an error"
+    stored = getattr(error, "stored", None)
+    if stored is not None:  # it failed in an earlier part of the run, of which only the record is left
+        return ItemError(
+            index, stored["error_type"], stored["error_code"] or "", stored["error_message"].partition("\n")[0]
+        )
     return ItemError(index, type(error).__name__, error.code, error.sentence)
