@@ -288,6 +288,17 @@ def test_sub_flows_and_maps_are_read_through():
     }
 
 
+def test_a_sub_flow_with_a_schema_says_itself_what_it_takes():
+    """R27: its schema counts, and so do its outputs, for what later steps still need."""
+    inner = Flow(
+        name="inner", description="", steps=[FlowStep(tool_name="share")], outputs=["share"],
+        input_schema_ref=f"{__name__}:Bill",
+    )  # fmt: skip
+    steps = [FlowStep(flow_name="inner"), FlowStep(tool_name="halve", input_mapping={"n": "share"})]
+    outer = Flow(name="outer", description="", steps=steps)
+    assert names_of(outer, share, halve, flows=(inner,)) == {"total": True, "people": True}
+
+
 def test_what_is_read_too_deep_to_tell_is_an_error_that_says_what_to_do():
     """api.md: no guessing."""
     flow = one("pay", steps=[FlowStep(tool_name="pay", input_mapping={"amount": "/bill/0/total"})])
@@ -300,7 +311,7 @@ def test_a_key_with_several_readers_fits_them_all():
 
     @tool
     def small(n: int) -> bool:
-        assert n < 5
+        assert 0 <= n < 5
         return True
 
     class Few(BaseModel):

@@ -13,7 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, NewType, Optional, Union
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Optional, TypeVar, Union
 
 import pytest
 from annotated_types import MultipleOf, Predicate
@@ -29,12 +29,13 @@ from pydantic import (
     PastDatetime,
     PositiveInt,
     RootModel,
+    SecretBytes,
     SecretStr,
     StringConstraints,
     create_model,
     field_validator,
 )
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import NotRequired, TypeAliasType, TypedDict
 
 from chainweaver import MissingExtraError, Native, tool
 from chainweaver.testing import strategy_for
@@ -82,6 +83,14 @@ class Dog(BaseModel):
 
 Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
 UserId = NewType("UserId", int)
+Money = TypeAliasType("Money", Annotated[decimal.Decimal, Field(ge=0, decimal_places=2)])
+T = TypeVar("T")
+
+
+class Box(BaseModel, Generic[T]):
+    held: T
+
+
 Grid = RootModel[list[list[int]]]
 
 TYPES: dict[str, Any] = {
@@ -139,6 +148,12 @@ TYPES: dict[str, Any] = {
     "new_type": UserId,
     "any": Any,
     "native": Native[list[int]],
+    "alias_type": Money,
+    "generic": Box[int],
+    "chosen": Annotated[int, st.sampled_from([3, 5])],
+    "list_of_any": list[Any],
+    "tuple_bare": tuple,
+    "secret_bytes": SecretBytes,
     "even": Annotated[int, Predicate(lambda n: n % 2 == 0)],
 }
 

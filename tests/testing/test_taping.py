@@ -436,3 +436,69 @@ def test_outputs_that_no_longer_fit_the_schema_are_told(tmp_path: Path) -> None:
         record = replayed.execute_flow("order", TEA).step("0")
     assert record.error_type == "CassetteError"
     assert "should be of type 'float' and is of type 'list'" in str(record.error_message)
+
+
+@lanes
+def test_async_tools_are_taped_like_others(lane: Lane, tmp_path: Path) -> None:
+    """R26: outputs and errors of coroutines."""
+    calls: list[str] = []
+
+    @tool
+    async def stock(article: str) -> int:
+        calls.append(article)
+        if article == "rum":
+            raise OSError("sold out")
+        return 7
+
+    flow = Flow(name="f", description="", steps=[FlowStep(tool_name="stock")])
+    executor = lane.executor(tools=[stock], flows=[flow])
+    given = [{"article": "tea"}, {"article": "rum"}]
+    with record_then_replay(executor, tmp_path / "c.json") as recorded:
+        first = [lane.run(recorded, "f", one) for one in given]
+    with record_then_replay(executor, tmp_path / "c.json") as replayed:
+        for one, result in zip(given, first, strict=True):
+            assert_result_matches(lane.run(replayed, "f", one), result)
+    assert calls == ["tea", "rum"]
+
+
+def test_long_inputs_are_not_written_and_found_all_the_same(tmp_path: Path) -> None:
+    """api.md: the fingerprint finds a call; only the comparison with a miss is poorer."""
+
+    @tool
+    def length(text: str) -> int:
+        return len(text)
+
+    flow = Flow(name="f", description="", steps=[FlowStep(tool_name="length")])
+    executor, path = FlowExecutor(tools=[length], flows=[flow]), tmp_path / "c.json"
+    with record_then_replay(executor, path) as recorded:
+        recorded.execute_flow("f", {"text": "x" * 20_000})
+    assert path.stat().st_size < 1_000
+    with record_then_replay(executor, path) as replayed:
+        assert replayed.execute_flow("f", {"text": "x" * 20_000}).step("0").outputs == {"length": 20_000}
+        message = str(replayed.execute_flow("f", {"text": "y"}).step("0").error_message)
+    assert "nearest is step '0', attempt 1, whose inputs are too long to be compared" in message
+
+
+def test_inputs_that_differ_in_what_is_not_shown_are_said_to() -> None:
+    """R29: secrets are part of the fingerprint and of no message."""
+
+    class Login(BaseModel):
+        token: SecretStr
+
+    login = Tool(name="login", description="", input_schema=Login, output_schema=Nothing, fn=lambda inputs: {})
+    flow = Flow(name="f", description="", steps=[FlowStep(tool_name="login")])
+    executor, tape = FlowExecutor(tools=[login], flows=[flow]), Cassette()
+    with record_then_replay(executor, tape) as recorded:
+        recorded.execute_flow("f", {"token": "one"})
+    with record_then_replay(executor, tape) as replayed:
+        message = str(replayed.execute_flow("f", {"token": "two"}).step("0").error_message)
+    assert "whose inputs read the same; they differ in their types, or in what is not shown" in message
+    assert "two" not in message
+
+
+def test_names_of_tools_are_a_list() -> None:
+    """api.md: tools="price" would be five letters."""
+    with pytest.raises(TypeError, match="tools has to be a list of names, not the text 'price'"):
+        with record_then_replay(Shop().executor, Cassette(), tools="price"):
+            pass
+    assert repr(Cassette()) == "Cassette('in memory', 0 call(s))"
