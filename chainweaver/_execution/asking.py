@@ -6,6 +6,7 @@ which calls them; nothing here calls a callback itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from chainweaver._execution.commands import Ask, RunCancelled, TimedOut
@@ -50,9 +51,7 @@ def chosen_tool(run: Run, step: PlannedStep, given: dict[str, Any]) -> Generator
     policy = run.rules.decision
     why = _nobody_decides(run, step)
     if why is None:
-        context = DecisionContext(
-            *_place(run, step), step.name, tuple(step.candidates), dict(run.inputs[step.index] or given)
-        )
+        context = DecisionContext(*_place(run, step), step.name, tuple(step.candidates), shown_values(step, given))
         limit_s = run.limit_s(policy.timeout_seconds)
         try:
             answer = yield Ask("decision", context, limit_s)
@@ -198,6 +197,15 @@ def guardrail(
 
 
 # ---- words
+
+
+def shown_values(step: PlannedStep, value: Any) -> dict[str, Any]:
+    """The validated inputs by name, as somebody outside may see them."""
+    values = dict(value) if isinstance(value, Mapping) else dict(value.__dict__, **(value.__pydantic_extra__ or {}))
+    for name in step.dynamic_fields:
+        if name in values:
+            values[name] = "<dynamic parameter>"
+    return values
 
 
 def _place(run: Run, step: PlannedStep) -> tuple[str, str, int, str]:

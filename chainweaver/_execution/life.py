@@ -8,10 +8,9 @@ keeps the two equal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from chainweaver._execution.asking import Unrehearsed, allowed, approval, chosen_tool, guardrail
+from chainweaver._execution.asking import Unrehearsed, allowed, approval, chosen_tool, guardrail, shown_values
 from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
 from chainweaver._execution.conclude import is_passed_through
 from chainweaver._execution.nested import run_flow, run_items
@@ -140,15 +139,6 @@ def has_gaps(run: Run, indexes: Iterable[int]) -> bool:
         if detail.status == "skipped" or (nested is not None and has_gaps(nested, range(len(nested.plan.steps)))):
             return True
     return False
-
-
-def shown_values(step: PlannedStep, value: Any) -> dict[str, Any]:
-    """The validated inputs by name, as somebody outside may see them."""
-    values = dict(value) if isinstance(value, Mapping) else dict(value.__dict__, **(value.__pydantic_extra__ or {}))
-    for name in step.dynamic_fields:
-        if name in values:
-            values[name] = "<dynamic parameter>"
-    return values
 
 
 def needs_commit(run: Run, step: PlannedStep) -> bool:
