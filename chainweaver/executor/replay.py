@@ -281,8 +281,8 @@ class _Answers:
         return self.stored.attempts(run, step)
 
     def fill(self, nested: Run) -> None:
-        self.stored.fill(nested)
         self.know(nested)
+        self.stored.fill(nested)  # which may begin the runs that are nested in this one
 
     def know(self, run: Run) -> None:
         """Find the records that belong to a run."""
