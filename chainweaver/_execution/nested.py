@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from chainweaver._execution.commands import Command
+    from chainweaver._execution.rules import Wrapper
     from chainweaver.exceptions import ChainWeaverError
     from chainweaver.plan import Plan, PlannedMap, PlannedStep, Reader, Row
 
@@ -51,11 +52,17 @@ def run_flow(
     take_input(nested)
     if nested.past is not None:
         nested.past.fill(nested)
-    if run.announcing:
-        yield Tell("flow_start", nested)
-    opened = (yield from enter_run(nested)) if run.rules.around_run else []
-    if nested.input_error is None and nested.cancelled is None:
-        yield Nest(nested)
+    opened: list[Wrapper] = []
+    try:
+        if run.announcing:
+            yield Tell("flow_start", nested)
+        if run.rules.around_run:
+            opened = yield from enter_run(nested)
+        if nested.input_error is None and nested.cancelled is None:
+            yield Nest(nested)
+    except RunCancelled as cancelled:
+        # Told to end before its first step: it has begun all the same, and so it has an end.
+        nested.cancelled = cancelled
     nested.stop_clock()
     conclude(nested)
     leave_run(nested, opened)
@@ -232,7 +239,10 @@ def run_items(
     nested.given = {}
     if nested.past is not None:
         nested.past.fill(nested)
-    yield Nest(nested, each.limit)
+    try:
+        yield Nest(nested, each.limit)
+    except RunCancelled as cancelled:
+        nested.cancelled = cancelled
     nested.stop_clock()
     if nested.cancelled is not None:
         nested.status = "cancelled"

@@ -138,12 +138,12 @@ def asked(command: Command | None) -> Any:
         return "settle", command.outputs
     if isinstance(command, Save):
         return "save", place_of(command.run, command.step), command.outputs
-    assert isinstance(command, Tell)
     return moments(command)[-1]
 
 
-def moments(command: Tell) -> list[tuple[str, str]]:
+def moments(command: Command | None) -> list[tuple[str, str]]:
     """What listeners hear of a command: the end of a step may be told together with the start of the next one."""
+    assert isinstance(command, Tell)
     run, step = command.run, command.step
     if step is None:
         return [(command.moment, "/".join((run.plan.flow_name, *run.path)))]

@@ -8,10 +8,10 @@ import pytest
 from pydantic import SecretStr
 
 from chainweaver import FlowStep
-from chainweaver._execution import RunCancelled
+from chainweaver._execution import RunCancelled, Tell
 from chainweaver.exceptions import CheckpointEncodeError, FlowExecutionError
 from chainweaver.flow import RetryPolicy
-from tests.execution.kit import Crowd, Walk, a_plan, a_run, a_step, a_tool, error_of, one_step, statuses
+from tests.execution.kit import Crowd, Walk, a_plan, a_run, a_step, a_tool, error_of, moments, one_step, statuses
 
 A, B = a_tool("a", ["n"], ["a_out"]), a_tool("b", ["a_out"], ["b_out"])
 CHAIN = [FlowStep(tool_name="a"), FlowStep(tool_name="b")]
@@ -21,7 +21,7 @@ def script(walk: Walk, *replies: Any) -> list[Any]:
     """Everything that a run asks for, replied to in this order; commands that take no value get None."""
     asked, values = [], list(replies)
     while walk.asks is not None:
-        asked.append(walk.asks)
+        asked += moments(walk.command) if isinstance(walk.command, Tell) else [walk.asks]
         reply = values.pop(0) if walk.asks[0] in ("call", "invoke", "sleep") else None
         walk.err(reply) if isinstance(reply, BaseException) else walk.ok(reply)
     return asked
@@ -193,13 +193,15 @@ def test_no_step_is_told_that_starts_after_the_deadline():
 
 
 def test_an_interrupt_while_telling_ends_the_run_and_leaves_the_outcome():
-    """R17: what was done stays done."""
+    """R17: what was done stays done; the step that was about to begin is cancelled, and its end is told."""
     walk = Walk(a_run(a_plan(CHAIN, [A, B]), {"n": 1}, listening=True))
     walk.ok()
     walk.ok({"a_out": 1})
-    walk.err(RunCancelled("interrupt"))
+    assert moments(walk.command) == [("step_end", "a"), ("step_start", "b")]
 
-    assert statuses(walk.run) == {"0": "ok", "1": None}
+    assert walk.err(RunCancelled("interrupt")) == ("step_end", "b")
+    walk.ok()
+    assert statuses(walk.run) == {"0": "ok", "1": "cancelled"}
     assert walk.run.status == "cancelled"
 
 

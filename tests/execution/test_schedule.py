@@ -96,32 +96,30 @@ def test_an_attempt_that_finds_no_free_slot_queues_for_the_next_one():
     assert run.concluded().status == "ok"
 
 
-def test_a_ready_step_goes_before_a_queued_one_with_a_higher_index():
+def test_a_queued_step_goes_before_a_ready_one_with_a_higher_index():
     """R4: slots go to the lowest plan index, whoever asked first."""
-    retried = a_step("c", retry=RetryPolicy(max_retries=1, backoff_seconds=5.0))
-    steps = [a_step("a"), a_step("d"), retried, a_step("b", "a")]
-    run = crowd(steps, [A, B, C, D], limit=3)
-    assert run.began == ["a", "d", "c"]
-    run.err("c", OSError("busy"))  # its back-off holds no slot; a and d hold two
-    run.schedule.limit = 2
-    assert run.ok("c") == []
+    retried = a_step("b", retry=RetryPolicy(max_retries=1, backoff_seconds=5.0))
+    run = crowd([a_step("a"), retried, a_step("c"), a_step("d", "a")], [A, B, C, D], limit=2)
+    assert run.began == ["a", "b"]
+    assert run.err("b", OSError("busy")) == ["b", "c"], "the back-off of b holds no slot"
+    assert run.ok("b") == [], "a and c hold both"
 
-    assert run.ok("a", {"a_out": 1}) == ["c"], "index 2, b has index 3"
-    assert run.ok("d", {"d_out": 1}) == ["b"]
+    assert run.ok("a", {"a_out": 1}) == ["b"], "index 1, d has index 3"
+    assert run.ok("c", {"c_out": 1}) == ["d"]
 
 
 def test_a_queued_step_waits_for_a_lower_one_that_has_become_ready():
     """R4: a step that becomes ready later but comes earlier in plan order is served first."""
-    late = a_tool("late", ["n"], ["late_out"])
-    retried = a_step("late", "a", retry=RetryPolicy(max_retries=1, backoff_seconds=5.0))
-    run = crowd([a_step("a"), a_step("b"), a_step("c", "b"), retried], [A, B, C, late], limit=2)
-    run.ok("a", {"a_out": 1})
-    run.err("late", OSError("busy"))
-    run.schedule.limit = 1
-    assert run.ok("late") == []
+    early, late, other = (a_tool(name, ["n"], [f"{name}_out"]) for name in ("early", "late", "other"))
+    retried = a_step("late", "b", retry=RetryPolicy(max_retries=1, backoff_seconds=5.0))
+    steps = [a_step("a"), a_step("b"), a_step("early", "a"), retried, a_step("other", "b")]
+    run = crowd(steps, [A, B, early, late, other], limit=2)
+    assert run.ok("b", {"b_out": 1}) == ["late"]
+    assert run.err("late", OSError("busy")) == ["late", "other"]
+    assert run.ok("late") == [], "a and other hold both slots"
 
-    assert run.ok("b", {"b_out": 1}) == ["c"]
-    assert run.ok("c", {"c_out": 1}) == ["late"]
+    assert run.ok("a", {"a_out": 1}) == ["early"]
+    assert run.ok("other", {"other_out": 1}) == ["late"]
 
 
 def test_what_was_done_before_a_resume_is_not_started_again():
