@@ -439,6 +439,20 @@ _BUILDERS: dict[str, Callable[[Run], Any]] = {
 }
 
 
+class BranchPlan(BaseModel):
+    """A way out of a branching step.
+
+    Attributes:
+        target: Id of the dependent that it leads to.
+        predicate: What has to hold, and no predicate before it; None for the one that is taken when none holds.
+        reads: Name in the predicate -> `output['k']` of the step itself, or `context['k']`.
+    """
+
+    target: str
+    predicate: str | None = None
+    reads: dict[str, str] = Field(default_factory=dict)
+
+
 class StepPlan(BaseModel):
     """What `explain_flow` says about one step.
 
@@ -447,6 +461,19 @@ class StepPlan(BaseModel):
             `{"<all>": "context (full)"}` for a tool that takes the whole context.
         unresolved_keys: Context keys that nobody provides for this input.
         warnings: What the compiler has to say about the step.
+        step_id: Id of the step; its position as text in a linear flow.
+        depends_on: Ids of the steps that it waits for, those included whose values it reads.
+        read_from: Context key -> the steps that may have written what it reads, the likeliest first; "input" for the
+            input of the flow. Nothing for a tool that takes the whole context.
+        writes: Context key -> type; lists for a map.
+        may_be_passed: A branch before it may lead elsewhere, and then it does not run.
+        branches: Where it may lead, in the order in which the predicates are asked. None holds and there is no default:
+            all that depend on it run.
+        candidates: The tools among which is decided when the run comes to it.
+        fallback: The tool that stands in when it fails.
+        map_over, map_as: Where the items come from, for a step that runs once per item, and what one is called.
+        capability_id: What an outside capability has to perform.
+        flow_version, sub_plan: The sub-flow that it runs, with what it hands to it.
     """
 
     step_index: int
@@ -456,6 +483,19 @@ class StepPlan(BaseModel):
     output_schema: str | None
     unresolved_keys: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
+    step_id: str = ""
+    depends_on: list[str] = Field(default_factory=list)
+    read_from: dict[str, list[str]] = Field(default_factory=dict)
+    writes: dict[str, str] = Field(default_factory=dict)
+    may_be_passed: bool = False
+    branches: list[BranchPlan] = Field(default_factory=list)
+    candidates: list[str] = Field(default_factory=list)
+    fallback: str | None = None
+    map_over: str | None = None
+    map_as: str | None = None
+    capability_id: str | None = None
+    flow_version: str | None = None
+    sub_plan: ExecutionPlan | None = None
 
 
 class ExecutionPlan(BaseModel):
@@ -463,7 +503,7 @@ class ExecutionPlan(BaseModel):
 
     Attributes:
         final_context_shape: Context key -> type, as far as schemas tell.
-        all_resolvable: Every input of every step has a source.
+        all_resolvable: Every input of every step has a source, in sub-flows as well, and nothing else is wrong.
     """
 
     flow_name: str
@@ -471,3 +511,4 @@ class ExecutionPlan(BaseModel):
     steps: list[StepPlan]
     final_context_shape: dict[str, str]
     all_resolvable: bool
+    flow_version: str | None = None

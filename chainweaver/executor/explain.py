@@ -1,18 +1,21 @@
-"""Explaining: what a flow would do with an input, read off its definition and its plan. Nothing runs.
+"""Explaining: what a flow would do with an input, read off its definition as the compiler sees it. Nothing runs.
 
-Called by the facade only.
+What a step sees is what a run would let it see: the input, and what steps of earlier levels write. Sub-flows are
+explained with what their step hands to them. Called by the facade only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import assert_never
 
-from chainweaver.compiler.lower import Lowered, lower
-from chainweaver.compiler.models import Catalogue
+from chainweaver.compiler.build import Build
 from chainweaver.compiler.types import describe
+from chainweaver.exceptions import PredicateSyntaxError
+from chainweaver.flow import DAGFlowStep
 from chainweaver.flow.mapping import (
     DefaultSource,
     KeySource,
@@ -20,119 +23,301 @@ from chainweaver.flow.mapping import (
     MappingSyntaxError,
     PointerSource,
     Source,
+    TemplateRef,
     TemplateSource,
     parse_source,
 )
-from chainweaver.results import ExecutionPlan, StepPlan
+from chainweaver.results import BranchPlan, ExecutionPlan, StepPlan
 
 if TYPE_CHECKING:
-    from chainweaver.compiler import CompilationError, CompilationResult, CompilationWarning
+    from chainweaver.compiler import CompilationError, CompilationWarning
+    from chainweaver.compiler.compose import Composition
+    from chainweaver.compiler.lower import Lowered
     from chainweaver.flow import AnyFlow
     from chainweaver.tools import Tool
 
+INPUT = "input"
+"""Stands for the input of a flow where steps stand by their ids."""
+
 
 def explain(
-    flow: AnyFlow, compiled: CompilationResult, tools: Mapping[str, Tool], initial_input: Mapping[str, Any]
+    flow: AnyFlow, tools: Mapping[str, Tool], composition: Composition, initial_input: Mapping[str, Any]
 ) -> ExecutionPlan:
     """The plan of a flow for an input, for a reader."""
+    # Compiled anew and not taken from a cache: plans do not keep what is known about types and writers.
+    built = Build(flow, tools, "", composition)
+    built.result()
     shape = {key: describe(type(value)) for key, value in initial_input.items()}
-    if compiled.plan.input_gate is not None:
-        fields = compiled.plan.input_gate.model.model_fields
-        shape.update({name: describe(info.annotation) for name, info in fields.items()})
-    shape.update(dict.fromkeys(flow.dynamic_params, "dynamic"))
-    open_context = level_is_open = False
+    return _explained(built, {**shape, **dict.fromkeys(flow.dynamic_params, "dynamic")}, is_open=False)
+
+
+def _explained(built: Build, given: Mapping[str, str], *, is_open: bool) -> ExecutionPlan:
+    """The plan of a flow that begins with these keys.
+
+    Args:
+        is_open: There may be others as well.
+    """
+    flow, schema = built.flow, built.input.schema
+    shape = dict(given)
+    if schema is not None:
+        shape.update({name: describe(info.annotation) for name, info in schema.model.model_fields.items()})
+    told = _findings(built)
+    context = _Context(built, shape, is_open)
     steps: list[StepPlan] = []
-    level_shape: dict[str, str] = {}
-    level = 0
-    told: dict[int, list[str]] = {}
-    every: list[CompilationError | CompilationWarning] = [*compiled.errors, *compiled.warnings]
-    for one in every:
-        told.setdefault(one.step_index, []).append(f"{one.issue_type}: {one.detail}")
-    for step in lower(flow, Catalogue(tools)):
-        if step.level != level:
-            # What a level writes is seen by the levels after it.
-            level = step.level
-            shape.update(level_shape)
-            level_shape = {}
-            open_context = open_context or level_is_open
-        steps.append(_step_plan(step, told.get(step.index, []), shape, open_context))
-        level_shape.update(_written(step))
-        level_is_open = level_is_open or step.primary is None or step.primary.gives.open
-    shape.update(level_shape)
+    for step in built.steps:
+        context.enter(step.level)
+        steps.append(_step_plan(built, step, context, told.get(step.index, [])))
+        context.add(step)
+    context.enter(None)
     for name in flow.dynamic_params:
-        shape.pop(name, None)
+        context.shape.pop(name, None)
+    outputs = flow.outputs
     return ExecutionPlan(
         flow_name=flow.name,
         step_count=len(steps),
         steps=steps,
-        final_context_shape=shape if flow.outputs is None else {name: shape.get(name, "Any") for name in flow.outputs},
-        all_resolvable=not any(step.unresolved_keys for step in steps) and compiled.success,
+        final_context_shape=context.shape
+        if outputs is None
+        else {name: context.shape.get(name, "Any") for name in outputs},
+        all_resolvable=not built.findings.errors and all(map(_is_resolvable, steps)),
+        flow_version=flow.version,
     )
 
 
-def _step_plan(step: Lowered, warnings: list[str], shape: Mapping[str, str], open_context: bool) -> StepPlan:
-    sources, unresolved = _sources(step, shape, open_context)
+def _is_resolvable(step: StepPlan) -> bool:
+    return not step.unresolved_keys and (step.sub_plan is None or step.sub_plan.all_resolvable)
+
+
+def _findings(built: Build) -> dict[int, list[str]]:
+    """Step -> what the compiler has to say about it."""
+    told: dict[int, list[str]] = {}
+    found: list[CompilationError | CompilationWarning] = [*built.findings.errors, *built.findings.warnings]
+    for one in found:
+        told.setdefault(one.step_index, []).append(f"{one.issue_type}: {one.detail}")
+    return told
+
+
+class _Context:
+    """The context that a step sees: its keys with their types, level by level.
+
+    Attributes:
+        shape: Context key -> type.
+        is_open: There may be other keys as well.
+    """
+
+    def __init__(self, built: Build, shape: dict[str, str], is_open: bool) -> None:
+        self.built = built
+        self.shape = shape
+        self.is_open = is_open
+        self._begun = frozenset(shape)
+        self._level: int | None = 0
+        self._written: dict[str, str] = {}
+        self._opened = False
+
+    def enter(self, level: int | None) -> None:
+        """Come to a level, None for the end: what the levels before it write is seen now."""
+        if level != self._level:
+            self._level = level
+            self.shape.update(self._written)
+            self.is_open = self.is_open or self._opened
+            self._written = {}
+
+    def add(self, step: Lowered) -> None:
+        """Note what a step writes."""
+        writes = self.built.visible.writes[step.index]
+        self._written.update({key: describe(kind) for key, kind in writes.keys.items()})
+        self._opened = self._opened or writes.open or writes.unknown
+
+    def has(self, key: str) -> bool:
+        return key in self.shape or self.is_open
+
+    def writers(self, key: str, level: int) -> list[str]:
+        """The steps that may have written a key, the likeliest first, and the input."""
+        built = self.built
+        if key in built.flow.dynamic_params:
+            return ["dynamic parameter"]
+        seen = built.visible.look(key, level)
+        names = [built.steps[index].step_id for index in seen.writers]
+        # The input is the last resort, where no step is sure to have written the key.
+        return [*names, INPUT] if 0 in seen.place.slots and key in self._begun else names
+
+
+def _step_plan(built: Build, step: Lowered, context: _Context, warnings: list[str]) -> StepPlan:
+    reading = _Reading(step, context)
+    definition = step.definition
+    over = None if definition.map_over is None else reading.of(definition.map_over)
+    inputs = reading.inputs(over)
+    branches = list(_branches(built, step, reading))
+    schemas = _schemas(built, step)
+    child = built.children.get(step.index)
     return StepPlan(
         step_index=step.index,
         tool_name=step.tool_name,
-        input_sources=sources,
-        input_schema=None if step.primary is None else step.primary.takes.name,
-        output_schema=None if step.primary is None else step.primary.gives.name,
-        unresolved_keys=unresolved,
+        input_sources=inputs,
+        input_schema=schemas[0],
+        output_schema=schemas[1],
+        unresolved_keys=list(dict.fromkeys(reading.unresolved)),
         warnings=warnings,
+        step_id=step.step_id,
+        depends_on=[built.steps[need].step_id for need in step.needs],
+        read_from={key: context.writers(key, step.level) for key in dict.fromkeys(reading.keys)},
+        writes={key: describe(kind) for key, kind in built.visible.writes[step.index].keys.items()},
+        may_be_passed=step.may_be_passed,
+        branches=branches,
+        candidates=list(step.candidates),
+        fallback=step.fallback_name,
+        map_over=over,
+        map_as=None if over is None else definition.map_as,
+        capability_id=getattr(definition, "capability_id", None),
+        flow_version=None if child is None else child.flow.version,
+        sub_plan=None if child is None else _sub_plan(child, step, reading, over is not None),
     )
 
 
-def _sources(step: Lowered, shape: Mapping[str, str], open_context: bool) -> tuple[dict[str, str], list[str]]:
-    """Field -> where its value comes from, and the context keys that nobody provides."""
-    mapping = step.definition.input_mapping
-    unresolved: list[str] = []
+def _schemas(built: Build, step: Lowered) -> tuple[str | None, str | None]:
+    """The schemas of what a step calls; a sub-flow need not have any, and a capability has none."""
+    child = built.children.get(step.index)
+    if child is not None:
+        takes, gives = child.input.schema, child.output.schema
+        return None if takes is None else takes.name, None if gives is None else gives.name
+    if step.primary is None or step.definition.tool_name is None:
+        return None, None
+    return step.primary.takes.name, step.primary.gives.name
 
-    def told(key: str, text: str) -> str:
-        if key in shape or open_context:
+
+def _sub_plan(child: Build, step: Lowered, reading: _Reading, is_mapped: bool) -> ExecutionPlan:
+    """The plan of a sub-flow with what its step hands to it."""
+    context, mapping = reading.context, step.definition.input_mapping
+    seen = {**context.shape, step.definition.map_as: "Any"} if is_mapped else context.shape
+    whole = not mapping and step.primary is not None and step.primary.takes.open
+    if mapping:
+        given = {target: _kind(value, seen) for target, value in mapping.items()}
+    else:
+        named = (field.name for field in (() if step.primary is None else step.primary.takes.fields))
+        given = dict(seen) if whole else {name: seen.get(name, "Any") for name in named if name in seen}
+    # Dynamic parameters are not handed over as inputs: a sub-flow that names them as its own sees them.
+    shared = {name: "dynamic" for name in child.flow.dynamic_params if context.shape.get(name) == "dynamic"}
+    return _explained(child, {**given, **shared}, is_open=whole and context.is_open)
+
+
+def _kind(value: Any, shape: Mapping[str, str]) -> str:
+    """The type of what a mapping gives, as far as it can be told at a glance."""
+    try:
+        source = parse_source(value)
+    except MappingSyntaxError:
+        return "Any"
+    if isinstance(source, KeySource):
+        return shape.get(source.key, "Any")
+    return describe(type(source.value)) if isinstance(source, LiteralSource) else "Any"
+
+
+def _branches(built: Build, step: Lowered, reading: _Reading) -> Iterator[BranchPlan]:
+    """The ways out of a step in the order in which they are asked; the default at the end."""
+    from chainweaver.compiler.predicates import parse_predicate
+
+    definition = step.definition
+    if not isinstance(definition, DAGFlowStep):
+        return
+    own = built.visible.writes[step.index]
+    for edge in definition.branches:
+        try:
+            names: Sequence[str] = parse_predicate(edge.predicate).names
+        except PredicateSyntaxError:
+            names = ()  # the compiler tells
+        reads = {name: f"output['{name}']" if name in own.keys else reading.told(name, name) for name in names}
+        yield BranchPlan(target=edge.target_step_id, predicate=edge.predicate, reads=reads)
+    if definition.default_next is not None:
+        yield BranchPlan(target=definition.default_next)
+
+
+# ---- where values come from
+
+
+@dataclass
+class _Reading:
+    """What one step reads.
+
+    Attributes:
+        keys: The context keys that it reads and that are there.
+        unresolved: Those that nobody provides.
+        item: What a map is over, while the inputs of a call are told: the item is none of the context.
+    """
+
+    step: Lowered
+    context: _Context
+    keys: list[str] = field(default_factory=list)
+    unresolved: list[str] = field(default_factory=list)
+    item: str | None = None
+
+    def inputs(self, over: str | None) -> dict[str, str]:
+        """Field -> where its value comes from."""
+        self.item = over
+        step, mapping = self.step, self.step.definition.input_mapping
+        if mapping:
+            sources = {target: self.of(value) for target, value in mapping.items()}
+        elif step.primary is None or step.primary.takes.open:
+            sources = {"<all>": "context (full)"}
+            if over is not None:
+                sources[step.definition.map_as] = f"item of {over}"
+        else:
+            sources = {
+                one.name: self.told(key, key)
+                for one in step.primary.takes.fields
+                for key in (self._key_of(one.name, one.key),)
+                if one.required or self._is_item(key) or self.context.has(key)
+            }
+        self.item = None
+        return sources
+
+    def of(self, value: Any) -> str:
+        """Where the value of a mapping comes from."""
+        try:
+            source: Source = parse_source(value)
+        except MappingSyntaxError as exc:
+            return f"invalid: {exc.detail}"
+        if isinstance(source, KeySource):
+            return self.told(source.key, source.key)
+        if isinstance(source, PointerSource):
+            return self.told(source.tokens[0], source.text)
+        if isinstance(source, LiteralSource):
+            return f"literal({source.value!r})"
+        if isinstance(source, DefaultSource):
+            return self._defaulted(source)
+        if isinstance(source, TemplateSource):
+            parts = [part for part in source.parts if not isinstance(part, str)]
+            reads = ", ".join(self._reference(part, folded=source.case_folded) for part in parts)
+            return f"template({source.text!r}) of {reads}" if reads else f"template({source.text!r})"
+        assert_never(source)
+
+    def told(self, key: str, text: str) -> str:
+        """A context key, or what is inside of its value, as the plan tells it."""
+        if self._is_item(key):
+            return f"item of {self.item}" if key == text else f"item of {self.item} at '{text}'"
+        if self.context.has(key):
+            self.keys.append(key)
             return f"context['{text}']"
-        unresolved.append(text)
+        self.unresolved.append(text)
         return f"context['{text}'] (UNRESOLVED)"
 
-    if not mapping:
-        if step.primary is None or step.primary.takes.open:
-            return {"<all>": "context (full)"}, []
-        fields = step.primary.takes.fields
-        return {
-            field.name: told(field.name, field.name)
-            for field in fields
-            if field.name in shape or open_context or field.required
-        }, unresolved
-    return {target: _told(value, told) for target, value in mapping.items()}, unresolved
+    def _is_item(self, key: str) -> bool:
+        return self.item is not None and key == self.step.definition.map_as
 
+    def _key_of(self, name: str, alias: str) -> str:
+        """Under which of its names a field finds its value."""
+        there = (one for one in (name, alias) if self._is_item(one) or one in self.context.shape)
+        return next(there, name)
 
-def _told(value: Any, told: Any) -> str:
-    try:
-        source: Source = parse_source(value)
-    except MappingSyntaxError as exc:
-        return f"invalid: {exc.detail}"
-    if isinstance(source, KeySource):
-        return str(told(source.key, source.key))
-    if isinstance(source, PointerSource):
-        return str(told(source.tokens[0], source.text))
-    if isinstance(source, LiteralSource):
-        return f"literal({source.value!r})"
-    if isinstance(source, DefaultSource):
+    def _defaulted(self, source: DefaultSource) -> str:
         inner = source.source
-        text = inner.key if isinstance(inner, KeySource) else inner.text
+        key, text = (inner.key, inner.key) if isinstance(inner, KeySource) else (inner.tokens[0], inner.text)
+        if self._is_item(key):
+            return f"{self.told(key, text)} or literal({source.default!r})"
+        if self.context.has(key):
+            self.keys.append(key)
         return f"context['{text}'] or literal({source.default!r})"
-    if isinstance(source, TemplateSource):
-        keys = [part for part in source.parts if not isinstance(part, str)]
-        reads = ", ".join(str(told(part.tokens[0], part.text)) for part in keys)
-        return f"template({source.text!r}) of {reads}" if reads else f"template({source.text!r})"
-    assert_never(source)
 
-
-def _written(step: Lowered) -> dict[str, str]:
-    if step.primary is None:
-        return {}
-    fields = step.primary.gives.outputs
-    renames = step.definition.output_mapping
-    if renames is not None:
-        return {key: describe(fields.get(name, Any)) for key, name in renames.items()}
-    return {name: describe(annotation) for name, annotation in fields.items()}
+    def _reference(self, part: TemplateRef, *, folded: bool) -> str:
+        key = part.tokens[0]
+        if folded:  # the legacy syntax takes any case
+            key = next((one for one in self.context.shape if one.casefold() == key), key)
+        return self.told(key, part.text)

@@ -528,7 +528,7 @@ class FlowExecutor:
 
         check_input(initial_input)
         prepared = self._prepare(name, version)
-        return explain(prepared.flow, prepared.compiled, prepared.tools, initial_input)
+        return explain(prepared.flow, prepared.tools, self._composition(prepared.snapshot, {}), initial_input)
 
     def get_drift_report(self) -> list[DriftInfo]:
         """Where tools no longer have the schemas that flows recorded, over all flows."""
