@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import current_token
 
 from chainweaver._execution.commands import RunCancelled, TimedOut
@@ -55,7 +54,7 @@ def soon(fn: Callable[[], object]) -> Callable[[], None]:
 
 def is_task_cancelled() -> bool:
     """Whether the cancellation that the running task has just received came from outside of what it called."""
-    if "trio" in current_token().backend_class.__module__:
+    if _is_trio():
         return False  # there it is no asyncio.CancelledError
     import asyncio
 
@@ -263,7 +262,7 @@ class _TaskCrowd:
         # Never contended: all replies come from tasks of one thread.
         self.lock: AbstractContextManager[Any] = threading.Lock()
         self.carrier = Carrier(run, Schedule(run, limit), self)
-        self.tasks: TaskGroup | None = None
+        self.siblings: _Siblings | None = None
 
     # ---- what the carrier asks for
 
@@ -274,11 +273,11 @@ class _TaskCrowd:
         return going[0], going[1:]
 
     def spawn(self, step_run: StepRun) -> None:
-        assert self.tasks is not None, "siblings are spawned while the group is open"
-        self.tasks.start_soon(self._guarded, self.carrier.carry, [step_run], name=step_run.step.step_id)
+        assert self.siblings is not None, "siblings are spawned while somebody waits for them"
+        self.siblings.start(lambda: self._guarded(self.carrier.carry, [step_run]), step_run.step.step_id)
 
     def over(self) -> None:
-        """Nothing to do: the task group ends by itself."""
+        """Nothing to do: the calling task waits for its siblings by itself."""
 
     def is_interrupted(self) -> bool:
         return is_task_cancelled()
@@ -296,8 +295,8 @@ class _TaskCrowd:
         if token is not None:
             token.listen(cancelled)
         try:
-            async with anyio.create_task_group() as self.tasks:
-                await self._guarded(self.carrier.start)
+            self.siblings = _OnTrio() if _is_trio() else _OnAsyncio()
+            await self.siblings.around(lambda: self._guarded(self.carrier.start))
         finally:
             if token is not None:
                 token.unlisten(cancelled)
@@ -306,16 +305,97 @@ class _TaskCrowd:
 
     async def _guarded(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Await work of this run; what it raises leaves the call as it is, and not as a group of exceptions."""
-        assert self.tasks is not None, "work is done while the group is open"
+        assert self.siblings is not None, "work is done while somebody waits for it"
         try:
             await work(*args)
         except BaseException as exc:
             self.carrier.interrupt = self.carrier.interrupt or exc
-            self.tasks.cancel_scope.cancel()
+            self.siblings.cancel()
 
     def _heed(self) -> None:
         for step_run in self.carrier.heed():
             self.spawn(step_run)
+
+
+Work: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
+
+
+class _Siblings(Protocol):
+    """The tasks beside the calling one. What they do handles its own exceptions."""
+
+    def start(self, work: Work, name: str) -> None:
+        """Begin a task."""
+        ...
+
+    def cancel(self) -> None:
+        """Cancel all of them, and the calling task inside of `around`."""
+        ...
+
+    async def around(self, work: Work) -> None:
+        """Do work in the calling task, and wait for all siblings."""
+        ...
+
+
+class _OnTrio:
+    """Siblings in a task group."""
+
+    def __init__(self) -> None:
+        self._group = anyio.create_task_group()
+
+    def start(self, work: Work, name: str) -> None:
+        self._group.start_soon(work, name=name)
+
+    def cancel(self) -> None:
+        self._group.cancel_scope.cancel()
+
+    async def around(self, work: Work) -> None:
+        async with self._group:
+            await work()
+
+
+class _OnAsyncio:
+    """Siblings as plain tasks of the running loop: one in a task group costs five times as much."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[Any] = set()
+        self._scope = anyio.CancelScope()
+        self._over = anyio.Event()
+
+    def start(self, work: Work, name: str) -> None:
+        task = self._loop.create_task(work(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: Any) -> None:
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._over.set()
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def around(self, work: Work) -> None:
+        with self._scope:
+            await work()
+        interrupt: BaseException | None = None
+        while self._tasks:
+            self._over = anyio.Event()
+            try:
+                await self._over.wait()
+            except BaseException as exc:  # whoever cancels the caller cancels its siblings, and still waits for them
+                interrupt = interrupt or exc
+                self.cancel()
+        if interrupt is not None:
+            raise interrupt
+
+
+def _is_trio() -> bool:
+    return "trio" in current_token().backend_class.__module__
 
 
 def start_task(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -324,8 +404,7 @@ def start_task(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     For streams: an async generator must not hold a task group open between two items, since its reader may go on in
     another task, or never.
     """
-    token = current_token()
-    if "trio" in token.backend_class.__module__:
+    if _is_trio():
         import contextvars
 
         import trio
