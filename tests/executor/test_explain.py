@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from chainweaver import DAGFlowStep, ExecutionPlan, FlowExecutor, FlowNotFoundError, FlowStep, Tool, template
+from chainweaver import (
+    ConditionalEdge,
+    DAGFlowStep,
+    ExecutionPlan,
+    FlowExecutor,
+    FlowNotFoundError,
+    FlowStep,
+    Tool,
+    template,
+)
 from tests.executor.kit import Calls, Number, Out, chain, dag, linear
 
 
@@ -203,20 +212,254 @@ def test_an_input_that_is_no_mapping_is_refused():
         executor.explain_flow("flow", [1])  # type: ignore[arg-type]  # the mistake under test
 
 
-def test_a_construct_that_no_lane_can_run_is_explained_too():
-    """Explain: nothing has to run for that."""
-    from chainweaver import ConditionalEdge
+# ---- branches, decisions, maps, sub-flows, capabilities
 
-    flow = dag(
+
+def a_branching_flow() -> Any:
+    return dag(
         DAGFlowStep(
             step_id="a",
             tool_name="a",
-            branches=[ConditionalEdge(target_step_id="b", predicate="out > 1")],
+            output_mapping={"x": "out"},
+            branches=[
+                ConditionalEdge(target_step_id="big", predicate="x > limit"),
+                ConditionalEdge(target_step_id="small", predicate="x < n"),
+            ],
+            default_next="big",
         ),
+        DAGFlowStep(step_id="big", tool_name="b", depends_on=["a"], output_mapping={"y": "out"}),
+        DAGFlowStep(step_id="small", tool_name="c", depends_on=["a"], output_mapping={"z": "out"}),
+        DAGFlowStep(
+            step_id="join",
+            tool_name="a",
+            depends_on=["big", "small"],
+            input_mapping={"n": "y"},
+            output_mapping={"j": "out"},
+        ),
+    )
+
+
+def test_a_branching_step_tells_where_it_may_lead_and_what_its_predicates_read():
+    """R24: in the order in which they are asked, its own outputs first, the default at the end."""
+    plan = explained(a_branching_flow(), {"n": 1, "limit": 5})
+    a, big, small, join = plan.steps
+    assert [(one.target, one.predicate, one.reads) for one in a.branches] == [
+        ("big", "x > limit", {"x": "output['x']", "limit": "context['limit']"}),
+        ("small", "x < n", {"x": "output['x']", "n": "context['n']"}),
+        ("big", None, {}),
+    ]
+    assert [step.may_be_passed for step in plan.steps] == [False, True, True, False]
+    assert (big.branches, join.depends_on) == ([], ["big", "small"])
+    assert small.read_from == {"n": ["input"]}
+    assert plan.all_resolvable
+
+
+def test_what_a_predicate_reads_has_to_be_there_as_well():
+    """R24: a name that nobody provides is named with the step that branches."""
+    plan = explained(a_branching_flow(), {"n": 1})
+    assert plan.steps[0].branches[0].reads["limit"] == "context['limit'] (UNRESOLVED)"
+    assert plan.steps[0].unresolved_keys == ["limit"]
+    assert not plan.all_resolvable
+
+
+def test_a_predicate_that_cannot_be_read_is_told_by_the_compiler():
+    """R25: explaining does not fail over it."""
+    flow = dag(
+        DAGFlowStep(step_id="a", tool_name="a", branches=[ConditionalEdge(target_step_id="b", predicate="out ** 9")]),
         DAGFlowStep(step_id="b", tool_name="b", depends_on=["a"], output_mapping={"x": "out"}),
-        DAGFlowStep(step_id="s", flow_name="other", depends_on=["b"]),
-        DAGFlowStep(step_id="c", tool_name="c", depends_on=["s"], input_mapping={"n": "whatever"}),
     )
     plan = explained(flow, {"n": 1})
-    assert [step.tool_name for step in plan.steps] == ["a", "b", "other", "c"]
-    assert plan.steps[3].unresolved_keys == []
+    assert plan.steps[0].branches[0].reads == {}
+    assert [warning.split(":")[0] for warning in plan.steps[0].warnings] == ["predicate_syntax"]
+
+
+def test_who_may_have_written_what_is_read_is_told_the_likeliest_first():
+    """R3: the last writer in plan order wins; a step that may be skipped leaves it to the one before it."""
+    flow = dag(
+        DAGFlowStep(step_id="first", tool_name="a", output_mapping={"n": "out"}),
+        DAGFlowStep(
+            step_id="second", tool_name="b", depends_on=["first"], output_mapping={"n": "out"}, on_error="skip"
+        ),
+        DAGFlowStep(step_id="last", tool_name="c", depends_on=["second"]),
+        on_context_collision="overwrite",
+    )
+    plan = explained(flow, {"n": 1})
+    assert [step.read_from for step in plan.steps] == [{"n": ["input"]}, {"n": ["first"]}, {"n": ["second", "first"]}]
+
+
+def test_what_is_read_beside_the_dependencies_is_waited_for_and_told():
+    """R3: the edge that the compiler adds is one of the dependencies."""
+    flow = dag(
+        DAGFlowStep(step_id="x", tool_name="a", output_mapping={"x": "out"}),
+        DAGFlowStep(step_id="y", tool_name="b", output_mapping={"y": "out"}),
+        DAGFlowStep(
+            step_id="z", tool_name="c", depends_on=["x"], input_mapping={"n": "y"}, output_mapping={"z": "out"}
+        ),
+    )
+    z = explained(flow, {"n": 1}).steps[2]
+    assert (z.depends_on, z.read_from) == (["x", "y"], {"y": ["y"]})
+
+
+def test_a_deciding_step_tells_its_candidates_and_who_stands_in():
+    """R21, R26: all that may be called, and all that may be written."""
+    flow = linear(FlowStep(tool_name="a", decision_candidates=["a", "b"], on_error="fallback:c"))
+    [step] = explained(flow, {"n": 1}).steps
+    assert (step.candidates, step.fallback, step.writes) == (["a", "b"], "c", {"out": "int"})
+
+
+class Row(BaseModel):
+    n: int
+    unit: str = "kg"
+
+
+def test_a_map_tells_where_its_items_come_from_and_what_becomes_a_list():
+    """R28: what is read of an item is none of the context."""
+    flow = linear(
+        FlowStep(tool_name="a", output_mapping={"x": "out"}),
+        FlowStep(
+            tool_name="r",
+            map_over="/order/rows",
+            map_as="row",
+            input_mapping={"n": "/row/amount", "unit": {"$key": "/row/unit", "$default": "g"}},
+        ),
+    )
+    plan = explained(flow, {"n": 1, "order": {}}, a_tool("r", Row))
+    step = plan.steps[1]
+    assert (step.map_over, step.map_as) == ("context['/order/rows']", "row")
+    assert step.input_sources == {
+        "n": "item of context['/order/rows'] at '/row/amount'",
+        "unit": "item of context['/order/rows'] at '/row/unit' or literal('g')",
+    }
+    assert (step.writes, step.read_from) == ({"out": "list[int]"}, {"order": ["input"]})
+    assert plan.final_context_shape == {"n": "int", "order": "dict", "x": "int", "out": "list[int]"}
+    assert plan.all_resolvable
+
+
+def test_a_map_without_a_mapping_reads_the_item_and_the_context_by_name():
+    """R28: the item is one more key."""
+    flow = linear(FlowStep(tool_name="r", map_over="rows", map_as="n"))
+    [step] = explained(flow, {"rows": [], "unit": "g"}, a_tool("r", Row)).steps
+    assert step.input_sources == {"n": "item of context['rows']", "unit": "context['unit']"}
+    [step] = explained(flow, {}, a_tool("r", Row)).steps
+    assert step.map_over == "context['rows'] (UNRESOLVED)"
+    assert step.unresolved_keys == ["rows"]
+    [step] = explained(flow, {"rows": []}, a_tool("r", Open)).steps
+    assert step.input_sources == {"<all>": "context (full)", "n": "item of context['rows']"}
+
+
+def with_child(step: DAGFlowStep, *child_steps: FlowStep, given: dict[str, Any], **facts: Any) -> ExecutionPlan:
+    calls = Calls()
+    child = linear(*child_steps, **{"name": "child", "version": "1.2.0", **facts})
+    executor = FlowExecutor(tools=[calls.tool(name) for name in "abc"], flows=[child, dag(step)])
+    return executor.explain_flow("flow", given)
+
+
+def test_a_sub_flow_is_explained_with_what_its_step_hands_to_it():
+    """R27: its own plan, in which only the mapped keys are there."""
+    step = DAGFlowStep(step_id="s", flow_name="child", input_mapping={"n": "amount", "unit": 5})
+    plan = with_child(
+        step,
+        FlowStep(tool_name="a", output_mapping={"x": "out"}),
+        FlowStep(tool_name="b", input_mapping={"n": "amount"}),
+        given={"amount": 1},
+    )
+    [outer] = plan.steps
+    assert (outer.tool_name, outer.flow_version) == ("child", "1.2.0")
+    assert outer.input_sources == {"n": "context['amount']", "unit": "literal(5)"}
+    assert (outer.input_schema, outer.output_schema) == (None, None)
+    inner = outer.sub_plan
+    assert inner is not None
+    assert (inner.flow_name, inner.flow_version, inner.step_count) == ("child", "1.2.0", 2)
+    assert inner.steps[0].input_sources == {"n": "context['n']"}
+    assert inner.steps[1].unresolved_keys == ["amount"]
+    assert inner.final_context_shape == {"n": "int", "unit": "int", "x": "int", "out": "int"}
+    assert not plan.all_resolvable
+
+
+def test_a_sub_flow_without_a_mapping_takes_the_keys_that_it_names():
+    """R27: and no others; its outputs are those of its steps, or its projection."""
+    plan = with_child(
+        DAGFlowStep(step_id="s", flow_name="child"), FlowStep(tool_name="a"), given={"n": 1, "m": 2}, outputs=["out"]
+    )
+    [outer] = plan.steps
+    assert (outer.input_sources, outer.writes) == ({"n": "context['n']"}, {"out": "int"})
+    assert outer.sub_plan is not None
+    assert outer.sub_plan.final_context_shape == {"out": "int"}
+    assert plan.final_context_shape == {"n": "int", "m": "int", "out": "int"}
+
+
+def test_the_schema_of_a_sub_flow_says_what_it_needs():
+    """R8, R27: a required field is unresolved where the step is, and there for the steps inside."""
+    plan = with_child(
+        DAGFlowStep(step_id="s", flow_name="child"),
+        FlowStep(tool_name="a", input_mapping={"n": "m"}),
+        given={},
+        input_schema_ref="tests.executor.test_explain:Given",
+    )
+    [outer] = plan.steps
+    assert outer.input_schema == "Given"
+    assert outer.unresolved_keys == ["n"]
+    assert outer.sub_plan is not None
+    assert outer.sub_plan.all_resolvable
+
+
+def test_a_mapped_sub_flow_gets_one_item_at_a_time():
+    """R27, R28: inside, the item is a key like any other."""
+    step = DAGFlowStep(step_id="s", flow_name="child", map_over="rows", map_as="n")
+    plan = with_child(step, FlowStep(tool_name="a"), given={"rows": [1]})
+    [outer] = plan.steps
+    assert outer.input_sources == {"n": "item of context['rows']"}
+    assert outer.writes == {"out": "list[int]"}
+    assert outer.sub_plan is not None
+    assert outer.sub_plan.all_resolvable
+    assert plan.all_resolvable
+
+
+def test_a_sub_flow_sees_the_dynamic_parameters_that_both_name():
+    """R13, R27: they are handed on without a mapping."""
+    child = linear(FlowStep(tool_name="a", input_mapping={"n": "key"}), name="child", dynamic_params=["key"])
+    tools = [a_tool("a")]
+    for named, resolvable in ((["key"], True), ([], False)):
+        outer = linear(FlowStep(flow_name="child", input_mapping={"m": 1}), dynamic_params=named)
+        plan = FlowExecutor(tools=tools, flows=[child, outer]).explain_flow("flow", {})
+        sub_plan = plan.steps[0].sub_plan
+        assert sub_plan is not None
+        assert sub_plan.all_resolvable is resolvable
+
+
+@pytest.mark.parametrize("flow_name", ["nobody", "flow"])
+def test_flows_that_do_not_fit_together_are_explained_as_far_as_they_go(flow_name: str):
+    """R15: nothing runs, so nothing is raised; the compiler says what is wrong."""
+    flow = dag(
+        DAGFlowStep(step_id="s", flow_name=flow_name),
+        DAGFlowStep(step_id="a", tool_name="a", depends_on=["s"], input_mapping={"n": "whatever"}),
+    )
+    plan = explained(flow, {"n": 1})
+    assert plan.steps[0].sub_plan is None
+    assert plan.steps[0].warnings[0].startswith("composition_")
+    assert plan.steps[1].unresolved_keys == []
+    assert not plan.all_resolvable
+
+
+def test_a_capability_takes_what_it_sees_and_may_write_anything():
+    """Explain: nobody knows its schemas."""
+    flow = dag(
+        DAGFlowStep(step_id="ship", step_type="capability", capability_id="ship.it"),
+        DAGFlowStep(step_id="a", tool_name="a", depends_on=["ship"], input_mapping={"n": "parcel"}),
+    )
+    ship, a = explained(flow, {"n": 1}).steps
+    assert (ship.capability_id, ship.input_sources) == ("ship.it", {"<all>": "context (full)"})
+    assert (ship.input_schema, ship.output_schema) == (None, None)
+    assert a.input_sources == {"n": "context['parcel']"}
+
+
+def test_a_legacy_template_finds_its_keys_whatever_their_case():
+    """R9: as a run would."""
+    mapping = {"n": {"$template": "~~AMOUNT~~", "$syntax": "legacy"}}
+    assert explained(linear(FlowStep(tool_name="a", input_mapping=mapping)), {"Amount": 1}).all_resolvable
+
+
+def test_a_nested_explanation_is_json_too():
+    """Explain: with the plans of its sub-flows."""
+    plan = with_child(DAGFlowStep(step_id="s", flow_name="child"), FlowStep(tool_name="a"), given={"n": 1})
+    assert ExecutionPlan.model_validate_json(plan.model_dump_json()) == plan
