@@ -282,10 +282,19 @@ class FlowExecutor:
 
         return tuple(shown_to(one, policy) for one in watching)
 
-    def with_replaced_tools(self, tools: Iterable[Tool]) -> FlowExecutor:
-        """An executor with the same flows and settings, in which these tools replace those of the same names."""
+    def with_replaced_tools(self, tools: Iterable[Tool], **settings: Any) -> FlowExecutor:
+        """An executor with the same flows and settings, in which these tools replace those of the same names.
+
+        Args:
+            settings: Arguments of the constructor that are to be others than here, such as `step_cache=None`.
+        """
         replaced = {**self._tools, **{check_tool(tool).name: tool for tool in tools}}
-        return FlowExecutor(self.registry, tools=replaced.values(), **self._settings)
+        return FlowExecutor(tools=replaced.values(), **{"registry": self.registry, **self._settings, **settings})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that the executor was made with, apart from its registry, tools and flows; a copy."""
+        return dict(self._settings)
 
     # ---- running
 

@@ -88,7 +88,7 @@ def record_then_replay(
         if not len(tape):
             raise CassetteError(tape.name, "it holds no calls to replay", fix='record first, with mode="auto"')
         player = Player(tape, errors)
-        runtime = without_waits(executor._settings["runtime"] or Runtime())
+        runtime = without_waits(executor.settings["runtime"] or Runtime())
         twin = twin_of(executor, tools=[player.stand_in(tool) for tool in chosen.values()], runtime=runtime, **UNKEPT)
     with twin:
         yield twin

@@ -23,11 +23,8 @@ def twin_of(
     executor: FlowExecutor, *, tools: Iterable[Tool] = (), registry: FlowRegistry | None = None, **settings: Any
 ) -> FlowExecutor:
     """An executor with the tools, flows and settings of another one, apart from those that are given."""
-    replaced = {**executor.registered_tools, **{tool.name: tool for tool in tools}}
-    return FlowExecutor(
-        executor.registry if registry is None else registry,
-        tools=replaced.values(),
-        **{**executor._settings, **settings},
+    return executor.with_replaced_tools(
+        tools, **{"registry": executor.registry if registry is None else registry, **settings}
     )
 
 
