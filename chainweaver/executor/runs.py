@@ -165,7 +165,7 @@ class Runs:
         opened: list[Wrapper] = []
         try:
             if run.rules.around_run:
-                opened = enter_sync(run, services, resources, token)
+                enter_sync(run, services, resources, token, opened)
             if run.input_error is None and run.cancelled is None:
                 run_sync(run, services, resources, self._limit_of(run), token)
         except BaseException:
@@ -184,7 +184,7 @@ class Runs:
         opened: list[Wrapper] = []
         try:
             if run.rules.around_run:
-                opened = await enter_async(run, services, resources, token)
+                await enter_async(run, services, resources, token, opened)
             if run.input_error is None and run.cancelled is None:
                 await run_async(run, services, resources, self._limit_of(run), token)
         except BaseException:

@@ -229,14 +229,14 @@ async def run_async(
 
 
 async def enter_async(
-    run: Run, services: Services, resources: Resources, token: CancellationToken | None
-) -> list[Wrapper]:
+    run: Run, services: Services, resources: Resources, token: CancellationToken | None, opened: list[Wrapper]
+) -> None:
     """Let the generators around a run get to their `Proceed`, in this task."""
     stop = Stop()
     if token is not None:
         token.listen(stop.set_by_token)
     try:
-        return await enter(run, AwaitingPerformer(services, resources, stop, soon))
+        await enter(run, AwaitingPerformer(services, resources, stop, soon), opened)
     finally:
         if token is not None:
             token.unlisten(stop.set_by_token)

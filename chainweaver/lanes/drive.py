@@ -32,7 +32,7 @@ from chainweaver.lanes.cancel import Stop
 from chainweaver.lanes.services import LATER
 
 if TYPE_CHECKING:
-    from chainweaver._execution.commands import Command
+    from chainweaver._execution.commands import Command, RunWalk
     from chainweaver._execution.rules import Wrapper
     from chainweaver._execution.run import Run
     from chainweaver._execution.schedule import Schedule, StepRun
@@ -185,26 +185,58 @@ async def drive(run: Run, performer: Performer) -> None:
                 command = life.send(reply)
     except StopIteration:
         pass
+    except BaseException as exc:  # an interrupt may hit any line, also between two commands
+        interrupt = exc
+        wind_up(run, life, services)
     if interrupt is not None:
         raise interrupt
 
 
-async def enter(run: Run, performer: Performer) -> list[Wrapper]:
-    """Let the generators around a run get to their `Proceed`, performing what they ask for."""
+def wind_up(run: Run, life: RunWalk, services: Services) -> None:
+    """End a walk that nobody carries any more: only what is left to settle, to save and to tell is done."""
+    try:
+        command = life.throw(RunCancelled("interrupt"))
+        while True:
+            run.now_ns = services.runtime.now_ns()
+            if isinstance(command, Tell):
+                services.tell(command)
+                command = life.send(None)
+            elif isinstance(command, (Settle, Save)):
+                command = life.send(services.serve(command))
+            else:
+                command = life.throw(RunCancelled("interrupt"))
+    except (StopIteration, RunCancelled):
+        return
+
+
+async def enter(run: Run, performer: Performer, opened: list[Wrapper]) -> None:
+    """Let the generators around a run get to their `Proceed`, performing what they ask for.
+
+    Args:
+        opened: Takes those that got there, also when this raises.
+
+    Raises:
+        BaseException: What ended the caller; the run is cancelled by then.
+    """
     life = enter_run(run)
+    interrupt: BaseException | None = None
     try:
         command = next(life)
         while True:
-            reply = await perform(command, performer)
-            run.now_ns = performer.services.runtime.now_ns()
-            command = life.send(reply)
+            try:
+                reply = await perform(command, performer)
+                run.now_ns = performer.services.runtime.now_ns()
+            except RunCancelled as cancelled:
+                command = life.throw(cancelled)
+            except BaseException as exc:
+                interrupt = exc
+                command = life.throw(RunCancelled("interrupt"))
+            else:
+                command = life.send(reply)
     except StopIteration as end:
-        opened: list[Wrapper] = end.value
-        return opened
-    except RunCancelled as cancelled:
-        run.cancelled = cancelled
-        life.close()
-        return []
+        opened += end.value
+    if interrupt is not None:
+        raise interrupt
 
 
 async def perform(command: Command, performer: Performer) -> Any:

@@ -335,13 +335,15 @@ def run_sync(run: Run, services: Services, resources: Resources, limit: int, tok
             services.hand_over()
 
 
-def enter_sync(run: Run, services: Services, resources: Resources, token: CancellationToken | None) -> list[Wrapper]:
+def enter_sync(
+    run: Run, services: Services, resources: Resources, token: CancellationToken | None, opened: list[Wrapper]
+) -> None:
     """Let the generators around a run get to their `Proceed`, in this thread."""
     stop = Stop()
     if token is not None:
         token.listen(stop.set_by_token)
     try:
-        return run_to_end(enter(run, BlockingPerformer(services, resources, stop)))
+        run_to_end(enter(run, BlockingPerformer(services, resources, stop), opened))
     finally:
         if token is not None:
             token.unlisten(stop.set_by_token)
