@@ -98,18 +98,10 @@ def _without_passed_through(run: Run, collisions: list[Collision]) -> list[Colli
 
 def is_passed_through(run: Run, step: PlannedStep, key: str) -> bool:
     """Whether a sub-flow gave under a key the very value, or an equal scalar, that the context held before."""
-    values = run.slots[step.index + 1] or {}
-    before: Any = _NOTHING
-    for index in range(step.index, -1, -1):
-        held = run.slots[index]
-        if held is not None and key in held:
-            before = held[key]
-            break
-    value = values[key]
+    *earlier, values = run.slots[: step.index + 2]
+    before = next(held[key] for held in reversed(earlier) if held is not None and key in held)
+    value = None if values is None else values[key]
     return before is value or (type(before) is type(value) and type(value) in SCALARS and before == value)
-
-
-_NOTHING = object()
 
 
 def _outputs(run: Run) -> Iterator[tuple[int, str, dict[str, Any]]]:

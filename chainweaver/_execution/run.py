@@ -278,7 +278,8 @@ class Run:
     def show_inputs(self, step: PlannedStep, given: dict[str, Any]) -> None:
         """Keep the resolved inputs for the record, before the tool can change them."""
         if step.dynamic_fields:
-            given = {**given, **dict.fromkeys(step.dynamic_fields, "<dynamic parameter>")}
+            hidden = step.dynamic_fields
+            given = {name: "<dynamic parameter>" if name in hidden else value for name, value in given.items()}
         if step.tool is not None and step.tool.scalar_inputs:
             self.inputs[step.index] = given
             return

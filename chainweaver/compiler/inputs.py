@@ -56,7 +56,7 @@ class BoundInputs:
     Attributes:
         read: Takes the inputs from the slots of a run.
         writers: Steps that may have written what is read, ascending.
-        dynamic_fields: Input fields that are fed by dynamic parameters.
+        dynamic_fields: Input fields that are fed by dynamic parameters, by their names and by the keys that feed them.
         given: Input field -> the types that its value may have. None when everything is read.
     """
 
@@ -77,7 +77,8 @@ def bind_inputs(step: Lowered, visible: Visible, findings: Findings) -> BoundInp
         read = reader_of(binding.named(schema))
         if schema.open:
             read, given = binding.everything(), None
-    return BoundInputs(read, tuple(sorted(binding.writers)), tuple(sorted(binding.dynamic)), given)
+    hidden = {key for name in binding.dynamic for key in (name, *binding.keys.get(name, ()))}
+    return BoundInputs(read, tuple(sorted(binding.writers)), tuple(sorted(hidden)), given)
 
 
 class _Binding:
@@ -89,6 +90,7 @@ class _Binding:
         self.told = InputFindings(step, visible, findings)
         self.writers: set[int] = set()
         self.dynamic: set[str] = set()
+        self.keys: dict[str, set[str]] = {}
         self.given: dict[str, list[Any]] = {}
 
     # ---- what a step may read
@@ -98,6 +100,7 @@ class _Binding:
         entries = []
         for target, value in self.step.definition.input_mapping.items():
             field = self._field(target, schema)
+            self.keys.setdefault(field.name, set()).add(field.key)
             try:
                 source = parse_source(value)
             except MappingSyntaxError as exc:
@@ -125,6 +128,7 @@ class _Binding:
         """Entries for an empty mapping: every context key that the input model names."""
         entries = []
         for field in schema.fields:
+            self.keys[field.name] = {field.key}
             places = self._places(field)
             if places:
                 place, *others = places

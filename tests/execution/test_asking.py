@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from chainweaver import ToolSafetyContract
 from chainweaver._execution import Lead, RunCancelled, TimedOut
@@ -181,6 +181,47 @@ def test_a_decision_with_a_limit_of_its_own_leaves_the_run_its_time():
     assert walk.err(TimedOut(), after_s=0.5) == ("invoke", "a", {"n": 1}, 0.5, None)
 
 
+def test_an_error_of_the_callback_that_is_one_of_ours_is_recorded_as_it_is():
+    """R18: it says already what is wrong with the decision."""
+    walk = deciding()
+    raised = DecisionCallbackError("0", 0, "mine")
+    walk.err(raised)
+
+    assert error_of(walk.run) is raised
+
+
+class Recorded(str):
+    """A decision as the record of a run has it."""
+
+    def __new__(cls, name: str, by: str) -> Recorded:
+        self = super().__new__(cls, name)
+        self.by = by
+        return self
+
+    by: str
+
+
+def test_a_decision_may_come_from_the_record_of_a_run():
+    """R35: then it is told who made it; a default was the step's own tool, which may be no candidate."""
+    chosen, by_default = deciding(), deciding()
+
+    assert chosen.ok(Recorded("c", "callback")) == ("call", "c", {"n": 1})
+    assert by_default.ok(Recorded("a", "default")) == ("call", "a", {"n": 1})
+    by_default.ok({"out": 1})
+    decided = by_default.run.decision_of(by_default.run.plan.steps[0])
+    assert decided == {"chosen": "a", "candidates": ["b", "c"], "by": "default"}
+
+
+def test_a_step_that_decides_nothing_is_answered_by_its_own_tool():
+    """R26: also one of which there is something else to tell."""
+    walk = deciding(decision_candidates=None, retry=TRY_AGAIN)
+    walk.err(OSError("busy"))
+    walk.ok({"out": 1})
+
+    assert walk.run.answered(walk.run.plan.steps[0]) is walk.run.plan.steps[0].tool
+    assert walk.run.decision_of(walk.run.plan.steps[0]) is None
+
+
 def test_on_error_applies_to_a_decision():
     """R21: a skipped decision is skipped, and a fallback does without it."""
     skipped = deciding(on_error="skip")
@@ -310,6 +351,15 @@ def test_a_callback_that_raises_denies():
     assert error_of(walk.run).__cause__ is raised
 
 
+def test_a_denial_that_is_raised_is_recorded_as_it_is():
+    """R18: a callback may say so with an error of ours."""
+    walk = approving()
+    raised = ApprovalDeniedError("pay", 0, "mine")
+    walk.err(raised)
+
+    assert error_of(walk.run) is raised
+
+
 def test_one_approval_holds_for_all_attempts():
     """R20, R26: a retry does not ask again."""
     walk = approving(retry=TRY_AGAIN)
@@ -334,12 +384,15 @@ def test_a_denied_step_may_be_skipped_or_replaced():
 
 
 def test_an_approval_comes_before_the_cache():
-    """R26: what may not be called may not be looked up either."""
+    """R26: what may not be called may not be looked up either; the record shows the approval and the hit."""
     cached = a_tool("pay", ["n"], ["out"], safety=RISKY, cacheable=True)
     walk = approving(cached, attended={"caching": True})
 
     assert walk.asks[:2] == ("ask", "approval")
     assert walk.ok(True) == ("look up", "pay", None)
+    walk.ok({"out": 7})
+    detail = walk.run.details[0]
+    assert (detail.cached, detail.approval) == (True, {"approved": True, "approver": None, "reason": None})
 
 
 def test_whoever_approves_is_shown_no_dynamic_parameter():
@@ -348,6 +401,29 @@ def test_whoever_approves_is_shown_no_dynamic_parameter():
     walk = Walk(a_run(plan, {}, dynamic={"key": 7}, rules=Rules(approves=True)))
 
     assert context_of(walk).inputs == {"n": "<dynamic parameter>"}
+
+
+class Aliased(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    api_key: str = Field(alias="apiKey")
+
+
+@pytest.mark.parametrize("asks", ["approval", "guardrail"])
+def test_a_dynamic_parameter_stays_hidden_behind_an_alias(asks: str):
+    """R13: the field has one name and its input another, and neither is shown; nor is the value in the record."""
+    plan = one_step(
+        a_tool("pay", Aliased, ["out"], safety=RISKY),
+        input_mapping={"apiKey": "key"},
+        flow={"dynamic_params": ["key"]},
+    )
+    walk = Walk(a_run(plan, {}, dynamic={"key": "secret"}, rules=Rules(approves=True, guards=True)))
+    if asks == "guardrail":
+        walk.ok(True)
+    assert walk.asks[:2] == ("ask", asks)
+
+    shown = context_of(walk).inputs if asks == "approval" else context_of(walk).values
+    assert shown == {"api_key": "<dynamic parameter>"}
+    assert walk.run.inputs == [{"apiKey": "<dynamic parameter>"}]
 
 
 def test_whoever_approves_sees_the_extra_inputs_of_an_open_model():

@@ -19,7 +19,8 @@ CHAIN = [FlowStep(tool_name="a"), FlowStep(tool_name="b")]
 
 def script(walk: Walk, *replies: Any) -> list[Any]:
     """Everything that a run asks for, replied to in this order; commands that take no value get None."""
-    asked, values = [], list(replies)
+    values = list(replies)
+    asked: list[Any] = []
     while walk.asks is not None:
         asked += moments(walk.command) if isinstance(walk.command, Tell) else [walk.asks]
         reply = values.pop(0) if walk.asks[0] in ("call", "invoke", "sleep") else None
@@ -203,6 +204,15 @@ def test_an_interrupt_while_telling_ends_the_run_and_leaves_the_outcome():
     walk.ok()
     assert statuses(walk.run) == {"0": "ok", "1": "cancelled"}
     assert walk.run.status == "cancelled"
+
+
+def test_an_interrupt_while_a_step_is_told_that_could_not_start_leaves_its_error():
+    """R17: it has failed already."""
+    walk = Walk(a_run(one_step(A), {}, listening=True))
+    walk.err(RunCancelled("interrupt"))
+    walk.ok()
+
+    assert statuses(walk.run) == {"0": "failed"}
 
 
 def test_telling_and_saving_hold_no_slot():

@@ -669,6 +669,18 @@ def test_cancelling_dooms_all_items_in_flight():
     assert statuses(nested_of(crowd.run)) == {"0": "cancelled", "1": "ok", "2": None}
 
 
+def test_a_map_that_was_stopped_before_its_first_item_is_cancelled():
+    """R23, R28: the run was cancelled while the beginning of the step was told."""
+    crowd = crowd_of(2, attended={"listening": True})
+    crowd.cancel(RunCancelled("token"))
+
+    assert crowd.ok("each") == ["each"]
+    assert crowd.asks("each") == ("step_end", "each")
+    crowd.ok("each")
+    assert statuses(crowd.concluded()) == {"each": "cancelled"}
+    assert nested_of(crowd.run).status == "cancelled"
+
+
 def test_one_item_that_is_told_to_end_ends_the_run():
     """R23, R28: its siblings hear of it."""
     crowd = crowd_of(16, on_item_error="collect")
@@ -749,7 +761,10 @@ class Remembered:
         for index, values in self.outcomes.items():
             nested.slots[index + 1] = values
             if values is None:
-                nested.skip(nested.plan.steps[index], FlowExecutionError("double", index, "stored"))
+                error = FlowExecutionError("double", index, "stored")
+                told = {"error_type": "MyError", "error_code": None, "error_message": "it was down.\n  fix  wait"}
+                vars(error)["stored"] = {**told, "error_cause": None}
+                nested.skip(nested.plan.steps[index], error)
 
 
 @pytest.mark.parametrize("way", [Walk, Crowd])
@@ -768,7 +783,8 @@ def test_a_resumed_map_runs_only_the_items_that_were_not_committed(way: Any):
 
     assert run.slots[1] is not None
     first, second, third = run.slots[1]["twice"]
-    assert (first, second.index, third) == (60, 1, 10)
+    assert (first, third) == (60, 10)
+    assert second == ItemError(1, "MyError", "", "it was down.")
 
 
 def test_every_item_is_looked_up_for_itself():

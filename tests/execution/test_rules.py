@@ -177,10 +177,17 @@ def test_what_lacks_the_outputs_of_a_step_that_was_passed_over_is_passed_over_to
 
 def test_a_rehearsal_that_fails_although_it_has_all_it_needs_is_a_failure():
     """R26: nothing before it was passed over."""
-    walk = under(SKIP, REHEARSED)
+    again = RetryPolicy(max_retries=1, backoff_seconds=0.0)
+    steps = [
+        a_step("one", tool_name="rehearsed", retry=again),
+        a_step("two", "one", tool_name="rehearsed", output_mapping={"two": "out"}),
+    ]
+    walk = Walk(a_run(a_plan(steps, [REHEARSED]), {"n": 1}, rules=SKIP))
+    walk.err(OSError("busy"))
+    walk.ok({"out": 1})
     walk.err(OSError("broken rehearsal"))
 
-    assert statuses(walk.run) == {"0": "failed"}
+    assert statuses(walk.run) == {"one": "ok", "two": "failed"}
 
 
 def test_a_dry_run_asks_for_no_approval():

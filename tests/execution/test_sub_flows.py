@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from chainweaver import FlowStep
 from chainweaver._execution import Invoke, Lead, Run, RunCancelled, TimedOut
+from chainweaver._execution.run import segment_of, step_id_of
 from chainweaver.exceptions import (
     ContextKeyCollisionError,
     FlowExecutionError,
@@ -559,6 +560,16 @@ def test_ids_that_hold_the_signs_of_paths_do_not_meet():
     assert len(set(keys)) == 3
 
 
+@pytest.mark.parametrize("step_id", ["fetch", "a/b", "a#2", "a~1b", "~~0/#"])
+def test_a_part_of_a_key_leads_back_to_its_step(step_id: str):
+    """R32: whatever the id, and whatever the attempt."""
+    first, second = segment_of(step_id), segment_of(step_id, 2)
+
+    assert step_id_of(first) == step_id_of(second) == step_id
+    assert second == f"{first}#2"
+    assert not set("/#") & set(first)
+
+
 def test_the_trace_id_of_a_nested_run_follows_from_the_run_and_the_path():
     """R27, R33: it is the same in another process, and another one for every step and every attempt."""
     steps = [
@@ -630,6 +641,22 @@ def test_a_nested_run_that_is_cancelled_has_its_end_told(way: str):
         ("flow_end", "inner/sub"),
         ("step_end", "sub"),
     ]
+
+
+def test_a_nested_run_that_was_stopped_before_its_first_step_has_its_end_told():
+    """R17, R27: the run was cancelled after the beginning of the nested one had been told."""
+    crowd = crowded(SUB, PAIR, attended={"listening": True, "announcing": True})
+    crowd.ok("sub")
+    assert crowd.asks("sub") == ("flow_start", "inner/sub")
+    crowd.cancel(RunCancelled("token"))
+
+    assert crowd.ok("sub") == ["sub"]
+    assert crowd.asks("sub") == ("flow_end", "inner/sub")
+    assert crowd.ok("sub") == ["sub"]
+    assert crowd.asks("sub") == ("step_end", "sub")
+    crowd.ok("sub")
+    assert statuses(crowd.concluded()) == {"sub": "cancelled"}
+    assert nested_of(crowd.run).status == "cancelled"
 
 
 def test_the_steps_inside_are_saved_and_then_the_step_around_them():
