@@ -333,7 +333,7 @@ class Services:
     def streaming(self, command: Invoke) -> PlannedTool:
         """The tool of a command, such that its chunks reach the listeners while it works."""
         from chainweaver.observe.telling import tell_chunk
-        from chainweaver.tools.streaming import final_outputs
+        from chainweaver.tools.streaming import closed_after, final_outputs
 
         run, step = command.place or (None, None)
         tool, listeners, now_ns = command.tool, self.listeners, self.runtime.now_ns
@@ -344,13 +344,14 @@ class Services:
         assert listeners is not None, "a run without listeners streams to nobody"
 
         async def told(value: Any) -> AsyncIterator[Any]:
-            async for chunk in stream(value):
-                if not getattr(chunk, "is_final", True):
-                    with self.lock or nullcontext():
-                        tell_chunk(listeners, run, step, chunk.data, now_ns())
-                    if self.backlog is not None:
-                        await self.backlog()
-                yield chunk
+            async with closed_after(stream(value)) as chunks:
+                async for chunk in chunks:
+                    if not getattr(chunk, "is_final", True):
+                        with self.lock or nullcontext():
+                            tell_chunk(listeners, run, step, chunk.data, now_ns())
+                        if self.backlog is not None:
+                            await self.backlog()
+                    yield chunk
 
         async def fn(value: Any) -> Any:
             return await final_outputs(tool.name, told(value))

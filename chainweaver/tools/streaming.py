@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ async def final_outputs(tool_name: str, chunks: AsyncIterator[ToolChunk]) -> Any
     Raises:
         ToolDefinitionError: Something else than a chunk came, or the stream ended without a final one.
     """
-    try:
+    async with closed_after(chunks):
         async for chunk in chunks:
             if not isinstance(chunk, ToolChunk):
                 raise ToolDefinitionError(
@@ -115,10 +116,17 @@ async def final_outputs(tool_name: str, chunks: AsyncIterator[ToolChunk]) -> Any
                 )
             if chunk.is_final:
                 return chunk.data
+    raise ToolDefinitionError(
+        tool_name, "its stream ended without a final chunk", fix="yield ToolChunk(outputs, is_final=True) last"
+    )
+
+
+@asynccontextmanager
+async def closed_after(chunks: AsyncIterator[ToolChunk]) -> AsyncIterator[AsyncIterator[ToolChunk]]:
+    """The iterator, closed when its reader is done: what a stream holds open must not wait for the collector."""
+    try:
+        yield chunks
     finally:
         close = getattr(chunks, "aclose", None)
         if close is not None:
             await close()
-    raise ToolDefinitionError(
-        tool_name, "its stream ended without a final chunk", fix="yield ToolChunk(outputs, is_final=True) last"
-    )
