@@ -463,8 +463,8 @@ class StepPlan(BaseModel):
         warnings: What the compiler has to say about the step.
         step_id: Id of the step; its position as text in a linear flow.
         depends_on: Ids of the steps that it waits for, those included whose values it reads.
-        read_from: Context key -> the steps that may have written what it reads, the likeliest first; "input" for the
-            input of the flow. Nothing for a tool that takes the whole context.
+        read_from: Field -> the steps that may have written what it reads, the likeliest first; "input" for the input of
+            the flow. Under `map_as` those of the items.
         writes: Context key -> type; lists for a map.
         may_be_passed: A branch before it may lead elsewhere, and then it does not run.
         branches: Where it may lead, in the order in which the predicates are asked. None holds and there is no default:

@@ -6,7 +6,7 @@ explained with what their step hands to them. Called by the facade only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -145,8 +145,8 @@ class _Context:
 def _step_plan(built: Build, step: Lowered, context: _Context, warnings: list[str]) -> StepPlan:
     reading = _Reading(step, context)
     definition = step.definition
-    over = None if definition.map_over is None else reading.of(definition.map_over)
-    inputs = reading.inputs(over)
+    over = None if definition.map_over is None else reading.items(definition.map_over)
+    inputs = reading.inputs()
     branches = list(_branches(built, step, reading))
     schemas = _schemas(built, step)
     child = built.children.get(step.index)
@@ -160,7 +160,7 @@ def _step_plan(built: Build, step: Lowered, context: _Context, warnings: list[st
         warnings=warnings,
         step_id=step.step_id,
         depends_on=[built.steps[need].step_id for need in step.needs],
-        read_from={key: context.writers(key, step.level) for key in dict.fromkeys(reading.keys)},
+        read_from=reading.read_from,
         writes={key: describe(kind) for key, kind in built.visible.writes[step.index].keys.items()},
         may_be_passed=step.may_be_passed,
         branches=branches,
@@ -238,36 +238,53 @@ class _Reading:
     """What one step reads.
 
     Attributes:
-        keys: The context keys that it reads and that are there.
-        unresolved: Those that nobody provides.
-        item: What a map is over, while the inputs of a call are told: the item is none of the context.
+        read_from: Input field -> who may have written what it reads.
+        unresolved: The context keys that nobody provides.
+        keys: The context keys that were told of so far.
+        over: What a map is over, and the context keys that this takes; None while an item means nothing.
     """
 
     step: Lowered
     context: _Context
-    keys: list[str] = field(default_factory=list)
+    read_from: dict[str, list[str]] = field(default_factory=dict)
     unresolved: list[str] = field(default_factory=list)
-    item: str | None = None
+    keys: list[str] = field(default_factory=list)
+    over: tuple[str, list[str]] | None = None
 
-    def inputs(self, over: str | None) -> dict[str, str]:
-        """Field -> where its value comes from."""
-        self.item = over
+    def items(self, value: str) -> str:
+        """Where the items of a map come from; from now on an item can be read."""
+        text = self._noted(self.step.definition.map_as, lambda: self.of(value))
+        self.over = (text, list(self.keys))
+        return text
+
+    def inputs(self) -> dict[str, str]:
+        """Field -> where its value comes from. Afterwards there is no item any more: it is none of the context."""
         step, mapping = self.step, self.step.definition.input_mapping
+        sources: dict[str, str] = {}
         if mapping:
-            sources = {target: self.of(value) for target, value in mapping.items()}
+            for target, value in mapping.items():
+                sources[target] = self._noted(target, lambda value=value: self.of(value))  # type: ignore[misc]  # called at once
         elif step.primary is None or step.primary.takes.open:
-            sources = {"<all>": "context (full)"}
-            if over is not None:
-                sources[step.definition.map_as] = f"item of {over}"
+            sources["<all>"] = "context (full)"
+            if self.over is not None:
+                sources[step.definition.map_as] = f"item of {self.over[0]}"
         else:
-            sources = {
-                one.name: self.told(key, key)
-                for one in step.primary.takes.fields
-                for key in (self._key_of(one.name, one.key),)
-                if one.required or self._is_item(key) or self.context.has(key)
-            }
-        self.item = None
+            for one in step.primary.takes.fields:
+                key = self._key_of(one.name, one.key)
+                if one.required or self._is_item(key) or self.context.has(key):
+                    sources[one.name] = self._noted(one.name, lambda key=key: self.told(key, key))  # type: ignore[misc]  # called at once
+        self.over = None
         return sources
+
+    def _noted(self, field: str, tell: Callable[[], str]) -> str:
+        """What is told of a field, after it is noted who may have written what it reads."""
+        self.keys = []
+        text = tell()
+        level = self.step.level
+        writers = [one for key in dict.fromkeys(self.keys) for one in self.context.writers(key, level)]
+        if writers:
+            self.read_from[field] = list(dict.fromkeys(writers))
+        return text
 
     def of(self, value: Any) -> str:
         """Where the value of a mapping comes from."""
@@ -291,8 +308,10 @@ class _Reading:
 
     def told(self, key: str, text: str) -> str:
         """A context key, or what is inside of its value, as the plan tells it."""
-        if self._is_item(key):
-            return f"item of {self.item}" if key == text else f"item of {self.item} at '{text}'"
+        if self.over is not None and self._is_item(key):
+            items, keys = self.over
+            self.keys += keys
+            return f"item of {items}" if key == text else f"item of {items} at '{text}'"
         if self.context.has(key):
             self.keys.append(key)
             return f"context['{text}']"
@@ -300,7 +319,7 @@ class _Reading:
         return f"context['{text}'] (UNRESOLVED)"
 
     def _is_item(self, key: str) -> bool:
-        return self.item is not None and key == self.step.definition.map_as
+        return self.over is not None and key == self.step.definition.map_as
 
     def _key_of(self, name: str, alias: str) -> str:
         """Under which of its names a field finds its value."""

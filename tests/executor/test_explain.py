@@ -297,7 +297,7 @@ def test_what_is_read_beside_the_dependencies_is_waited_for_and_told():
         ),
     )
     z = explained(flow, {"n": 1}).steps[2]
-    assert (z.depends_on, z.read_from) == (["x", "y"], {"y": ["y"]})
+    assert (z.depends_on, z.read_from) == (["x", "y"], {"n": ["y"]})
 
 
 def test_a_deciding_step_tells_its_candidates_and_who_stands_in():
@@ -330,7 +330,10 @@ def test_a_map_tells_where_its_items_come_from_and_what_becomes_a_list():
         "n": "item of context['/order/rows'] at '/row/amount'",
         "unit": "item of context['/order/rows'] at '/row/unit' or literal('g')",
     }
-    assert (step.writes, step.read_from) == ({"out": "list[int]"}, {"order": ["input"]})
+    assert (step.writes, step.read_from) == (
+        {"out": "list[int]"},
+        {"row": ["input"], "n": ["input"], "unit": ["input"]},
+    )
     assert plan.final_context_shape == {"n": "int", "order": "dict", "x": "int", "out": "list[int]"}
     assert plan.all_resolvable
 
