@@ -165,6 +165,41 @@ def sub_flows(flows: int, length: int) -> tuple[list[Flow], list[Tool], Shape]:
     return [*parts, whole], tools, shape
 
 
+def sub_flows_by_hand(shape: Shape, flows: int) -> Run:
+    """A loop over parts, each with a context and records of its own, of which one value goes on."""
+    length = len(shape.steps) // flows
+    parts = [
+        (f"part{at}", f"v{at * length}", f"v{(at + 1) * length}", shape.steps[at * length : (at + 1) * length])
+        for at in range(flows)
+    ]
+    loops = [(name, first, last, list(map(_bound_step, steps))) for name, first, last, steps in parts]
+
+    def run() -> Mapping[str, Any]:
+        outer = dict(shape.initial)
+        records = []
+        for name, first, last, steps in loops:
+            began_ns = perf_counter_ns()
+            context = {first: outer[first], "k": outer["k"]}
+            inner = []
+            for step, validate_input, fn, validate_output, reads in steps:
+                started_ns = perf_counter_ns()
+                outputs = validate_output(fn(validate_input({field: context[key] for field, key in reads}))).__dict__
+                context.update(outputs)
+                inner.append(Record(step, outputs, started_ns, perf_counter_ns()))
+            given = {last: context[last]}
+            outer.update(given)
+            records.append((Record(name, given, began_ns, perf_counter_ns()), inner))
+        return outer
+
+    return run
+
+
+def _bound_step(step: Any) -> tuple[Any, ...]:
+    models = (step.input_model, step.output_model)
+    validate_input, validate_output = (model.__pydantic_validator__.validate_python for model in models)
+    return step.name, validate_input, step.fn, validate_output, step.reads
+
+
 # ---- middleware
 
 

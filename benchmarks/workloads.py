@@ -255,7 +255,7 @@ def _sub_flows(bench: Bench) -> Sequence[Contender]:
     flows, tools, shape = constructs.sub_flows(10, 10)
     executor = bench.open(FlowExecutor(tools=tools, flows=flows))
     ours = sync_contender("chainweaver", constructs.run_flow(executor, shape.initial), shape.check)
-    return [ours, bench.hand(shape)]
+    return [ours, sync_contender("by hand", constructs.sub_flows_by_hand(shape, 10), shape.check)]
 
 
 def _middleware(bench: Bench) -> Sequence[Contender]:
@@ -299,7 +299,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("map10000", "map of 10 000 trivial items, per item", 3.0, ITEMS, _map),
     Figure("map-fan-out", "map of 160 x 5 ms, map_concurrency=16 / ideal", 1.3, 1, _map_fan_out),
     Figure("branches", "50 forks with one way taken, per step that ran", 1.7, 100, _branches),
-    Figure("sub-flows", "chain of 10 sub-flows of 10 steps", 1.7, 100, _sub_flows),
+    Figure("sub-flows", "chain of 10 sub-flows of 10 steps", 1.7, 110, _sub_flows),
     Figure(
         "middleware", "added by a middleware that does nothing / by hand", 0.6, 100, _middleware, _added_over_hand, 2
     ),

@@ -97,7 +97,10 @@ def called(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any]
         lookup_of(run, step, tool, value) if run.caching and tool.cacheable and tool is not step.fallback else None
     )
     if look_up is None:
-        fields = yield from attempts(run, step, tool, given, value)
+        if step.child is not None and tool is step.tool and has_no_attempts(step):
+            fields = yield from run_flow(run, step, step.child, value, 1)
+        else:
+            fields = yield from attempts(run, step, tool, given, value)
     else:
         try:
             reply = yield look_up
@@ -110,6 +113,11 @@ def called(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any]
     if rules.guards:
         yield from guardrail(run, step, tool, "output", dict(fields))
     return fields if step.rename is None and tool.scalar_outputs else mapped(run, step, tool, fields)
+
+
+def has_no_attempts(step: PlannedStep) -> bool:
+    """Whether what a sub-flow fails with is what its step fails with: nothing is tried again, timed or checked."""
+    return step.retry is None and step.timeout_s is None and step.check_outputs is None
 
 
 def mapped_over(run: Run, step: PlannedStep, each: PlannedMap, given: dict[str, Any]) -> Fields:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from chainweaver.canonical import Unfingerprintable, bind_fingerprint
-from chainweaver.compiler.model_traits import holds_secrets, scalars_only
+from chainweaver.compiler.model_traits import holds_secrets, is_scalar, scalars_only
 from chainweaver.compiler.models import ModelFacts
 from chainweaver.exceptions import SchemaValidationError, ToolOutputSizeError
 from chainweaver.flow import SideEffectLevel
@@ -48,8 +48,9 @@ def plan_tool(known: KnownTool) -> PlannedTool:
 def plan_flow_call(known: KnownTool) -> PlannedTool:
     """What stands in a step for the tool when it runs a sub-flow: nothing is validated, the sub-flow does that."""
     return replace(
-        _plan_tool(known), validate_input=dict, validate_output=_as_it_is, open_output=_as_it_is, direct_output=False,
-        scalar_inputs=False, scalar_outputs=False, cacheable=False, secret_outputs=(), safety=None,
+        _plan_tool(known), validate_input=_as_it_is, validate_output=_as_it_is, open_output=_as_it_is,
+        direct_output=False, scalar_inputs=False, cacheable=False, secret_outputs=(), safety=None,
+        scalar_outputs=not known.gives.open and all(map(is_scalar, known.gives.outputs.values())),
     )  # fmt: skip
 
 

@@ -51,6 +51,15 @@ def scalars_only(model: type[BaseModel]) -> bool:
     return _dumps_itself(model) and all(_all_of(model, name, PLAIN_KINDS) for name in model.model_fields)
 
 
+def is_scalar(kind: Any) -> bool:
+    """Whether every value of a field is a plain scalar; False for other types, of which less is known."""
+    return (
+        isinstance(kind, FieldOf)
+        and kind.name in kind.model.model_fields
+        and _all_of(kind.model, kind.name, PLAIN_KINDS)
+    )
+
+
 def immutables_only(model: type[BaseModel]) -> bool:
     """As `scalars_only`, with other values that nobody can change: dates, decimals, UUIDs, URLs and enum members."""
     kinds = IMMUTABLE_KINDS | {"enum"}
