@@ -96,7 +96,9 @@ def pytest(suite: Suite, python: str, label: str, *, env: Mapping[str, str] | No
     report.unlink(missing_ok=True)
     report.parent.mkdir(parents=True, exist_ok=True)
     name = f"tests {label}".strip()
-    passed = suite.check(name, python, "-m", "pytest", "-q", f"--junitxml={report}", env=env)
+    # One worker per core; a worker that is done takes over tests of the others.
+    workers = ("-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal")
+    passed = suite.check(name, python, "-m", "pytest", "-q", *workers, f"--junitxml={report}", env=env)
     if not report.exists():
         return
     counted = read_report(report)
