@@ -7,6 +7,7 @@ which calls them; nothing here calls a callback itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal
 
 from chainweaver._execution.commands import Ask, RunCancelled, TimedOut
@@ -17,6 +18,7 @@ from chainweaver.exceptions import (
     FlowExecutionError,
     GuardrailViolationError,
     SafetyCeilingError,
+    suggest,
     told,
 )
 from chainweaver.flow.callbacks import ApprovalContext, ApprovalDecision, DecisionContext, GuardrailContext
@@ -49,7 +51,7 @@ class Unrehearsed(BaseException):
 def chosen_tool(run: Run, step: PlannedStep, given: dict[str, Any]) -> Generator[Command, Any, PlannedTool]:
     """The tool that a deciding step calls, by the word of the decision callback or by the policy's default."""
     policy = run.rules.decision
-    why = _nobody_decides(run, step)
+    why, fix = _nobody_decides(run, step)
     if why is None:
         context = DecisionContext(*_place(run, step), step.name, tuple(step.candidates), shown_values(step, given))
         limit_s = run.limit_s(policy.timeout_seconds)
@@ -59,30 +61,30 @@ def chosen_tool(run: Run, step: PlannedStep, given: dict[str, Any]) -> Generator
             if limit_s != policy.timeout_seconds:
                 raise RunCancelled("deadline") from None
             why = f"nobody answered within {policy.timeout_seconds} s"
+            fix = "give the callback more time"
         except DecisionCallbackError:
             raise
         except Exception as exc:
-            raise _decision_error(step, f"the callback raised {told(exc)}", cause=exc) from exc
+            fix = "correct the callback; its error is the cause of this one"
+            raise _decision_error(step, f"the callback raised {told(exc)}", cause=exc, fix=fix) from exc
         else:
             run.check_deadline()
             return _candidate(run, step, answer)
     if policy.default == "fail":
-        raise _decision_error(
-            step, why, fix="pass decision_callback= to FlowExecutor, or a DecisionPolicy with a default"
-        )
+        raise _decision_error(step, why, fix=f"{fix}, or decision_policy=DecisionPolicy(default='tool_name')")
     assert step.tool is not None, "a step without a tool has a fault"
     run.detail(step.index).decision = _decision(step, step.tool.name, "default")
     return step.tool
 
 
-def _nobody_decides(run: Run, step: PlannedStep) -> str | None:
-    """Why the callback is not asked; None when it is."""
+def _nobody_decides(run: Run, step: PlannedStep) -> tuple[str | None, str]:
+    """Why the callback is not asked, and what to do about it; None when it is asked."""
     rules = run.rules
     if not rules.decides:
-        return "the executor has no decision callback"
+        return "the executor has no decision callback", "pass decision_callback= to FlowExecutor"
     if rules.decision.budget is not None and step.rank >= rules.decision.budget:
-        return f"the budget of {rules.decision.budget} decision(s) is used up"
-    return None
+        return f"the budget of {rules.decision.budget} decision(s) is used up", "raise the budget"
+    return None, ""
 
 
 def _candidate(run: Run, step: PlannedStep, answer: object) -> PlannedTool:
@@ -93,7 +95,11 @@ def _candidate(run: Run, step: PlannedStep, answer: object) -> PlannedTool:
         found = step.tool
     if found is None:
         known = tuple(step.candidates)
-        raise _decision_error(step, f"the callback answered {answer!r}, which is no candidate", known=known)
+        near = suggest(answer, known) if isinstance(answer, str) else None
+        fix = way_out(answer, "answer with the name of a candidate") if near is None else f"did you mean '{near}'?"
+        raise _decision_error(
+            step, f"the callback answered {named(answer)}, which is no candidate", known=known, fix=fix
+        )
     run.detail(step.index).decision = _decision(step, found.name, by)
     return found
 
@@ -159,13 +165,15 @@ def approval(run: Run, step: PlannedStep, tool: PlannedTool, values: dict[str, A
     except ApprovalDeniedError:
         raise
     except Exception as exc:
-        raise ApprovalDeniedError(tool.name, step.index, f"the callback raised {told(exc)}") from exc
+        reason, fix = f"the callback raised {told(exc)}", "correct the callback; its error is the cause of this one"
+        raise ApprovalDeniedError(tool.name, step.index, reason, fix=fix) from exc
     run.check_deadline()
     if isinstance(answer, bool):
         answer = ApprovalDecision(answer)
     if not isinstance(answer, ApprovalDecision):
-        reason = f"the callback answered {answer!r}, which is no ApprovalDecision and no bool"
-        raise ApprovalDeniedError(tool.name, step.index, reason)
+        reason = f"the callback answered {named(answer)}, which is no ApprovalDecision and no bool"
+        fix = way_out(answer, "answer with an ApprovalDecision, True or False")
+        raise ApprovalDeniedError(tool.name, step.index, reason, fix=fix)
     detail = run.detail(step.index)
     detail.approval = {"approved": answer.approved, "approver": answer.approver, "reason": answer.reason}
     if not answer.approved:
@@ -188,15 +196,37 @@ def guardrail(
     except TimedOut:
         raise RunCancelled("deadline") from None
     except Exception as exc:
-        raise GuardrailViolationError(tool.name, step.index, f"{stage}: the callback raised {told(exc)}") from exc
+        said, fix = f"the callback raised {told(exc)}", "correct the callback; its error is the cause of this one"
+        raise GuardrailViolationError(tool.name, step.index, f"{stage}: {said}", fix=fix) from exc
     run.check_deadline()
     if answer is None or answer is True:
         return
-    said = answer if isinstance(answer, str) else "no" if answer is False else f"an answer without meaning, {answer!r}"
-    raise GuardrailViolationError(tool.name, step.index, f"{stage}: {said}")
+    if isinstance(answer, str) or answer is False:
+        raise GuardrailViolationError(tool.name, step.index, f"{stage}: {answer or 'no reason was given'}")
+    said = f"the callback answered {named(answer)}, which has no meaning"
+    fix = way_out(answer, "answer None or True to let values pass, False or a text to refuse them")
+    raise GuardrailViolationError(tool.name, step.index, f"{stage}: {said}", fix=fix)
 
 
 # ---- words
+
+
+def named(answer: object) -> str:
+    """An answer that is none, in words that are the same in every run: without addresses, and not at any length."""
+    if isinstance(answer, CoroutineType):
+        return "a coroutine, which nobody awaits"
+    if answer is None or isinstance(answer, (str, int, float)):
+        text = repr(answer)
+        return text if len(text) <= 80 else f"{text[:80]}..."
+    return f"an object of type '{type(answer).__name__}'"
+
+
+def way_out(answer: object, fix: str) -> str:
+    """What to do about such an answer."""
+    if not isinstance(answer, CoroutineType):
+        return fix
+    answer.close()  # it would be complained of when it is collected, far away from here
+    return "write the callback, and what stands around it, with 'async def'"
 
 
 def shown_values(step: PlannedStep, value: Any) -> dict[str, Any]:

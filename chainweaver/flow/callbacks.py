@@ -119,11 +119,21 @@ class ApprovalDecision:
         approved: Whether the tool may be called.
         approver: Who said so.
         reason: Why.
+
+    Raises:
+        TypeError: `approved` is no bool; a text such as "no" would count as a yes. Or another one is no text.
     """
 
     approved: bool
     approver: str | None = None
     reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.approved, bool):
+            raise TypeError(f"approved has to be True or False, not {self.approved!r}.")
+        for name in ("approver", "reason"):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                raise TypeError(f"{name} has to be a text, not {getattr(self, name)!r}.")
 
 
 class ApprovalCallback(Protocol):

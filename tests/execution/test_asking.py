@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -78,7 +80,13 @@ def test_a_deciding_step_asks_and_calls_the_tool_that_was_named():
     assert walk.run.final_output == {"n": 1, "out": 3}
 
 
-@pytest.mark.parametrize("answer", ["a", "nobody", "", None, 3, ["b"]])
+ANSWERS: dict[object, str] = {
+    "a": "'a'", "nobody": "'nobody'", "": "''", None: "None", 3: "3", ("b",): "an object of type 'tuple'",
+    "b" * 100: f"'{'b' * 79}...",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=repr)
 def test_an_answer_that_is_no_candidate_fails_the_step(answer: object):
     """R16: the step's own tool is none unless it is among the candidates; a default does not help."""
     walk = deciding(DecisionPolicy(default="tool_name"))
@@ -86,9 +94,34 @@ def test_an_answer_that_is_no_candidate_fails_the_step(answer: object):
     error = error_of(walk.run)
 
     assert isinstance(error, DecisionCallbackError)
-    assert f"the callback answered {answer!r}, which is no candidate" in error.detail
+    assert error.detail == f"the callback answered {ANSWERS[answer]}, which is no candidate"
+    assert error.fix == "answer with the name of a candidate"
     assert error.known == ("b", "c")
     assert walk.run.decision_of(walk.run.plan.steps[0]) is None
+
+
+def test_an_answer_that_comes_near_a_candidate_is_told_which():
+    """R16: most wrong answers are misspelt."""
+    walk = Walk(a_run(one_step(A, PAY, decision_candidates=["a", "pay"]), {"n": 1}, rules=Rules(decides=True)))
+    walk.ok("pay.")
+
+    assert error_of(walk.run).fix == "did you mean 'pay'?"
+
+
+@pytest.mark.parametrize("ask", ["decision", "approval", "guardrail"])
+def test_a_coroutine_is_no_answer_and_says_what_makes_one(ask: str):
+    """R16, R26: a function that is not async itself hands one on; it is closed, and nothing is complained of later."""
+
+    async def answer() -> None: ...
+
+    asking: dict[str, Callable[[], Walk]] = {"decision": deciding, "approval": approving, "guardrail": guarded}
+    walk = asking[ask]()
+    coroutine = answer()
+    walk.ok(coroutine)
+
+    assert "the callback answered a coroutine, which nobody awaits" in str(error_of(walk.run))
+    assert error_of(walk.run).fix == "write the callback, and what stands around it, with 'async def'"
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
 def test_a_callback_that_raises_fails_the_step():
@@ -102,10 +135,10 @@ def test_a_callback_that_raises_fails_the_step():
     assert error_of(walk.run).__cause__ is raised
 
 
-NOBODY: dict[str, tuple[dict[str, Any], str]] = {
-    "no callback": ({"asks": False}, "the executor has no decision callback"),
-    "no time left": ({"policy": {"timeout_seconds": 2.5}}, "nobody answered within 2.5 s"),
-    "no budget left": ({"policy": {"budget": 0}}, "the budget of 0 decision(s) is used up"),
+NOBODY: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no callback": ({"asks": False}, "the executor has no decision callback", "pass decision_callback= to"),
+    "no time left": ({"policy": {"timeout_seconds": 2.5}}, "nobody answered within 2.5 s", "more time"),
+    "no budget left": ({"policy": {"budget": 0}}, "the budget of 0 decision(s) is used up", "raise the budget"),
 }
 
 
@@ -113,7 +146,7 @@ NOBODY: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("default", ["fail", "tool_name"])
 def test_without_an_answer_the_default_of_the_policy_holds(case: str, default: Any):
     """R26: the step takes its own tool, or fails and says why nobody decided."""
-    options, why = NOBODY[case]
+    options, why, fix = NOBODY[case]
     policy = DecisionPolicy(default=default, **options.get("policy", {}))
     walk = deciding(policy, asks=options.get("asks", True))
     if case == "no time left":
@@ -130,7 +163,8 @@ def test_without_an_answer_the_default_of_the_policy_holds(case: str, default: A
         assert walk.asks is None
         assert isinstance(error_of(walk.run), DecisionCallbackError)
         assert why in str(error_of(walk.run))
-        assert "decision_callback=" in error_of(walk.run).fix
+        assert fix in error_of(walk.run).fix
+        assert "decision_policy=DecisionPolicy(default='tool_name')" in error_of(walk.run).fix
 
 
 def test_the_budget_is_spent_in_plan_order():
@@ -468,7 +502,7 @@ def test_a_guardrail_sees_every_call_before_and_after():
 REFUSALS: dict[str, tuple[object, str]] = {
     "no": (False, "no"),
     "a reason": ("it holds a card number", "it holds a card number"),
-    "something else": (3, "an answer without meaning, 3"),
+    "something else": (3, "the callback answered 3, which has no meaning"),
 }
 
 
