@@ -5,16 +5,17 @@ Used by `validate`, `check`, `run` and `explain`. Runs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from chainweaver.cli._answer import FAILED, OK, Fault, exit_code_of
+from chainweaver.cli._flows import Shelf, flows_of, reached_from
 from chainweaver.cli._loading import Source, read_file
 from chainweaver.cli._screen import Screen, counted
 from chainweaver.compiler import CompilationError, CompilationResult, CompilationWarning, compile_flow
 from chainweaver.exceptions import ChainWeaverError, CommandLineError, FlowCompileError
-from chainweaver.flow import DAGFlow, validate_dag_topology
+from chainweaver.flow import AnyFlow, DAGFlow, validate_dag_topology
 from chainweaver.tools import Tool
 
 HINTS = frozenset({"native_copy"})
@@ -91,15 +92,20 @@ class Checked:
                 screen.line(("  hint   ", "cyan"), f"  {warning}")
 
 
-def check_file(path: str, tools: Mapping[str, Tool] | None) -> Checked:
-    """Read a flow file and, where there are tools, compile it; whatever is wrong ends up in the answer."""
+def check_file(path: str, tools: Mapping[str, Tool] | None, find: Callable[[Source], Shelf]) -> Checked:
+    """Read a flow file and, where there are tools, compile it; whatever is wrong ends up in the answer.
+
+    Args:
+        find: Where the flows are looked for that a flow names.
+    """
     checked = Checked(path)
     try:
         checked.source = source = read_file(path)
         if isinstance(source.flow, DAGFlow):
             validate_dag_topology(source.flow)
         if tools is not None:
-            result = compile_flow(source.flow, tools)
+            reached = reached_from(source, find(source), needed=False)
+            result = compile_flow(source.flow, tools, flows=flows_of(reached))
             checked.compiled = True
             checked.errors, checked.warnings = (
                 found_in(source, result, result.errors),
@@ -112,6 +118,30 @@ def check_file(path: str, tools: Mapping[str, Tool] | None) -> Checked:
     checked.faults.extend(Fault(f"CW-{FlowCompileError.code}", str(finding)) for finding in checked.errors)
     checked.exit_code = FAILED if checked.errors else OK
     return checked
+
+
+def compiled_with(source: Source, tools: Mapping[str, Tool], flows: Iterable[AnyFlow]) -> CompilationResult:
+    """The compiled flow, for all that is wrong with it.
+
+    Raises:
+        DAGDefinitionError: The steps form no DAG; the error says in which file.
+    """
+    try:
+        return compile_flow(source.flow, tools, flows=flows)
+    except ChainWeaverError as exc:
+        exc.with_facts(where=source.name)
+        raise
+
+
+def compile_faults(source: Source, tools: Mapping[str, Tool], flows: Iterable[AnyFlow]) -> list[Fault]:
+    """All compile errors of a flow; half a run would tell one of them only.
+
+    Raises:
+        DAGDefinitionError: The steps form no DAG.
+    """
+    compiled = compiled_with(source, tools, flows)
+    code = f"CW-{FlowCompileError.code}"
+    return [Fault(code, str(finding)) for finding in found_in(source, compiled, compiled.errors)]
 
 
 def found_in(

@@ -22,6 +22,13 @@ ToolsOption = Annotated[
     typer.Option("--tools", metavar="MODULE", help="Python file or module that holds tools. May be repeated."),
 ]
 
+FlowsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--flows", metavar="DIR", help="Directory with flows that steps name, beside that of the file. May be repeated."
+    ),
+]
+
 HintsOption = Annotated[bool, typer.Option("--hints", help="Also list what would only make the flow faster.")]
 
 TracebackOption = Annotated[bool, typer.Option("--traceback", help="Show where in the code an error came from.")]
@@ -31,6 +38,27 @@ InputOption = Annotated[
     typer.Option(
         "--input", metavar="JSON|@FILE", help="The flow's input: a JSON object, @file to read it, @- for stdin."
     ),
+]
+
+ParamOption = Annotated[
+    list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Dynamic parameter. May be repeated.")
+]
+
+ConcurrencyOption = Annotated[
+    int, typer.Option("--concurrency", min=1, help="How many steps may run at the same time.")
+]
+
+ApproveOption = Annotated[
+    list[str] | None,
+    typer.Option("--approve", metavar="TOOL|all", help="Tool that may be called although it requires an approval."),
+]
+
+DecideOption = Annotated[
+    list[str] | None, typer.Option("--decide", metavar="STEP=TOOL", help="Tool that a deciding step calls.")
+]
+
+TraceOption = Annotated[
+    str | None, typer.Option("--trace", metavar="FILE", help="Write the result here, however the run ends.")
 ]
 
 VersionOption = Annotated[str | None, typer.Option("--version", metavar="VERSION", help="Version of the flow.")]

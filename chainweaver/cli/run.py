@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from enum import Enum
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import BaseModel
 
 from chainweaver.checkpoint import FileCheckpointer
 from chainweaver.cli._answer import FAILED, INTERRUPTED, OK, Answer, Fault, exit_code_of
-from chainweaver.cli._compiling import found_in
-from chainweaver.cli._loading import Source, read_input, read_params
-from chainweaver.cli._options import Format, InputOption, OutputOption, ToolsOption, TracebackOption, VersionOption
-from chainweaver.cli._progress import note_of, step_lines
+from chainweaver.cli._asking import Approvals, Decisions
+from chainweaver.cli._carrying import Outcome, carried, place
+from chainweaver.cli._compiling import compile_faults
+from chainweaver.cli._loading import read_input, read_params
+from chainweaver.cli._options import (
+    ApproveOption,
+    ConcurrencyOption,
+    DecideOption,
+    FlowsOption,
+    Format,
+    InputOption,
+    OutputOption,
+    ParamOption,
+    ToolsOption,
+    TracebackOption,
+    TraceOption,
+    VersionOption,
+)
+from chainweaver.cli._progress import note_of
 from chainweaver.cli._ready import Ready, make_ready
 from chainweaver.cli._screen import Screen, counted, shown_time
-from chainweaver.compiler import compile_flow
-from chainweaver.exceptions import ChainWeaverError, CommandLineError, FlowCancelledError, FlowCompileError, ToolError
+from chainweaver.cli._traces import check_target, write_trace
+from chainweaver.exceptions import CommandLineError, FlowCancelledError
 from chainweaver.executor import FlowExecutor
 from chainweaver.results import ExecutionResult
 
@@ -27,18 +43,11 @@ MOST_COLUMNS = 8
 """What a table of outputs shows; `--format json` has everything."""
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What became of a run.
+class Unrehearsed(str, Enum):
+    """What a dry run does at a tool that cannot be rehearsed."""
 
-    Attributes:
-        result: The result, as far as the run came; None when nothing was started.
-        error: What it failed with.
-    """
-
-    result: ExecutionResult | None = None
-    error: ChainWeaverError | None = None
-    interrupted: bool = False
+    SKIP = "skip"
+    ABORT = "abort"
 
 
 def run(
@@ -47,14 +56,25 @@ def run(
     ],
     given: InputOption = "{}",
     tools: ToolsOption = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Dynamic parameter. May be repeated.")
-    ] = None,
+    flows: FlowsOption = None,
+    param: ParamOption = None,
     version: VersionOption = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="How many steps may run at the same time.")] = 1,
+    concurrency: ConcurrencyOption = 1,
+    deadline: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="End the run when it takes longer than this.")
+    ] = None,
+    approve: ApproveOption = None,
+    decide: DecideOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Rehearse: call what stands in for the tools, not the tools.")
+    ] = False,
+    dry_run_unsupported: Annotated[
+        Unrehearsed | None, typer.Option(help="What a dry run does at a tool that cannot be rehearsed: skip (default).")
+    ] = None,
     checkpoint: Annotated[
         str | None, typer.Option(metavar="DIR", help="Keep every finished step here, so that a run can be resumed.")
     ] = None,
+    trace: TraceOption = None,
     force: Annotated[bool, typer.Option("--force", help="Run it although its status is not active.")] = False,
     output: OutputOption = Format.TEXT,
     traceback: TracebackOption = False,
@@ -65,26 +85,63 @@ def run(
     audit.flow.yaml.
     """
     values = read_input(given)
-    ready = make_ready(source, tools, version)
-    params = read_params(param or (), ready.source.flow)
+    ready = make_ready(source, tools, version, flows)
+    flow = ready.source.flow
+    params = read_params(param or (), flow)
+    rehearsal = _rehearsal(dry_run, dry_run_unsupported)
+    seconds = None if deadline is None else _checked_seconds(deadline)
+    approvals, decisions = Approvals(approve or (), ready.tools), Decisions(decide or (), ready.flows)
+    if trace is not None:
+        check_target(trace)
     checkpointer = None if checkpoint is None else _checkpointer(checkpoint)
-    faults = _compile_faults(ready)
+    faults = compile_faults(ready.source, ready.tools, ready.flows)
     if faults:
         return Answer(data={"tools": sorted(ready.tools)}, faults=faults, exit_code=FAILED)
     screen = Screen() if output is Format.TEXT else None
     if screen is not None:
-        flow = ready.source.flow
-        screen.line((f"{flow.name} {flow.version}", "bold"), f", {counted(len(flow.steps), 'step')}, {ready.loaded()}")
+        about = f", {counted(len(flow.steps), 'step')}, {ready.loaded()}{', dry run' if dry_run else ''}"
+        screen.line((f"{flow.name} {flow.version}", "bold"), about)
     executor = FlowExecutor(
         tools=ready.tools.values(),
-        flows=[ready.source.flow],
+        flows=ready.flows,
         max_step_concurrency=concurrency,
         checkpointer=checkpointer,
+        approval_callback=approvals,
+        decision_callback=decisions,
     )
-    outcome = _outcome(executor, ready.source, values, params, force, screen)
+
+    def work() -> ExecutionResult:
+        return executor.execute_flow(
+            flow.name,
+            values,
+            version=flow.version,
+            force=force,
+            deadline=None if seconds is None else time.time() + seconds,
+            dry_run=dry_run,
+            dry_run_unsupported=rehearsal,
+            dynamic_params=params or None,
+        )
+
+    outcome = carried(executor, screen, work)
     if outcome.error is not None:
-        _place(outcome.error, ready.source, outcome.result, hint=not traceback)
-    return _answer(ready, outcome, checkpoint)
+        place(outcome.error, ready, outcome.result, hint=not traceback)
+    if trace is not None and outcome.result is not None:
+        write_trace(outcome.result, trace)
+    return _answer(ready, outcome, checkpoint, trace)
+
+
+def _rehearsal(dry_run: bool, unsupported: Unrehearsed | None) -> Literal["skip", "abort"]:
+    if unsupported is not None and not dry_run:
+        raise CommandLineError("--dry-run-unsupported means nothing without --dry-run")
+    return "abort" if unsupported is Unrehearsed.ABORT else "skip"
+
+
+def _checked_seconds(deadline: float) -> float:
+    if not deadline > 0:
+        raise CommandLineError(
+            f"--deadline {deadline:g} is no time to run in", fix="give seconds, such as --deadline 30"
+        )
+    return deadline
 
 
 def _checkpointer(directory: str) -> FileCheckpointer:
@@ -94,67 +151,10 @@ def _checkpointer(directory: str) -> FileCheckpointer:
         raise CommandLineError(f"Checkpoints cannot be kept in '{directory}': {exc.strerror}") from exc
 
 
-def _compile_faults(ready: Ready) -> list[Fault]:
-    """All compile errors; half a run would tell one of them only."""
-    try:
-        compiled = compile_flow(ready.source.flow, ready.tools)
-    except ChainWeaverError as exc:
-        exc.with_facts(where=ready.source.name)
-        raise
-    code = f"CW-{FlowCompileError.code}"
-    return [Fault(code, str(finding)) for finding in found_in(ready.source, compiled, compiled.errors)]
-
-
-def _outcome(
-    executor: FlowExecutor,
-    source: Source,
-    values: Mapping[str, Any],
-    params: Mapping[str, Any],
-    force: bool,
-    screen: Screen | None,
-) -> Outcome:
-    """Run the flow to its end, however it ends."""
-    flow = source.flow
-    outcome = Outcome()
-    with executor, step_lines(screen) as kept:
-        executor.add_middleware(kept)
-        try:
-            result = executor.execute_flow(
-                flow.name, values, version=flow.version, force=force, dynamic_params=dict(params) or None
-            )
-            result.raise_for_failure()
-        except ChainWeaverError as exc:
-            outcome.error = exc
-        except KeyboardInterrupt:
-            outcome.interrupted = True
-        except SystemExit as exc:
-            outcome.error = CommandLineError(
-                f"A tool ended the program: SystemExit: {exc}", fix="raise an exception where it calls sys.exit()"
-            )
-            outcome.error.__cause__ = exc
-    outcome.result = kept.result
-    return outcome
-
-
-def _place(error: ChainWeaverError, source: Source, result: ExecutionResult | None, *, hint: bool) -> None:
-    """Tell an error which step of which file it is about, and how to learn more."""
-    failed = None
-    if result is not None:
-        failed = next((record for record in result.execution_log if record.status == "failed"), None)
-    where = f"flow '{source.flow.name}' {source.flow.version}"
-    if failed is not None and failed.step_id is not None:
-        where += f", step '{failed.step_id}'"
-        error.with_facts(where=f"{where} ({source.place(failed.step_id)})")
-    else:
-        error.with_facts(where=f"{where} ({source.name})")
-    if hint and isinstance(error, ToolError) and error.__cause__ is not None:
-        error.with_facts(fix="--traceback shows where in the tool it was raised")
-
-
 # ---- the answer
 
 
-def _answer(ready: Ready, outcome: Outcome, checkpoint: str | None) -> Answer:
+def _answer(ready: Ready, outcome: Outcome, checkpoint: str | None, trace: str | None) -> Answer:
     result = outcome.result
     faults: list[Fault] = []
     exit_code = OK
@@ -165,15 +165,17 @@ def _answer(ready: Ready, outcome: Outcome, checkpoint: str | None) -> Answer:
         faults.append(Fault.of(outcome.error))
         exit_code = exit_code_of(outcome.error)
     return Answer(
-        data=None if result is None else _data(ready, result),
+        data=None if result is None else _data(ready, result, trace),
         faults=faults,
         exit_code=exit_code,
-        text=None if result is None else lambda screen: _show(screen, result, len(ready.source.flow.steps), checkpoint),
+        text=None
+        if result is None
+        else lambda screen: _show(screen, result, len(ready.source.flow.steps), checkpoint, trace),
         error=outcome.error,
     )
 
 
-def _data(ready: Ready, result: ExecutionResult) -> dict[str, Any]:
+def _data(ready: Ready, result: ExecutionResult, trace: str | None) -> dict[str, Any]:
     return {
         "flow": result.flow_name,
         "version": result.flow_version,
@@ -181,6 +183,8 @@ def _data(ready: Ready, result: ExecutionResult) -> dict[str, Any]:
         "tools": {module.name: [tool.name for tool in module.tools] for module in ready.modules},
         "run": result.trace_id,
         "status": result.status,
+        "dry_run": result.dry_run,
+        "trace": trace,
         "duration_ms": result.total_duration_ms,
         "steps": [
             {
@@ -191,6 +195,8 @@ def _data(ready: Ready, result: ExecutionResult) -> dict[str, Any]:
                 "retries": record.retry_count,
                 "cached": record.cached,
                 "fallback": record.fallback_tool_name,
+                "decision": record.decision,
+                "approval": record.approval,
                 "error": record.error_message,
             }
             for record in result.execution_log
@@ -199,7 +205,7 @@ def _data(ready: Ready, result: ExecutionResult) -> dict[str, Any]:
     }
 
 
-def _show(screen: Screen, result: ExecutionResult, steps: int, checkpoint: str | None) -> None:
+def _show(screen: Screen, result: ExecutionResult, steps: int, checkpoint: str | None, trace: str | None) -> None:
     output = result.final_output or {}
     tables = {name: rows for name, value in output.items() if (rows := rows_of(value))}
     for name, rows in tables.items():
@@ -216,6 +222,8 @@ def _show(screen: Screen, result: ExecutionResult, steps: int, checkpoint: str |
     screen.line()
     if checkpoint is not None and not result.success:
         screen.line(f"run {result.trace_id} is kept in {checkpoint}")
+    if trace is not None:
+        screen.line(f"trace of run {result.trace_id} is written to {trace}")
     screen.line(closing_line(result, steps))
 
 
@@ -240,7 +248,8 @@ def _show_times(screen: Screen, result: ExecutionResult) -> None:
 def closing_line(result: ExecutionResult, steps: int) -> str:
     """What became of the run, in one line."""
     took = shown_time(result.total_duration_ms)
-    name = f"{result.flow_name} {result.flow_version}: {result.status}"
+    rehearsed = " (dry run)" if result.dry_run else ""
+    name = f"{result.flow_name} {result.flow_version}: {result.status}{rehearsed}"
     if result.success:
         return f"{name}, {counted(steps, 'step')} in {took}"
     ended = sum(record.status in ("ok", "skipped") for record in result.execution_log)

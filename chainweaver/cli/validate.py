@@ -8,21 +8,25 @@ import typer
 
 from chainweaver.cli._answer import Answer
 from chainweaver.cli._compiling import Checked, check_file, summary
+from chainweaver.cli._flows import shelf_for
 from chainweaver.cli._loading import load_modules, tools_of
-from chainweaver.cli._options import Format, HintsOption, OutputOption, ToolsOption, TracebackOption
+from chainweaver.cli._options import FlowsOption, Format, HintsOption, OutputOption, ToolsOption, TracebackOption
 from chainweaver.cli._screen import Screen
 
 
 def validate(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Flow files.", show_default=False)],
     tools: ToolsOption = None,
+    flows: FlowsOption = None,
     hints: HintsOption = False,
     output: OutputOption = Format.TEXT,
     traceback: TracebackOption = False,
 ) -> Answer:
     """Check flow files: their form, and with --tools also that everything fits together."""
-    given = tools_of(load_modules(tools)) if tools else None
-    return answer_for([check_file(file, given) for file in files], hints=hints)
+    modules = load_modules(tools or ())
+    given = tools_of(modules) if tools else None
+    checked = [check_file(file, given, lambda source: shelf_for(source, flows, modules)) for file in files]
+    return answer_for(checked, hints=hints)
 
 
 def answer_for(checked: list[Checked], *, hints: bool) -> Answer:

@@ -49,8 +49,8 @@ def test_explain_shows_where_inputs_come_from_and_runs_nothing(call: Call):
     assert called.status == 0
     assert "dividing" not in called.out
     lines = called.out.splitlines()
-    assert "0 total   rows   context['rows']" in lines
-    assert "1 divide  total  context['total']" in lines
+    assert "0 total   rows   context['rows']   input" in lines
+    assert "1 divide  total  context['total']  0 total" in lines
     assert "divide  float" in lines
 
 
