@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         ToolTimeoutError as ToolTimeoutError,
         TraceNotFoundError as TraceNotFoundError,
         UnrecordedCallError as UnrecordedCallError,
+        VerificationError as VerificationError,
         error_code_registry as error_code_registry,
     )
     from chainweaver.executor import (
@@ -91,9 +92,17 @@ if TYPE_CHECKING:
         StepDiff as StepDiff,
     )
     from chainweaver.flow import (
+        ApprovalCallback as ApprovalCallback,
+        ApprovalContext as ApprovalContext,
+        ApprovalDecision as ApprovalDecision,
+        CapabilityContext as CapabilityContext,
+        CapabilityHook as CapabilityHook,
         ConditionalEdge as ConditionalEdge,
         DAGFlow as DAGFlow,
         DAGFlowStep as DAGFlowStep,
+        DecisionCallback as DecisionCallback,
+        DecisionContext as DecisionContext,
+        DecisionPolicy as DecisionPolicy,
         DriftInfo as DriftInfo,
         Flow as Flow,
         FlowBuilder as FlowBuilder,
@@ -101,6 +110,8 @@ if TYPE_CHECKING:
         FlowLifecycle as FlowLifecycle,
         FlowStatus as FlowStatus,
         FlowStep as FlowStep,
+        GuardrailCallback as GuardrailCallback,
+        GuardrailContext as GuardrailContext,
         RetryPolicy as RetryPolicy,
         SchemaRefAllowlist as SchemaRefAllowlist,
         SchemaRefPolicy as SchemaRefPolicy,
@@ -139,6 +150,9 @@ if TYPE_CHECKING:
         StepStartContext as StepStartContext,
         TraceRecorder as TraceRecorder,
         TraceStore as TraceStore,
+    )
+    from chainweaver.plan import (
+        ItemError as ItemError,
     )
     from chainweaver.registry import (
         FileStore as FileStore,
@@ -231,12 +245,21 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ToolTimeoutError",
         "TraceNotFoundError",
         "UnrecordedCallError",
+        "VerificationError",
         "error_code_registry",
     ),
     "chainweaver.flow": (
+        "ApprovalCallback",
+        "ApprovalContext",
+        "ApprovalDecision",
+        "CapabilityContext",
+        "CapabilityHook",
         "ConditionalEdge",
         "DAGFlow",
         "DAGFlowStep",
+        "DecisionCallback",
+        "DecisionContext",
+        "DecisionPolicy",
         "DriftInfo",
         "Flow",
         "FlowBuilder",
@@ -244,6 +267,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "FlowLifecycle",
         "FlowStatus",
         "FlowStep",
+        "GuardrailCallback",
+        "GuardrailContext",
         "RetryPolicy",
         "SchemaRefAllowlist",
         "SchemaRefPolicy",
@@ -265,6 +290,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "schema_fingerprint",
         "tool",
     ),
+    "chainweaver.plan": ("ItemError",),
     "chainweaver.registry": (
         "FileStore",
         "FlowRegistry",

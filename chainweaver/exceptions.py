@@ -66,6 +66,9 @@ def told(exc: BaseException) -> str:
         text = str(exc)
     except Exception:  # a foreign __str__ may raise anything, and the class says enough
         text = ""
+    inner = getattr(exc, "exceptions", None)
+    if isinstance(inner, tuple):  # a group: what it holds is what went wrong
+        text = f"{text}: {'; '.join(map(told, inner[:5]))}" + ("; ..." if len(inner) > 5 else "")
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
@@ -922,6 +925,22 @@ class DecisionCallbackError(ToolError):
         self.detail = detail
 
 
+class VerificationError(ToolError):
+    """Two runs that should be the same are not, or a run is not what it should be.
+
+    Attributes:
+        what: What was verified: a replay, two traces, a flow.
+        detail: The first thing that is otherwise.
+    """
+
+    code = "E113"
+
+    def __init__(self, what: str, detail: str, **facts: Unpack[Place]) -> None:
+        super().__init__(f"{what}: {detail}", **facts)
+        self.what = what
+        self.detail = detail
+
+
 class CheckpointEncodeError(ToolError):
     """A tool returned a value that no codec can checkpoint, or a run was given one.
 
@@ -1178,6 +1197,7 @@ __all__ = [
     "ToolTimeoutError",
     "TraceNotFoundError",
     "UnrecordedCallError",
+    "VerificationError",
     "error_code_registry",
     "suggest",
     "told",

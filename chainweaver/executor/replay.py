@@ -22,6 +22,7 @@ from chainweaver.exceptions import (
     ContextKeyCollisionError,
     DecisionCallbackError,
     ReplayError,
+    VerificationError,
 )
 from chainweaver.executor.call import ReplayMode
 from chainweaver.executor.differences import StepDiff, compared, is_told
@@ -83,6 +84,19 @@ class ReplayResult(BaseModel):
     def first_difference(self) -> StepDiff | None:
         """The difference that the others follow from; None when all is the same."""
         return self.diffs[0] if self.diffs else None
+
+    def raise_for_difference(self) -> ReplayResult:
+        """The replay itself, where every step is the same.
+
+        Raises:
+            VerificationError: It is not; the error names the first difference.
+        """
+        first = self.first_difference
+        if first is None:
+            return self
+        more = f" ({len(self.diffs) - 1} more)" if self.diffs[1:] else ""
+        where = f"flow '{self.new_result.flow_name}' {self.new_result.flow_version}"
+        raise VerificationError(f"Replay of run '{self.original_trace_id}'", f"{first}{more}", where=where)
 
     def render(self) -> str:
         """What the replay found, for people."""

@@ -33,6 +33,7 @@ from chainweaver import (
     StepDiff,
     Tool,
     ToolSafetyContract,
+    VerificationError,
 )
 from chainweaver.flow.callbacks import ApprovalDecision, DecisionPolicy
 from tests.executor.kit import Calls, Number, Out, chain, dag, linear
@@ -132,6 +133,19 @@ def replayed_on_lane(lane: Lane, executor: FlowExecutor, recorded: ExecutionResu
 
     result: ReplayResult = lane.backend(call)
     return result
+
+
+def test_a_replay_can_be_demanded_to_be_the_same():
+    """R35: an error with the first difference, for tests and scripts."""
+    executor = FlowExecutor(tools=[changing("a", 1, 1, 2), Calls().tool("b")], flows=[chain("a", "b")])
+    recorded = executor.execute_flow("flow", {"n": 1})
+    same = executor.replay_flow(recorded)
+    assert same.raise_for_difference() is same
+    with pytest.raises(VerificationError) as raised:
+        executor.replay_flow(recorded).raise_for_difference()
+    assert raised.value.sentence == (
+        f"Replay of run '{recorded.trace_id}': step '0' (a), outputs.out: expected 1, found 2 (2 more)."
+    )
 
 
 # ---- where two runs differ
