@@ -47,6 +47,23 @@ class ToolContext:
     deadline: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """Stands in the outputs of a map for an item that failed (`on_item_error="collect"`).
+
+    Attributes:
+        index: Position of the item.
+        error_type: Class of the error, as the record of the item has it.
+        error_code: Its code, such as "E006".
+        message: What it says.
+    """
+
+    index: int
+    error_type: str
+    error_code: str
+    message: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PlannedTool:
     """A tool as one step calls it: its function and the gates around it, bound.

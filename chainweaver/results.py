@@ -246,9 +246,7 @@ class ExecutionResult(BaseModel):
         failed = next((record for record in self.execution_log if record.status == "failed"), None)
         if failed is None:
             raise FlowCancelledError(self.flow_name, len(self.execution_log), result=self)
-        raise FlowExecutionError(
-            failed.tool_name, failed.step_index, failed.error_message or failed.error_type or "failed"
-        )
+        raise FlowExecutionError(failed.tool_name, failed.step_index, _said(failed))
 
     def canonical_trace(self) -> list[dict[str, Any]]:
         """The records without what may differ between lanes and schedules: times, lane, and steps that do not count."""
@@ -275,6 +273,13 @@ class ExecutionResult(BaseModel):
         head = "<tr><th>#</th><th>step</th><th>tool</th><th>status</th><th>time</th><th>error</th></tr>"
         title = f"{escape(self.flow_name)} {escape(self.flow_version)}: {escape(self.status)}"
         return f"<table><caption>{title}</caption>{head}{rows}</table>"
+
+
+def _said(record: StepRecord) -> str:
+    """What a record says of its error, to be said again by an error that begins in the same way."""
+    begun = f"Tool '{record.tool_name}' failed at step {record.step_index}: "
+    text = (record.error_message or record.error_type or "failed").removeprefix(begun)
+    return text.replace("\n  ", "\n")  # its lines are moved in again
 
 
 def _canonical(record: StepRecord) -> dict[str, Any]:

@@ -8,7 +8,7 @@ a `Nest` names.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from chainweaver._execution.around import enter_run, leave_run
@@ -17,6 +17,7 @@ from chainweaver._execution.commands import Nest, RunCancelled, Tell, TimedOut
 from chainweaver._execution.conclude import conclude, failure_of, set_surplus_aside, take_input
 from chainweaver._execution.run import Run, segment_of
 from chainweaver.exceptions import FlowExecutionError
+from chainweaver.plan import ItemError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -114,23 +115,6 @@ def _begun(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], segme
 
 
 # ---- maps
-
-
-@dataclass(frozen=True, slots=True)
-class ItemError:
-    """Stands in the outputs of a map for an item that failed (`on_item_error="collect"`).
-
-    Attributes:
-        index: Position of the item.
-        error_type: Class of the error, as the record of the item has it.
-        error_code: Its code, such as "E006".
-        message: What it says.
-    """
-
-    index: int
-    error_type: str
-    error_code: str
-    message: str
 
 
 class ItemStep:
