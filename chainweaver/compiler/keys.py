@@ -99,12 +99,7 @@ def writes_of(step: Lowered) -> Writes:
 
 def list_of(kind: Any, *, has_errors: bool) -> Any:
     """The type of the list that a map makes of an output; errors may stand in it as well."""
-    if has_errors:
-        return list
-    try:
-        return list[annotation_of(kind)]  # type: ignore[misc]  # made while a flow is compiled
-    except TypeError:
-        return list
+    return list if has_errors else list[annotation_of(kind)]  # type: ignore[misc]  # made while a flow is compiled
 
 
 class Seen(NamedTuple):

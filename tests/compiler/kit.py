@@ -23,8 +23,10 @@ __all__ = [
     "detail",
     "found",
     "inputs",
+    "named",
     "node",
     "schema",
+    "sub",
     "warned",
 ]
 
@@ -67,13 +69,23 @@ def a_dag(*steps: DAGFlowStep, **options: Any) -> DAGFlow:
     return DAGFlow(name="f", version="1", description="d", steps=list(steps), **options)
 
 
+def sub(flow_name: str, mapping: dict[str, Any] | None = None, **options: Any) -> FlowStep:
+    """A step of a linear flow that runs another flow."""
+    return FlowStep(flow_name=flow_name, input_mapping=mapping or {}, **options)
+
+
+def named(name: str, flow: Any, **options: Any) -> Any:
+    """The same flow under another name."""
+    return flow.model_copy(update={"name": name, **options})
+
+
 def schema(model: type) -> str:
     """The reference of a class in `schemas`."""
     return f"tests.compiler.schemas:{model.__qualname__}"
 
 
-def compiled(flow: Any, *tools: Any) -> CompilationResult:
-    return compile_flow(flow, tools)
+def compiled(flow: Any, *tools: Any, flows: Any = (), **options: Any) -> CompilationResult:
+    return compile_flow(flow, tools, flows=flows, **options)
 
 
 def found(result: CompilationResult) -> list[tuple[int, str, str | None]]:

@@ -74,7 +74,7 @@ def test_an_output_mapping_renames_and_prunes():
     """R11: at the merge only."""
     result = compiled(a_chain(call(GIVE, output_mapping={"total": "n"})), GIVE)
     assert result.success
-    assert (result.plan.steps[0].rename, result.plan.steps[0].plain) == ((("total", "n"),), False)
+    assert result.plan.steps[0].rename == (("total", "n"),)
 
 
 def test_an_unknown_output_key_names_the_outputs():
