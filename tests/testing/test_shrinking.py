@@ -51,7 +51,7 @@ UTC = datetime.timezone.utc
         (uuid.UUID(int=7), lambda one: True, uuid.UUID(int=0)),
         (None, lambda one: True, None),
     ],
-    ids=repr,
+    ids=lambda one: "fails" if callable(one) else repr(one),
 )
 def test_values_are_shrunk_to_the_simplest_that_fails(value: Any, fails: Any, smallest: Any):
     """api.md: minimize_failure shrinks the data."""
