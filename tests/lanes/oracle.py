@@ -143,7 +143,13 @@ class _Flow:
         return keys if step.fallback is None else keys & {"v", "w"}
 
     def _may_be_passed(self, step: Step) -> bool:
-        return any(self.steps[need].branches or self._may_be_passed(self.steps[need]) for need in step.needs)
+        """Whether no way leads surely to a step: from one that is sure, or from all ways out of one that branches."""
+        parents = [self.steps[need] for need in step.needs]
+        plain = {one.name for one in parents if not one.branches}
+        if not parents or any(not self._may_be_passed(self.steps[name]) for name in plain):
+            return False
+        forks = [self.steps[need] for one in parents for need in one.needs if self.steps[need].branches]
+        return all(self._may_be_passed(fork) or not fork.ways_out() <= plain for fork in forks)
 
     # ---- one step
 

@@ -31,7 +31,6 @@ INITIAL: dict[str, Any] = {"x": 5, "y": 7, "items": [3, 8, 11], "pair": [4, 9], 
 SHARED, SHARED_LISTS = ("k1", "k2", "y"), ("k3", "none")
 """Keys that several steps write, so that they collide: numbers, and lists."""
 
-FEATURES = frozenset({"branches", "decisions", "approvals", "maps", "flows", "limits"})
 LIMIT_S = 60.0
 """The time limit of steps that have one; a tool that is late takes longer, on the clock of the test."""
 
@@ -126,7 +125,7 @@ class Diary:
 
     Attributes:
         calls: Calls by the place of the step in its flow and the flows around it.
-        tasks: Every task that was begun.
+        tasks: Every task that was begun: the tool, the place where it is known, and the task.
         by_attempt: Tools count attempts instead of calls: a step that begins anew knows nothing of its calls before.
         committed: How many tasks had been begun when a step was last committed; `calls_then` are the calls until then.
     """
@@ -139,19 +138,20 @@ class Diary:
 
     def next_call(self, name: str, task: Task, context: ToolContext | None) -> int:
         """Note a call; its number among those of the step, 0 where the step is not known."""
-        self.tasks.append((name, *task.__dict__.values()))
+        place = () if context is None else context.step_path
+        self.tasks.append((name, place, *task.__dict__.values()))
+        self.calls[place] += 1
         if context is None:
             return 0
-        self.calls[context.step_path] += 1
-        return context.attempt if self.by_attempt else self.calls[context.step_path]
+        return context.attempt if self.by_attempt else self.calls[place]
 
     def commit(self) -> None:
         """A step was committed."""
         self.committed, self.calls_then = len(self.tasks), self.calls.copy()
 
     def crash(self) -> None:
-        """Forget what was not committed: it will be done again."""
-        self.calls = self.calls_then
+        """Forget what was not committed, since it will be done again, and begin a new list of tasks."""
+        self.calls, self.tasks = self.calls_then, []
 
 
 DIARY: ContextVar[Diary] = ContextVar("diary")
@@ -320,6 +320,10 @@ class Step:
     def branches(self) -> bool:
         return bool(self.edges or self.otherwise)
 
+    def ways_out(self) -> set[str]:
+        """The dependents that it chooses among."""
+        return {target for target, _ in self.edges} | ({self.otherwise} if self.otherwise else set())
+
     @property
     def fallback(self) -> str | None:
         return self.on_error.partition(":")[2] or None
@@ -429,9 +433,13 @@ SIZES: Sizes = ((1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8, 9, 10, 12), (1, 2, 2, 3), (1, 
 """How many steps a flow has, its sub-flows, and theirs."""
 
 
-def make_story(choose: Choose, sizes: Sizes = SIZES, features: frozenset[str] = FEATURES) -> Story:
-    """A random story, every choice made by `choose`. Most go well: a flow that fails at once has little to tell."""
-    return _Author(choose, features).story("story", sizes, list(INITIAL))
+def make_story(choose: Choose, sizes: Sizes = SIZES, *, overlaps: bool = True) -> Story:
+    """A random story, every choice made by `choose`. Most go well: a flow that fails at once has little to tell.
+
+    Args:
+        overlaps: Maps may run several items at a time whatever the limit of the run is.
+    """
+    return _Author(choose, overlaps).story("story", sizes, list(INITIAL))
 
 
 ALWAYS, COUNTED = 99, ("failures", "late")
@@ -450,9 +458,9 @@ TROUBLES: dict[str, dict[str, int]] = {
 class _Author:
     """Writes stories."""
 
-    def __init__(self, choose: Choose, features: frozenset[str]) -> None:
+    def __init__(self, choose: Choose, overlaps: bool) -> None:
         self.choose = choose
-        self.features = features
+        self.overlaps = overlaps
 
     def story(self, name: str, sizes: Sizes, given: Sequence[str]) -> Story:
         choose = self.choose
@@ -461,12 +469,12 @@ class _Author:
         written = _Written(given)
         for at, step in enumerate(steps):
             last = is_child and at == len(steps) - 1
-            steps[at] = self._predicates(self._filled(step, written, sizes[1:], last))
+            steps[at] = self._predicates(self._filled(step, written, sizes[1:], last), written)
             written.add(steps[at], _may_be_passed(steps, steps[at]))
         return Story(
             name,
             tuple(steps[::-1] if choose((False, True)) else steps),
-            on_failure=choose(("stop", "stop", "finish")),
+            on_failure=choose(("stop", "finish")),
             on_collision=choose(("warn", "warn", "warn", "overwrite", "overwrite", "overwrite", "error")),
             outputs=choose(
                 (None, ("v", "w"), ("v", "w", "x")) if is_child else (None, None, (choose(written.sure_at_the_end()),))
@@ -491,8 +499,6 @@ class _Author:
     def _branched(self, steps: list[Step]) -> list[Step]:
         """Some of those with dependents choose among them."""
         choose = self.choose
-        if "branches" not in self.features:
-            return steps
         for at, step in enumerate(steps):
             after = [one.name for one in steps if step.name in one.needs]
             if after and choose((False, False, True) if len(after) < 2 else (False, True)):
@@ -502,10 +508,11 @@ class _Author:
                 steps[at] = replace(step, edges=edges, otherwise=otherwise)
         return steps
 
-    def _predicates(self, step: Step) -> Step:
-        """Predicates over what the step itself wrote, and a little beyond."""
+    def _predicates(self, step: Step, written: _Written) -> Step:
+        """Predicates over what the step itself wrote, and over what others did."""
         own = [key for key in step.writes or ("v",) if not step.over and step.on_error != "skip"] or ["x"]
-        keys = own * (20 // len(own)) + ["x", "x", "k1"]
+        others = [key for key in written.numbers if written.is_sure(key, step)]
+        keys = [*own * (15 // len(own)), *others * (10 // len(others)), *others, "k1"]
         return replace(step, edges=tuple((target, self._predicate(keys)) for target, _ in step.edges))
 
     def _predicate(self, keys: list[str]) -> Predicate:
@@ -530,14 +537,12 @@ class _Author:
         kind = choose(self._kinds(written, bool(sizes), last))
         over = choose(written.lists_for(step)) if "map" in kind else None
         trouble = TROUBLES[choose((*(("none",) * 4 + ("trips",) * 4 if over else ("none",) * 20), *TROUBLES))]
-        if "limits" not in self.features and "late" in trouble:
-            trouble = {}
         step = replace(
             step,
             **self._repairs(bool(trouble), bool(over)),
             writes=None if last else self._writes(step.name, bool(over)),
             over=over,
-            has_limit="late" in trouble or ("limits" in self.features and choose((False,) * 7 + (True,))),
+            has_limit="late" in trouble or choose((False,) * 7 + (True,)),
         )
         reads = {"x": "item" if over else self._number(step, written)}
         if choose((True, True, False)):
@@ -559,11 +564,9 @@ class _Author:
         return replace(step, reads=reads, calls=choose(names))
 
     def _kinds(self, written: _Written, may_nest: bool, last: bool) -> list[str]:
-        kinds = ["tool"] * 6
-        kinds += [kind for kind in ("decision", "approval") if f"{kind}s" in self.features]
-        maps = "maps" in self.features and bool(written.lists) and not last
-        flows = "flows" in self.features and may_nest
-        return kinds + ["map"] * 2 * maps + ["flow"] * 2 * flows + ["map of flows"] * 2 * (maps and flows)
+        may_map = bool(written.lists) and not last
+        kinds = ["tool"] * 6 + ["decision", "approval"] + ["map"] * 2 * may_map + ["flow"] * 2 * may_nest
+        return kinds + ["map of flows"] * 2 * (may_map and may_nest)
 
     def _sub_flow(self, step: Step, reads: dict[str, Any], written: _Written, sizes: Sizes) -> Step:
         choose = self.choose
@@ -587,7 +590,7 @@ class _Author:
         }
         if over:
             found["on_item_error"] = choose(("collect", "skip", "fail") if needed else ("fail", "skip", "collect"))
-            found["at_once"] = choose((None, 1, 2, 3))
+            found["at_once"] = choose((None, 1, 2, 3)) if self.overlaps else None
         return found
 
     def _writes(self, name: str, over: bool) -> dict[str, str] | None:
