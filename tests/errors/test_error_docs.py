@@ -1,4 +1,4 @@
-"""Every error code is documented once and raised somewhere, or is on a short list of codes that wait."""
+"""Every error code is documented once and raised somewhere."""
 
 from __future__ import annotations
 
@@ -9,17 +9,6 @@ from chainweaver.exceptions import error_code_registry
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = re.compile(r"^### CW-(E\d{3}) `(\w+)`\n(.*?)(?=^#|\Z)", re.MULTILINE | re.DOTALL)
-
-# Codes whose construct is not built yet; a code leaves this list when something raises it.
-RESERVED: frozenset[str] = frozenset(
-    {
-        "E015",  # sub-flows
-        "E029",  # approvals
-        "E030",  # safety ceilings
-        "E031",  # decisions
-        "E052",  # guardrails
-    }
-)
 
 
 def test_every_code_has_one_entry_in_the_documentation():
@@ -32,11 +21,10 @@ def test_every_code_has_one_entry_in_the_documentation():
     assert [code for code, _, text in entries if len(text.split()) < 10] == []
 
 
-def test_every_code_is_raised_somewhere_or_reserved():
+def test_every_code_is_raised_somewhere():
     """Errors: a class that nothing makes is a promise that nobody keeps."""
     files = [path for path in (ROOT / "chainweaver").rglob("*.py") if path.name != "exceptions.py"]
     source = "\n".join(path.read_text(encoding="utf-8") for path in files if path != ROOT / "chainweaver/__init__.py")
     made = {code for code, kind in error_code_registry().items() if re.search(rf"\b{kind.__name__}\(", source)}
 
-    assert sorted(error_code_registry().keys() - made - RESERVED) == []
-    assert sorted(made & RESERVED) == []
+    assert sorted(error_code_registry().keys() - made) == []
