@@ -14,7 +14,11 @@ ROW = re.compile(r"^\| `([a-z_]+)` \|", re.MULTILINE)
 NAME = re.compile(r"[a-z]+(?:_[a-z]+)+")
 FIELDS = {*DAGFlow.model_fields, *DAGFlowStep.model_fields}
 """Names of fields, which findings carry beside their own."""
-PARTS = {"role": ("fallback", "candidate"), "exc.reason": ("cycle", "max_depth_exceeded", "unknown_flow")}
+PARTS = {
+    "role": ("fallback", "candidate"),
+    "side": ("input", "output"),
+    "exc.reason": ("cycle", "max_depth_exceeded", "unknown_flow"),
+}
 """What may stand in a name that is put together."""
 
 
