@@ -12,6 +12,7 @@ from chainweaver._execution.around import around
 from chainweaver._execution.commands import Lead, Nest, RunCancelled, Save, Tell
 from chainweaver._execution.life import choose_branch, commit, hit, led_outputs, lookup_of, obtain, store_error
 from chainweaver._execution.short import FAILED, enter, fail, leave, rename
+from chainweaver._execution.trace import summarize
 
 if TYPE_CHECKING:
     from chainweaver._execution.commands import RunWalk, StepLife, WalkedLife
@@ -25,9 +26,10 @@ def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part
     failures, caching, saving, listening = run.failures, run.caching, run.saving, run.listening
     # A deadline, the past and the rules of the executor concern every step: with one of them none is plain.
     quick = run.is_unconcerned()
+    rows = run.plan.rows if run.capture is not summarize else run.plan.summary_rows
     over: PlannedStep | None = None  # has ended, which is told together with the start of the next one
     try:
-        for step, plain, extra, read, validate_input, tool, validate_output, scalars, direct in run.plan.rows:
+        for step, plain, extra, read, validate_input, tool, validate_output, scalars, direct in rows:
             if failures and run.barred(step):
                 continue
             if extra and step.may_be_passed and run.is_passed(step):
@@ -81,12 +83,13 @@ def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part
                 raise
             except Exception as exc:
                 fail(run, step, tool, exc)
-        if over is not None:
-            yield Tell("step_end", run, over)
     except RunCancelled as cancelled:
         run.cancelled = cancelled
-        if over is not None:
+    if over is not None:
+        try:
             yield Tell("step_end", run, over)
+        except RunCancelled as cancelled:
+            run.cancelled = run.cancelled or cancelled
 
 
 def life_of(run: Run, step: PlannedStep) -> WalkedLife:

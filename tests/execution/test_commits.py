@@ -242,3 +242,19 @@ def test_a_cancelled_run_still_saves_and_tells_what_was_done():
     assert run.asks("other") == ("step_end", "other")
     run.ok("other")
     assert statuses(run.concluded()) == {"a": "ok", "other": "cancelled"}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_while_the_last_end_is_told_ends_the_run_and_leaves_the_walk_in_order(times):
+    """R17, R38: whoever interrupts the telling ends the run; nothing escapes but the end of the walk."""
+    run = Walk(a_run(a_plan([FlowStep(tool_name="a")], [a_tool("a", ["n"], ["out"])]), {"n": 1}, listening=True))
+    run.ok()
+    run.ok({"out": 1})
+
+    for _ in range(times):
+        if run.command is not None:
+            run.err(RunCancelled("interrupt"))
+
+    assert run.command is None
+    assert run.run.cancelled is not None
+    assert run.run.slots[1] == {"out": 1}
