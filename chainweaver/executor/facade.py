@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from chainweaver.flow.safety import SideEffectLevel
     from chainweaver.lanes.cancel import CancellationToken
     from chainweaver.observe import CostProfile, FlowEvent, Listeners, RedactionPolicy
-    from chainweaver.plan import Plan
+    from chainweaver.plan import Plan, PlannedTool
     from chainweaver.registry import FlowRegistry
     from chainweaver.registry.snapshot import RegistrySnapshot
     from chainweaver.results import ExecutionPlan, ExecutionResult
@@ -633,8 +633,11 @@ class FlowExecutor:
 
     def _unknown_lanes(self, plan: Plan) -> list[str]:
         known = ("inline", "thread", *self._settings["lanes"])
-        asked = {step.tool.lane: step for step in reversed(plan.steps) if step.tool and isinstance(step.tool.lane, str)}
-        return [f"lane '{lane}' of tool '{step.name}'" for lane, step in asked.items() if lane not in known]
+        asked: dict[str, str] = {}
+        for tool in _tools_of(plan):
+            if isinstance(tool.lane, str):
+                asked.setdefault(tool.lane, tool.name)
+        return [f"lane '{lane}' of tool '{name}'" for lane, name in asked.items() if lane not in known]
 
     def _go_on(
         self,
@@ -666,6 +669,15 @@ class FlowExecutor:
             if self._bound is None:
                 self._bound = Runs(self._settings, self._watching())
             return self._bound
+
+
+def _tools_of(plan: Plan) -> Iterator[PlannedTool]:
+    """Every tool that a run of the plan may call, those of sub-flows and of items included."""
+    for step in plan.steps:
+        called = step if step.each is None else step.each.step
+        if called.child is not None:
+            yield from _tools_of(called.child)
+        yield from (tool for tool in (called.tool, called.fallback, *called.candidates.values()) if tool is not None)
 
 
 def _plugged_in(wanted: bool) -> dict[str, Tool]:

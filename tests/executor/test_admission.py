@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from chainweaver import (
     AsyncLaneUnsupportedError,
     BaseMiddleware,
-    ConditionalEdge,
+    CostProfile,
     DAGFlowStep,
+    DecisionPolicy,
     FlowCompileError,
+    FlowCompositionError,
     FlowExecutor,
     FlowNotFoundError,
     FlowStatus,
@@ -24,6 +26,8 @@ from chainweaver import (
     InMemoryCheckpointer,
     InMemoryStepCache,
     LaneUnsupportedError,
+    RedactionPolicy,
+    SchemaRefPolicy,
     SchemaValidationError,
     ToolNotFoundError,
     ToolSafetyContract,
@@ -83,84 +87,95 @@ async def test_an_unknown_flow_or_version_is_named():
         executor.execute_flow("flwo", {})
 
 
-CONSTRUCTS: dict[str, tuple[DAGFlowStep, str]] = {
-    "branches": (
-        DAGFlowStep(
-            step_id="x",
-            tool_name="a",
-            branches=[ConditionalEdge(target_step_id="y", predicate="n > 1")],
-            default_next="y",
-        ),
-        "branches at step 'x'",
+def sub(flow_name: str, **options: Any) -> DAGFlowStep:
+    return DAGFlowStep(step_id=flow_name, flow_name=flow_name, **options)
+
+
+MISFITS: dict[str, tuple[str, list[Any], str]] = {
+    "unknown flow": ("unknown_flow", [dag(sub("other"))], "'flow' calls 'other', which is not registered"),
+    "unknown version": (
+        "unknown_flow",
+        [dag(sub("other", flow_version="2")), chain("a", name="other")],
+        "'flow' calls 'other' 2, which is not registered",
     ),
-    "decision": (DAGFlowStep(step_id="x", tool_name="a", decision_candidates=["a", "b"]), "decision at step 'x'"),
-    "sub-flow": (DAGFlowStep(step_id="x", flow_name="other"), "sub-flow 'other' at step 'x'"),
-    "map": (DAGFlowStep(step_id="x", tool_name="a", map_over="rows"), "map over 'rows' at step 'x'"),
-    "capability": (
-        DAGFlowStep(step_id="x", tool_name="a", step_type="capability", capability_id="c"),
-        "capability 'c' at step 'x'",
+    "cycle": ("cycle", [dag(sub("other")), dag(sub("flow"), name="other")], "'flow' -> 'other' -> 'flow'"),
+    "depth": (
+        "max_depth_exceeded",
+        [dag(sub("b")), dag(sub("c"), name="b"), dag(sub("d"), name="c"), chain("a", name="d")],
+        "'flow' -> 'b' -> 'c' -> 'd' is more than 2 flows deep",
     ),
 }
 
 
-@pytest.mark.parametrize("name", CONSTRUCTS)
-async def test_a_construct_that_no_lane_can_run_is_refused_on_both(name: str):
-    """R15: before it starts, also by force, with the class of the lane."""
-    step, phrase = CONSTRUCTS[name]
+@pytest.mark.parametrize("case", MISFITS)
+async def test_flows_that_do_not_fit_together_are_refused(case: str):
+    """R15, R27: before anything starts, on every lane, also by force; nobody hears of a run."""
+    reason, flows, words = MISFITS[case]
     calls, spy = Calls(), Spy()
-    flow = dag(step, DAGFlowStep(step_id="y", tool_name="b", depends_on=["x"], output_mapping={"z": "out"}))
-    executor = FlowExecutor(tools=[calls.tool("a"), calls.tool("b")], flows=[flow], middleware=[spy])
+    executor = FlowExecutor(tools=[calls.tool("a")], flows=flows, middleware=[spy], max_composition_depth=2)
     for options in ({}, {"force": True}):
-        errors = await refused(executor, LaneUnsupportedError, **options)
-        assert [type(error) for error in errors] == [
-            LaneUnsupportedError,
-            LaneUnsupportedError,
-            AsyncLaneUnsupportedError,
-            AsyncLaneUnsupportedError,
-        ]
-        for error in errors:
-            assert phrase in str(error)
+        for error in await refused(executor, FlowCompositionError, **options):
+            assert isinstance(error, FlowCompositionError)
+            assert (error.flow_name, error.reason) == ("flow", reason)
+            assert words in str(error)
     assert (dict(calls.counts), spy.begun) == ({}, 0)
 
 
-async def test_all_constructs_of_a_flow_are_named_at_once():
-    """R15: one message for everything that is in the way, a dry run and an unknown lane included."""
+async def test_a_sub_flow_that_is_not_active_needs_force():
+    """R15, R27: the whole composition has to be active, however deep."""
+    flows = [dag(sub("middle")), dag(sub("inner"), name="middle"), chain("a", name="inner", status=FlowStatus.DISABLED)]
+    executor = FlowExecutor(tools=[Calls().tool("a")], flows=flows)
+    for error in await refused(executor, FlowStatusError):
+        assert "inner" in str(error)
+        assert "it is a sub-flow of 'flow'" in str(error)
+    assert executor.execute_flow("flow", {"n": 1}, force=True).status == "ok"
+
+
+async def test_all_lanes_that_are_not_there_are_named_at_once():
+    """R15: one message for everything that is in the way, with the class of the lane; tools of sub-flows included."""
 
     @tool(lane="ray")
     def far(n: int) -> int:
         return n
 
-    steps = [
-        step.model_copy(update={"step_id": name, "branches": [], "default_next": None})
-        for name, (step, _) in CONSTRUCTS.items()
+    @tool(lane="gpu")
+    def near(n: int) -> int:
+        return n
+
+    flows = [
+        dag(DAGFlowStep(step_id="near", tool_name="near"), sub("inner")),
+        linear(FlowStep(tool_name="far"), name="inner"),
     ]
-    executor = FlowExecutor(
-        tools=[Calls().tool("a"), far], flows=[dag(*steps, DAGFlowStep(step_id="far", tool_name="far"))]
-    )
-    with pytest.raises(LaneUnsupportedError) as caught:
-        executor.execute_flow("flow", {"n": 1}, dry_run=True)
-    text = str(caught.value)
-    for phrase in (
-        "decision at step 'decision'",
-        "sub-flow 'other' at step 'sub-flow'",
-        "map over 'rows' at step 'map'",
-        "capability 'c' at step 'capability'",
-        "lane 'ray' of tool 'far'",
-        "a dry run",
-    ):
-        assert phrase in text
+    executor = FlowExecutor(tools=[far, near], flows=flows)
+    errors = await refused(executor, LaneUnsupportedError)
+
+    assert [type(error) for error in errors] == [
+        LaneUnsupportedError,
+        LaneUnsupportedError,
+        AsyncLaneUnsupportedError,
+        AsyncLaneUnsupportedError,
+    ]
+    for error in errors:
+        assert "lane 'gpu' of tool 'near'" in str(error)
+        assert "lane 'ray' of tool 'far'" in str(error)
 
 
 @pytest.mark.parametrize("needy", ["a", "b"])
-def test_a_tool_that_needs_approval_is_refused(needy: str):
-    """R15: nobody can be asked, so nothing is done; a fallback may come to be called as well."""
-    calls = Calls()
+async def test_a_tool_that_needs_approval_is_not_called_without_one(needy: str):
+    """R16: nobody can be asked, so that is recorded; a fallback may come to be called as well."""
     asks = ToolSafetyContract(requires_approval=True)
-    tools = [calls.tool(name, safety=asks if name == needy else None) for name in "ab"]
-    flow = linear(FlowStep(tool_name="a", on_error="fallback:b"))
-    with pytest.raises(LaneUnsupportedError, match=f"approval of tool '{needy}' at step 'a'"):
-        FlowExecutor(tools=tools, flows=[flow]).execute_flow("flow", {"n": 1})
-    assert dict(calls.counts) == {}
+
+    def broken(given: Any) -> Any:
+        raise OSError("broken")
+
+    calls = Calls()
+    tools = [calls.tool("a", broken, safety=asks if needy == "a" else None)]
+    tools.append(calls.tool("b", safety=asks if needy == "b" else None))
+    flow = linear(FlowStep(tool_name="a", on_error="fallback:b" if needy == "b" else "fail"))
+    executor = FlowExecutor(tools=tools, flows=[flow])
+    for result in (executor.execute_flow("flow", {"n": 1}), await executor.execute_flow_async("flow", {"n": 1})):
+        assert (result.status, result.execution_log[0].error_type) == ("failed", "ApprovalDeniedError")
+    assert calls.counts[needy] == 0
 
 
 def broken_flow() -> Any:
@@ -332,10 +347,21 @@ def test_accepting_drift_covers_fallbacks():
 
 
 SETTINGS: dict[str, Any] = {
+    "cost_profile": CostProfile(model_call_usd=0.01),
+    "redaction_policy": RedactionPolicy(),
+    "trace_recorder": Spy(),
     "middleware": [Spy()],
     "step_cache": InMemoryStepCache(),
     "checkpointer": InMemoryCheckpointer(),
     "delete_on_success": False,
+    "decision_callback": lambda context: context.candidates[0],
+    "decision_policy": DecisionPolicy(budget=3),
+    "approval_callback": lambda context: True,
+    "strict_safety": True,
+    "max_side_effect_level": "read",
+    "guardrail_callback": lambda context: None,
+    "capability_hook": lambda context: {},
+    "max_composition_depth": 4,
     "max_step_concurrency": 3,
     "lane": "thread",
     "lanes": {"mine": ThreadPoolExecutor(1)},
@@ -343,6 +369,7 @@ SETTINGS: dict[str, Any] = {
     "trace_values": "summary",
     "trace_copy_limit": 7,
     "strict_compile": True,
+    "schema_ref_policy": SchemaRefPolicy(allow_import=False),
 }
 NO_SETTINGS = {"registry", "tools", "flows", "discover_plugins"}  # they end up in the registry and in the tools
 
@@ -357,8 +384,9 @@ def test_every_setting_of_the_constructor_is_known_to_this_test():
 
 def test_an_executor_with_replaced_tools_keeps_every_setting(monkeypatch: pytest.MonkeyPatch):
     """Executor: registry, other tools and all settings are the same; the tools of these names are others."""
-    calls = Calls()
-    first = FlowExecutor(tools=[calls.tool("a"), calls.tool("b")], flows=[chain("a", "b")], **SETTINGS)
+    calls, harmless = Calls(), ToolSafetyContract()
+    tools = [calls.tool(name, safety=harmless) for name in "ab"]
+    first = FlowExecutor(tools=tools, flows=[chain("a", "b")], **SETTINGS)
     added = Spy()
     first.add_middleware(added)
     given: dict[str, Any] = {}
@@ -369,7 +397,7 @@ def test_an_executor_with_replaced_tools_keeps_every_setting(monkeypatch: pytest
         make(self, *args, **options)
 
     monkeypatch.setattr(FlowExecutor, "__init__", noting)
-    replaced = calls.tool("b", lambda given: {"out": 100})
+    replaced = calls.tool("b", lambda given: {"out": 100}, safety=harmless)
     second = first.with_replaced_tools([replaced])
 
     assert given["registry"] is first.registry is second.registry

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from chainweaver import (
-    AsyncLaneUnsupportedError,
     BaseMiddleware,
     CancellationToken,
     DAGFlow,
@@ -23,7 +22,6 @@ from chainweaver import (
     InMemoryCheckpointer,
     InMemoryStepCache,
     InputError,
-    LaneUnsupportedError,
     compile_flow,
     tool,
 )
@@ -270,17 +268,21 @@ def test_the_lane_of_a_call_may_be_one_that_the_user_brought():
             assert merged(executor.execute_flow("flow", {"n": 1}))["where"] == threading.current_thread().name
 
 
-@pytest.mark.parametrize("unsupported", ["skip", "abort"])
-async def test_a_dry_run_is_refused(unsupported: Any):
-    """R15: no lane can do it, and a run that did the real thing instead would be worse."""
+@pytest.mark.parametrize(("unsupported", "status", "step"), [("skip", "ok", "skipped"), ("abort", "failed", "failed")])
+async def test_a_dry_run_never_does_the_real_thing(unsupported: Any, status: str, step: str):
+    """R26: a tool that has no dry run is passed over or fails, on both lanes; the result says that it was one."""
     calls = Calls()
     executor = FlowExecutor(tools=[calls.tool("a")], flows=[chain("a")])
-    with pytest.raises(LaneUnsupportedError, match="not supported: a dry run"):
-        executor.execute_flow("flow", {"n": 1}, dry_run=True, dry_run_unsupported=unsupported)
-    with pytest.raises(AsyncLaneUnsupportedError, match="a dry run"):
-        await executor.execute_flow_async("flow", {"n": 1}, dry_run=True, dry_run_unsupported=unsupported)
+    options: dict[str, Any] = {"dry_run": True, "dry_run_unsupported": unsupported}
+    for result in (
+        executor.execute_flow("flow", {"n": 1}, **options),
+        await executor.execute_flow_async("flow", {"n": 1}, **options),
+    ):
+        assert (result.status, result.dry_run, result.execution_log[0].status) == (status, True, step)
+        assert "has no dry run" in str(result.execution_log[0].error_message)
     assert dict(calls.counts) == {}
-    assert executor.execute_flow("flow", {"n": 1}, dry_run_unsupported=unsupported).status == "ok"
+    result = executor.execute_flow("flow", {"n": 1}, dry_run_unsupported=unsupported)
+    assert (result.status, result.dry_run) == ("ok", False)
 
 
 def test_a_failure_says_in_which_flow_and_step_it_happened():
