@@ -1,6 +1,6 @@
 """What a flow may be made of, one small run per construct: the rows of the table in docs/lanes.md.
 
-A row that is refused before the run says "not yet"; one that does not do what it should is an AssertionError.
+A row that does not do what it should is an AssertionError.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from chainweaver import (
     FlowStep,
     InMemoryCheckpointer,
     InMemoryStepCache,
-    LaneUnsupportedError,
     RetryPolicy,
+    SideEffectLevel,
     Tool,
     ToolSafetyContract,
 )
 from chainweaver.flow import Flow
+from chainweaver.observe.around import Proceed, Sleep
 from tests.lanes.kit import Gauge, a_flow, a_step, a_tool, chain, does, fan, merged, wait_until
 from tests.lanes.table import LANES, Lane, pause
 
@@ -50,8 +51,6 @@ def cell(row: str, lane: Lane) -> str:
     """What the table says of a construct on a lane."""
     try:
         CONSTRUCTS[row](lane)
-    except LaneUnsupportedError:
-        return "not yet"
     except Meaningless:
         return "-"
     return "yes"
@@ -347,38 +346,143 @@ def _(lane: Lane) -> None:
         assert lane.run(executor, "flow", {}).final_output == {"a": 1}
 
 
-# ---- constructs that flows may hold and that no lane runs yet
+# ---- what a flow may hold beside tools
 
 
 @construct("branches")
 def _(lane: Lane) -> None:
-    tools = [a_tool("a", ok), a_tool("b", ok)]
-    edge = ConditionalEdge(target_step_id="b", predicate="a > 1")
-    ran(lane, tools, a_flow(a_step("a", branches=[edge]), a_step("b", "a")))
+    tools = [a_tool(name, ok) for name in ("a", "b", "c")]
+    edge = ConditionalEdge(target_step_id="c", predicate="a > 1")
+    result = ran(lane, tools, a_flow(a_step("a", branches=[edge]), a_step("b", "a"), a_step("c", "a")))
+    assert [record.status for record in result.execution_log] == ["ok", "skipped", "ok"]
+    assert result.step("a").decision == {"taken": "c"}
 
 
 @construct("decisions")
 def _(lane: Lane) -> None:
-    ran(lane, [a_tool("a", ok)], a_flow(a_step("a", decision_candidates=["a"])))
+    tools = [a_tool("a", fails), a_tool("b", ok)]
+    flow = a_flow(a_step("a", decision_candidates=["a", "b"]))
+    assert ran(lane, tools, flow, decision_callback=lambda context: "b").final_output == {"n": 1, "a": 2}
 
 
 @construct("approvals")
 def _(lane: Lane) -> None:
-    ran(lane, [a_tool("a", ok, safety=ToolSafetyContract(requires_approval=True))])
+    async def agree(context: Any) -> bool:
+        await pause(0)
+        return True
+
+    tools = [a_tool("a", ok, safety=ToolSafetyContract(requires_approval=True))]
+    for callback in (lambda context: True, agree):
+        approval = ran(lane, tools, approval_callback=callback).step("a").approval
+        assert approval is not None
+        assert approval["approved"] is True
+
+
+@construct("guardrails")
+def _(lane: Lane) -> None:
+    seen = []
+
+    def check(context: Any) -> str | None:
+        seen.append((context.stage, dict(context.values)))
+        return "too large" if context.values.get("out") == 2 else None
+
+    assert ran(lane, [a_tool("a", ok)], guardrail_callback=check).step("a").error_type == "GuardrailViolationError"
+    assert seen == [("input", {"n": 1}), ("output", {"out": 2})]
+
+
+@construct("side-effect ceiling")
+def _(lane: Lane) -> None:
+    tools = [a_tool("a", fails, safety=ToolSafetyContract(side_effects=SideEffectLevel.WRITE))]
+    result = ran(lane, tools, max_side_effect_level="read")
+    assert result.step("a").error_type == "SafetyCeilingError"
+
+
+@construct("capabilities")
+def _(lane: Lane) -> None:
+    async def run_capability(context: Any) -> dict[str, Any]:
+        await pause(0)
+        return {"who": context.capability_id}
+
+    flow = a_flow(a_step("a", tool_name=None, step_type="capability", capability_id="people", output_mapping=None))
+    assert ran(lane, [], flow, capability_hook=run_capability).final_output == {"n": 1, "who": "people"}
+
+
+def nested(lane: Lane, tools: list[Tool], *steps: Any, given: Any = None, **options: Any) -> ExecutionResult:
+    """A run of these steps, which may run the flow `inner` with a step per tool."""
+    inner = fan(tools).model_copy(update={"name": "inner"})
+    with lane.executor(tools=tools, flows=[a_flow(*steps), inner], **options) as executor:
+        return lane.run(executor, "flow", given or {"n": 1})
 
 
 @construct("sub-flows")
 def _(lane: Lane) -> None:
-    ran(lane, [], a_flow(a_step("a", tool_name=None, flow_name="inner", output_mapping=None)))
+    step = a_step("sub", tool_name=None, flow_name="inner", output_mapping={"got": "b"})
+    result = nested(lane, [a_tool("a", ok), a_tool("b", ok_async)], step)
+    assert result.final_output == {"n": 1, "got": 2}
+    inside = result.step("sub").sub_result
+    assert inside is not None
+    assert [record.step_id for record in inside.execution_log] == ["a", "b"]
+    assert inside.parent_trace_id == result.trace_id
 
 
 @construct("maps")
 def _(lane: Lane) -> None:
-    ran(lane, [a_tool("a", ok)], a_flow(a_step("a", map_over="items", output_mapping=None)))
+    flow = a_flow(a_step("a", map_over="items", map_as="n"))
+    tools = [a_tool("a", ok_async)]
+    with lane.executor(tools=tools, flows=[flow]) as executor:
+        assert merged(lane.run(executor, "flow", {"items": [1, 2, 3]}))["a"] == [2, 3, 4]
+
+
+@construct("maps over sub-flows, with a limit of their own")
+def _(lane: Lane) -> None:
+    gauge = Gauge()
+
+    def meet(given: Any) -> dict[str, int]:
+        with gauge.inside():
+            wait_until(lambda: gauge.peak == 2)
+        return ok(given)
+
+    each = {"map_over": "items", "map_as": "n", "map_concurrency": 2}
+    step = a_step("each", tool_name=None, flow_name="inner", output_mapping={"got": "a"}, **each)
+    assert merged(nested(lane, [a_tool("a", meet)], step, given={"items": [1, 2]}))["got"] == [2, 3]
 
 
 @construct("dry runs")
 def _(lane: Lane) -> None:
+    tools = [a_tool("a", fails, dry_run_fn=lambda given: {"out": 7}), a_tool("b", fails)]
+    with lane.executor(tools=tools, flows=[fan(tools)]) as executor:
+        result = lane.run(executor, "flow", {"n": 1}, dry_run=True)
+    assert [record.status for record in result.execution_log] == ["ok", "skipped"]
+    assert result.final_output == {"n": 1, "a": 7}
+
+
+@construct("middleware that wraps")
+def _(lane: Lane) -> None:
+    seen = []
+
+    class Around:
+        def around_step(self, context: Any) -> Any:
+            yield Sleep(0.001)
+            outcome = yield Proceed()
+            seen.append(outcome.status)
+
+    ran(lane, [a_tool("a", ok)], middleware=[Around()])
+    assert seen == ["ok"]
+
+
+@construct("replay")
+def _(lane: Lane) -> None:
     tools = [a_tool("a", ok)]
     with lane.executor(tools=tools, flows=[fan(tools)]) as executor:
-        lane.run(executor, "flow", {}, dry_run=True)
+        result = lane.run(executor, "flow", {"n": 1})
+        assert replayed(lane, executor, result).all_steps_match
+
+
+def replayed(lane: Lane, executor: FlowExecutor, result: ExecutionResult) -> Any:
+    if lane.backend is None:
+        return executor.replay_flow(result)
+
+    async def call() -> Any:
+        return await executor.replay_flow_async(result)
+
+    return lane.backend(call)
