@@ -31,13 +31,17 @@ class Outcome:
     interrupted: bool = False
 
 
-def carried(executor: FlowExecutor, screen: Screen | None, work: Callable[[], ExecutionResult]) -> Outcome:
-    """Run a flow to its end, however it ends."""
+def carried(executor: FlowExecutor, screen: Screen | None, work: Callable[[], object]) -> Outcome:
+    """Run a flow to its end, however it ends.
+
+    Args:
+        work: Has the executor run it, and raises what it failed with.
+    """
     outcome = Outcome()
     with executor, step_lines(screen) as kept:
         executor.add_middleware(kept)
         try:
-            work().raise_for_failure()
+            work()
         except ChainWeaverError as exc:
             outcome.error = exc
         except KeyboardInterrupt:

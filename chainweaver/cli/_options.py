@@ -40,6 +40,20 @@ InputOption = Annotated[
     ),
 ]
 
+InputsOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="JSON|@FILE", help="An input; may be repeated. Without it inputs are made up."),
+]
+
+SeedOption = Annotated[int, typer.Option("--seed", help="Makes up the same inputs again.")]
+
+LimitsOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--limit", min=1, help="How many steps may run at once; may be repeated. 1 and 4 by default."
+    ),
+]
+
 ParamOption = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Dynamic parameter. May be repeated.")
 ]

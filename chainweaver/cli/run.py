@@ -122,7 +122,7 @@ def run(
             dynamic_params=params or None,
         )
 
-    outcome = carried(executor, screen, work)
+    outcome = carried(executor, screen, lambda: work().raise_for_failure())
     if outcome.error is not None:
         place(outcome.error, ready, outcome.result, hint=not traceback)
     if trace is not None and outcome.result is not None:

@@ -210,10 +210,11 @@ def _shape(step: FlowStep) -> Shape:
 def _labels(step: FlowStep) -> Iterator[str]:
     name = getattr(step, "step_id", step.display_name)
     yield name
-    if step.display_name != name:
-        yield step.display_name
     if step.flow_name is not None:
-        yield f"flow {step.flow_version}" if step.flow_version else "flow"
+        own_name = "" if step.flow_name == name else f" {step.flow_name}"
+        yield f"flow{own_name} {step.flow_version}" if step.flow_version else f"flow{own_name}"
+    elif step.display_name != name:
+        yield step.display_name
     if step.decision_candidates:
         yield f"one of {', '.join(step.decision_candidates)}"
     if isinstance(step, DAGFlowStep) and step.capability_id is not None:

@@ -31,7 +31,10 @@ _STATUS_STYLES = {
     "failed": "fill:#f8d3d0,stroke:#b3261e,color:#123",
     "skipped": "fill:#eceff1,stroke:#78909c,color:#123,stroke-dasharray:4 3",
     "cached": "fill:#d6e6fa,stroke:#1f5fa8,color:#123",
+    "cancelled": "fill:#fff3d6,stroke:#a87b1f,color:#123",
 }
+MOST_ITEMS = 12
+"""Items of a map that are drawn; the others are counted."""
 
 
 def flow_to_mermaid(
@@ -78,8 +81,9 @@ def flow_to_mermaid(
 def result_to_mermaid(result: Any, direction: str = "LR") -> str:
     """A result as a Mermaid graph: the steps in plan order, coloured by how they ended; no final line break.
 
-    Green: ok, red: failed, grey: skipped, blue: taken from a cache. Each box says how long its step took. The run of a
-    sub-flow is a frame after its step.
+    Green: ok, red: failed, grey: skipped or passed over by a branch, blue: taken from a cache, yellow: cancelled. Each
+    box says how long its step took, and where a branch led. The run of a sub-flow is a frame after its step, and so are
+    the first items of a map.
 
     Args:
         result: An `ExecutionResult`, or anything with an `execution_log` of step records.
@@ -99,22 +103,45 @@ def result_to_mermaid(result: Any, direction: str = "LR") -> str:
 
 
 def _records(result: Any, prefix: str, indent: str, statuses: dict[str, list[str]]) -> Iterator[str]:
+    """The steps of a run, one after the other."""
     before: str | None = None
     for position, record in enumerate(result.execution_log):
         key = f"{prefix}{position}"
-        status = _status(record)
-        statuses.setdefault(status, []).append(key)
-        label = "<br/>".join(escaped(line) for line in _record_lines(record, status))
-        yield f'{indent}{key}["{label}"]'
+        yield _record_box(record, key, indent, statuses)
         if before is not None:
             yield f"{indent}{before} --> {key}"
         before = key
-        child = getattr(record, "sub_result", None)
-        if child is not None:
-            yield f'{indent}subgraph {key}r["{escaped(str(child.flow_name))}"]'
-            yield from _records(child, f"{key}x", f"{indent}    ", statuses)
-            yield f"{indent}end"
-            yield f"{indent}{key} -.-> {key}r"
+        yield from _frame(record, key, indent, statuses)
+
+
+def _record_box(record: Any, key: str, indent: str, statuses: dict[str, list[str]]) -> str:
+    status = _status(record)
+    statuses.setdefault(status, []).append(key)
+    label = "<br/>".join(escaped(line) for line in _record_lines(record, status))
+    return f'{indent}{key}["{label}"]'
+
+
+def _frame(record: Any, key: str, indent: str, statuses: dict[str, list[str]]) -> Iterator[str]:
+    """What happened inside a step: the run of a sub-flow, or the items of a map, which have no order."""
+    child = getattr(record, "sub_result", None)
+    if child is None:
+        return
+    inside = f"{indent}    "
+    # The run of the items has the name of the flow that they are in; the step of a sub-flow has that of the sub-flow.
+    is_map = getattr(record, "flow_name", child.flow_name) is None
+    count = len(child.execution_log)
+    title = ("1 item" if count == 1 else f"{count} items") if is_map else str(child.flow_name)
+    yield f'{indent}subgraph {key}r["{escaped(title)}"]'
+    if is_map:
+        for position, item in enumerate(child.execution_log[:MOST_ITEMS]):
+            yield _record_box(item, f"{key}x{position}", inside, statuses)
+            yield from _frame(item, f"{key}x{position}", inside, statuses)
+        if count > MOST_ITEMS:
+            yield f'{inside}{key}more["{count - MOST_ITEMS} more"]'
+    else:
+        yield from _records(child, f"{key}x", inside, statuses)
+    yield f"{indent}end"
+    yield f"{indent}{key} -.-> {key}r"
 
 
 def _record_lines(record: Any, status: str) -> Iterator[str]:
@@ -122,12 +149,23 @@ def _record_lines(record: Any, status: str) -> Iterator[str]:
     yield str(step_id or record.tool_name)
     if step_id and step_id != record.tool_name:
         yield str(record.tool_name)
-    yield status if status == "skipped" else f"{status}, {record.duration_ms:.1f} ms"
+    if status == "skipped":
+        yield "passed over" if record.success and getattr(record, "status", None) == "skipped" else status
+        return
+    yield f"{status}, {record.duration_ms:.1f} ms"
+    decision = getattr(record, "decision", None)
+    if isinstance(decision, Mapping):
+        if decision.get("chosen"):
+            yield f"chose {decision['chosen']}"
+        if decision.get("taken"):
+            yield f"to {decision['taken']}"
 
 
 def _status(record: Any) -> str:
     if getattr(record, "skipped", False):
         return "skipped"
+    if getattr(record, "status", None) == "cancelled":
+        return "cancelled"
     if not record.success:
         return "failed"
     return "cached" if getattr(record, "cached", False) else "ok"

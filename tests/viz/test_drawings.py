@@ -72,7 +72,7 @@ def test_a_dag_is_listed_by_level():
         "level 1  [check] ← [load]\n"
         '             if total > 100 and currency == "EUR" → [big]\n'
         "             else → [small]\n"
-        "level 2  [big: review, flow] ← [check]\n"
+        "level 2  [big: flow review] ← [check]\n"
         "         [small: book, for each row in rows] ← [check]\n"
         "level 3  [pick: mail, one of mail, post] ← [big], [small]\n"
         "level 4  [sign: capability human] ← [pick]"
@@ -83,7 +83,7 @@ def test_a_dag_in_mermaid():
     """Shapes tell tools, sub-flows, decisions and capabilities apart; branches carry their predicates."""
     assert flow_to_mermaid(DAG) == (
         "graph LR\n"
-        '    s2[["big<br/>review<br/>flow"]]\n'
+        '    s2[["big<br/>flow review"]]\n'
         '    s3["small<br/>book<br/>for each row in rows"]\n'
         '    s4{"pick<br/>mail<br/>one of mail, post"}\n'
         '    s5(["sign<br/>capability human"])\n'
@@ -246,3 +246,65 @@ def test_the_result_of_a_sub_flow_is_a_frame():
     child = SimpleNamespace(flow_name='in"ner', execution_log=[record("a")])
     text = result_to_mermaid(SimpleNamespace(execution_log=[record("call", sub_result=child)]))
     assert '    subgraph s0r["in#34;ner"]\n        s0x0["a<br/>ok, 1.2 ms"]\n    end\n    s0 -.-> s0r\n' in text
+
+
+def test_a_result_says_where_branches_led_and_what_was_chosen():
+    """R24, R26: a step that no branch led to was passed over; one that was cancelled has a colour of its own."""
+    result = SimpleNamespace(
+        execution_log=[
+            record("route", step_id="a", status="ok", decision={"taken": "b", "chosen": "route"}),
+            record("big", step_id="b", status="ok", decision={"taken": None}),
+            record("small", step_id="c", status="skipped", skipped=True),
+            record("rank", step_id="d", status="skipped", skipped=True, success=False),
+            record("send", step_id="e", status="cancelled", success=False),
+        ]
+    )
+    text = result_to_mermaid(result)
+    assert '    s0["a<br/>route<br/>ok, 1.2 ms<br/>chose route<br/>to b"]\n' in text
+    assert '    s1["b<br/>big<br/>ok, 1.2 ms"]\n' in text
+    assert '    s2["c<br/>small<br/>passed over"]\n' in text
+    assert '    s3["d<br/>rank<br/>skipped"]\n' in text
+    assert '    s4["e<br/>send<br/>cancelled, 1.2 ms"]\n' in text
+    assert "    class s2,s3 skipped\n" in text
+    assert text.endswith("    class s4 cancelled")
+
+
+def test_the_items_of_a_map_are_a_frame_without_an_order():
+    """R28: no arrows between items; of many only the first are drawn."""
+    items = SimpleNamespace(flow_name="f", execution_log=[record(f"t{index}", flow_name=None) for index in range(14)])
+    text = result_to_mermaid(
+        SimpleNamespace(
+            execution_log=[record("each", flow_name=None, sub_result=items), record("next", flow_name=None)]
+        )
+    )
+    assert (
+        '    subgraph s0r["14 items"]\n        s0x0["t0<br/>ok, 1.2 ms"]\n        s0x1["t1<br/>ok, 1.2 ms"]\n' in text
+    )
+    assert '        s0x11["t11<br/>ok, 1.2 ms"]\n        s0more["2 more"]\n    end\n    s0 -.-> s0r\n' in text
+    assert text.count("-->") == 1
+
+
+def test_what_a_real_run_did_is_drawn():
+    """R27, R28: sub-flows inside of items."""
+    from chainweaver import FlowExecutor, tool
+
+    @tool
+    def double(n: int) -> int:
+        return 2 * n
+
+    inner = Flow(name="inner", description="", steps=[FlowStep(tool_name="double")])
+    outer = Flow(name="outer", description="", steps=[FlowStep(flow_name="inner", map_over="ns", map_as="n")])
+    result = FlowExecutor(tools=[double], flows=[inner, outer]).execute_flow("outer", {"ns": [1]})
+    text = re.sub(r"\d+\.\d ms", "T", result.to_mermaid())
+    assert text.splitlines()[1:11] == [
+        '    s0["0<br/>inner<br/>ok, T"]',
+        '    subgraph s0r["1 item"]',
+        '        s0x0["0<br/>inner<br/>ok, T"]',
+        '        subgraph s0x0r["inner"]',
+        '            s0x0x0["0<br/>double<br/>ok, T"]',
+        "        end",
+        "        s0x0 -.-> s0x0r",
+        "    end",
+        "    s0 -.-> s0r",
+        "    classDef ok fill:#d7f0dd,stroke:#2e7d42,color:#123",
+    ]
