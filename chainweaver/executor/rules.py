@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from chainweaver._execution.commands import Proceed
 from chainweaver._execution.rules import NO_RULES, Rules, Wrapper
+from chainweaver.executor.settings import named
 from chainweaver.flow.callbacks import DecisionPolicy
 from chainweaver.flow.safety import SideEffectLevel
+from chainweaver.lanes.sync import ASIDE
 from chainweaver.tools.definition import is_coroutine_callable
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class Callback:
         self.fn = fn
         self.is_async = is_coroutine_callable(fn)
         self.inline = not self.is_async
-        self.lane = None
+        # What performs a capability is a tool in all but name.
+        self.lane = None if name == "capability_hook" else ASIDE
         self.stream = None
 
 
@@ -55,7 +58,8 @@ def callback_of(setting: str, value: Any) -> Callback | None:
     method = METHODS[setting]
     fn = getattr(value, method, None) or value
     if isinstance(value, type) or not callable(fn):
-        raise TypeError(f"{setting} has to be callable or have a method '{method}', not {type(value).__name__}.")
+        hint = f"; pass {value.__name__}(...)" if isinstance(value, type) else ""
+        raise TypeError(f"{setting} has to be callable or have a method '{method}', not {named(value)}{hint}.")
     return Callback(setting, fn)
 
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from chainweaver.lanes.services import Services
     from chainweaver.plan import PlannedTool
 
+ASIDE = "aside"
+"""Lane of those who are asked: the thread of the run, or one of ours; lanes of the user are for tools only."""
+
 CLEANUP_S = 1.0
 """How long an async tool that was cancelled may take over its `finally` clauses before it counts as abandoned."""
 
@@ -78,6 +81,8 @@ class Resources:
     def lane_of(self, tool: PlannedTool) -> Any:
         """What a sync tool runs on: None, "inline", "thread", or an object with `submit`."""
         lane = self.default_lane if tool.lane is None else tool.lane
+        if lane is ASIDE:
+            lane = self.default_lane if self.default_lane in ("inline", "thread") else None
         return self.lanes.get(lane, lane) if isinstance(lane, str) else lane
 
     def on_lane(self, lane: str) -> Resources:
