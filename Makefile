@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof matrix lint schema bench clean
+.PHONY: help demo test proof mutation matrix lint schema bench clean
 
 help:
 	@echo "make demo    install and audit the standard library of this machine, as an example"
 	@echo "make test    linters, types and the test suite; overhead figures as a warning"
-	@echo "make proof   everything in full: long property tests, coverage, overhead figures as a gate"
+	@echo "make proof   everything in full: long property tests, coverage, a mutation sample, overhead figures as a gate"
+	@echo "make mutation  the mutation sample alone: 300 changes of the core and the compiler that tests have to notice"
 	@echo "make matrix  the test suite on every Python from 3.10 on that is found here"
 	@echo "make lint    ruff and mypy alone;  make bench  the table of figures;  make schema  schemas/flow.schema.json"
 	@echo "make clean   remove everything that these commands have made"
@@ -35,6 +36,9 @@ test: $(VENV)/.stamp-dev
 
 proof: $(VENV)/.stamp-dev
 	@$(BIN)/python .ci/suite.py proof
+
+mutation: $(VENV)/.stamp-dev
+	@$(BIN)/python .ci/mutation.py $(ARGS)
 
 matrix: $(VENV)/.stamp-dev
 	@$(BIN)/python .ci/suite.py matrix

@@ -184,6 +184,7 @@ def main(command: str) -> int:
     if command == "proof":
         pytest(suite, sys.executable, "in full", env={"CHAINWEAVER_PROOF": "1"})
         coverage(suite)
+        suite.check("mutation sample", sys.executable, str(ROOT / ".ci" / "mutation.py"))
         figures(suite, "fail")
     if command == "matrix":
         matrix(suite)
