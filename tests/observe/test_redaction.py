@@ -9,8 +9,10 @@ from collections import UserDict, deque
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
+from html import escape
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from urllib.parse import quote
 from uuid import UUID
 
 import numpy as np
@@ -206,6 +208,13 @@ def test_a_hidden_value_vanishes_from_the_texts_beside_it() -> None:
 def test_secrets_at_hand_vanish_in_every_spelling(secret: str, text: str, shown: str) -> None:
     """R39: escaped, quoted, by lines and shortened; short ones as whole words, and not words that name secrets."""
     assert POLICY.redact_text(text, [secret]) == shown
+
+
+@given(secret=st.text(st.sampled_from("aZ09_-.~+ /'<\\ü"), min_size=8, max_size=12))
+def test_a_secret_vanishes_however_json_urls_and_html_spell_it(secret: str) -> None:
+    """R39: also where all spellings are one, and nothing has to be worked out."""
+    spelt = (secret, json.dumps(secret)[1:-1], quote(secret, safe=""), escape(secret))
+    assert [POLICY.redact_text(f"({one})", [secret]) for one in spelt] == ["(***)"] * 4
 
 
 def test_numbers_bytes_and_ids_are_looked_for_as_they_are_written() -> None:
