@@ -129,12 +129,10 @@ class _Reading:
         return model_of(f"{self.flow.name}_input", self.taken, is_open=self.takes_anything)
 
     def gives(self) -> Gives:
-        """What the flow gives as a step of another one: its final output."""
-        sure, maybe = frozenset(self.sure), frozenset(self.maybe) | frozenset(self.taken)
+        """What the flow gives as a step of another one: its outputs; without any, what its steps write."""
         if self.flow.outputs is not None:
-            named = frozenset(self.flow.outputs)
-            return Gives(named, named)
-        return Gives(sure, maybe, self.open or self.takes_anything)
+            return Gives(frozenset(self.flow.outputs))
+        return Gives(frozenset(self.sure), frozenset(self.maybe), self.open)
 
     # ---- what a step calls
 

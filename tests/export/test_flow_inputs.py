@@ -224,6 +224,19 @@ def test_a_sub_flow_takes_what_its_own_steps_take():
     }
 
 
+def test_what_a_sub_flow_takes_it_does_not_hand_back():
+    """R27: a sub-flow without outputs gives what its steps write, so that its inputs are nobody else's."""
+    child = Flow(name="child", description="", steps=[FlowStep(tool_name="fetch")])
+
+    found = taken(
+        FlowStep(flow_name="child", input_mapping={"url": "link"}),
+        FlowStep(tool_name="fetch"),
+        flows=[child],
+    )
+
+    assert found["required"] == ["link", "url"]
+
+
 @pytest.mark.parametrize(
     "step",
     [
