@@ -423,6 +423,49 @@ def test_a_deadline_that_passes_at_any_point_ends_the_run(scheduler: Scheduler, 
     assert endings["failed"] == 0
 
 
+@loops
+def test_a_run_that_was_cut_off_may_be_cut_off_again_while_it_goes_on(scheduler: Scheduler) -> None:
+    """R23, R32, R33: at any point of what is left; whatever was committed by then never runs again."""
+    steps = Steps()
+    stage = Stage(4, 2, steps.runtime())
+    stage.executor._bind().resources._threads = HeldThreads(steps)  # type: ignore[assignment]  # stands in
+    middle = points_of(scheduler, steps, stage) // 2
+    done: list[str] = []
+
+    def settle(result: ExecutionResult) -> None:
+        """Nothing that was committed before has run again, and what is committed now must not."""
+        assert stage.left_open() == {}
+        assert Counter(call for call in stage.calls if call in done) == Counter(done)
+        done[:] = stage.committed(result.trace_id)
+        stage.watch.forget()
+
+    async def cut(at: int, call: Callable[[CancellationToken], Awaitable[ExecutionResult]]) -> ExecutionResult:
+        token = CancellationToken()
+        steps.count_anew(at)
+        steps.act = token.cancel
+        error = await raised_by(scheduler.carry(steps, lambda: call(token)))
+        result = stage.watch.result
+        assert error is None or error.result is result
+        settle(result)
+        return result
+
+    async def work() -> str:
+        done.clear()
+        first = await cut(middle, lambda token: stage.run(cancel_token=token))
+        resume = stage.executor.resume_flow_async
+        second = await cut(at, lambda token: resume(first.trace_id, cancel_token=token))
+        if second.status == "cancelled":
+            assert (await cut(0, lambda token: resume(first.trace_id))).final_output == ENDING
+        return second.status
+
+    at, endings = 0, Counter[str]()
+    while not endings["ok"]:
+        at += 1
+        stage.begin_anew()
+        endings[scheduler.run(steps, work)] += 1
+    assert endings["cancelled"] > 10
+
+
 # ---- the lanes without a loop: a point is a reading of the clock, after every command and around every limit
 
 
