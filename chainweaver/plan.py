@@ -77,7 +77,8 @@ class PlannedTool:
         open_output: `output model -> dict` of the values by identity, for every kind of model.
         foreign_fields: The values of an instance of another model class, None for everything else.
         direct_output: A freshly validated model's `__dict__` is already that dict.
-        scalar_inputs, scalar_outputs: Every field is an immutable scalar, so records need no copies.
+        scalar_inputs, scalar_outputs: Nobody can change what any field holds, so records need no copies.
+        number_inputs, number_outputs: Every field is a number or a flag, so there is nothing to sum up either.
         fingerprint: `input model -> digest`, or raises with the reason why there is none.
         schema_hash: Gives the schema hash that enters cache keys, author's version included; computed on demand.
         output_model: The class behind `validate_output`, for stores that bring values back to their declared types.
@@ -104,6 +105,8 @@ class PlannedTool:
     direct_output: bool
     scalar_inputs: bool
     scalar_outputs: bool
+    number_inputs: bool
+    number_outputs: bool
     fingerprint: Callable[[Any], str]
     schema_hash: Callable[[], str]
     output_model: Any
@@ -257,6 +260,7 @@ class Row(NamedTuple):
     step: PlannedStep
     plain: bool
     extra: bool
+        scalars: Its record shows inputs and outputs as they are.
     read: Reader
     validate_input: Validate
     tool: PlannedTool
@@ -310,6 +314,7 @@ class Plan:
         collision_policy: "overwrite", "warn" or "error".
         stop_on_failure: `on_failure="stop"`; otherwise all that does not depend on a failure runs.
         project: Merged context -> final output, None for the whole context.
+        rows, summary_rows: What the short path needs of each step; the second where records show summaries.
         dynamic_params: Names that callers may pass beside the input.
         inline_lanes: The lanes, None or "inline", that the tools name which may be called in the running thread.
         empty_slots: What follows slot 0 at the beginning of a run: None per step, and no dynamic parameters.
@@ -334,6 +339,7 @@ class Plan:
     need_counts: Sequence[int]
     entries: Sequence[int]
     input_gate: Gate | None
+    summary_rows: Sequence[Row]
     context_gate: Gate | None
     output_gate: Gate | None
     collision_policy: str

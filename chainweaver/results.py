@@ -379,9 +379,10 @@ def _log(run: Run) -> list[StepRecord]:
     found = [record_of(run, step) for step in run.plan.steps]
     records = [record for record in found if record is not None]
     if run.input_error is not None:
-        records.insert(0, _border_record(run, -1, run.given, run.input_error))
-    if run.output_error is not None:
-        records.append(_border_record(run, len(run.plan.steps), merged_context(run), run.output_error))
+        records.insert(0, _border_record(run, -1, run.given, run.given_references, run.input_error))
+    if run.output_error is not None and run.refused is not None:
+        shown, by_reference, _ = run.refused
+        records.append(_border_record(run, len(run.plan.steps), shown, by_reference, run.output_error))
     redaction = run.rules.redaction
     if redaction is None:
         return records
@@ -392,7 +393,7 @@ def _log(run: Run) -> list[StepRecord]:
 def _secrets_of(run: Run) -> frozenset[str]:
     """The texts that are hidden anywhere in a run: an error message may repeat what another step got."""
     redaction = run.rules.redaction
-    found: set[str] = set(redaction.secrets_in(run.given))
+    found: set[str] = {*run.secrets, *redaction.secrets_in(run.given)}
     for step in run.plan.steps:
         found |= redaction.secrets_in(run.inputs[step.index] or {})
         found |= redaction.secrets_in(run.shown_outputs(step.index) or {})
@@ -402,7 +403,9 @@ def _secrets_of(run: Run) -> frozenset[str]:
     return frozenset(found)
 
 
-def _border_record(run: Run, index: int, values: dict[str, Any], error: ChainWeaverError) -> StepRecord:
+def _border_record(
+    run: Run, index: int, values: dict[str, Any], by_reference: tuple[str, ...], error: ChainWeaverError
+) -> StepRecord:
     """The record of a value that a flow-level schema refused."""
     at = date_of(run, run.began_ns if index < 0 else run.now_ns)
     return StepRecord(
@@ -415,6 +418,7 @@ def _border_record(run: Run, index: int, values: dict[str, Any], error: ChainWea
         ended_at=at,
         duration_ms=0.0,
         lane=run.lane,
+        by_reference=by_reference,
         **_error_fields(error),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chainweaver._execution.merge import Collision, merge_step_outputs
-from chainweaver._execution.trace import SCALARS
+from chainweaver._execution.trace import NUMBERS, SCALARS, summarize
 from chainweaver.exceptions import ChainWeaverError, SchemaValidationError, violations
 
 if TYPE_CHECKING:
@@ -23,8 +23,11 @@ def take_input(run: Run) -> None:
     """Make the given input the initial context: kept as the trace shows it, with the validated values laid over it."""
     given = run.slots[0]
     assert given is not None, "slot 0 is filled before a run begins"
-    if not SCALARS.issuperset(map(type, given.values())):
-        run.given = run.capture(given)[0]
+    plain = NUMBERS if run.capture is summarize else SCALARS
+    if not plain.issuperset(map(type, given.values())):
+        run.given, references, _ = run.capture(given)
+        if references:
+            run.given_references = references
     gate = run.plan.input_gate
     if gate is None:
         return
@@ -138,6 +141,7 @@ def _hold_against_schemas(run: Run, context: dict[str, Any]) -> None:
             _pass(run, plan.output_gate, final, "flow output")
     except ChainWeaverError as error:
         run.output_error = error
+        run.refused = run.capture(context)
         run.status = "failed"
     else:
         run.status = "ok"

@@ -112,7 +112,9 @@ def called(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any]
             fields = hit(run, step, tool, reply)
     if rules.guards:
         yield from guardrail(run, step, tool, "output", dict(fields))
-    return fields if step.rename is None and tool.scalar_outputs else mapped(run, step, tool, fields)
+    if step.rename is None and (tool.number_outputs or run.shows_slot(tool)):
+        return fields
+    return mapped(run, step, tool, fields)
 
 
 def has_no_attempts(step: PlannedStep) -> bool:
@@ -491,12 +493,13 @@ def check_contract(step: PlannedStep, tool: PlannedTool, fields: dict[str, Any])
 
 def mapped(run: Run, step: PlannedStep, tool: PlannedTool, fields: dict[str, Any]) -> dict[str, Any]:
     """The outputs under their context keys; the record keeps them under the tool's own names."""
-    if not tool.scalar_outputs:
+    if not run.shows_slot(tool):
         run.show_outputs(step, fields)
-    if step.rename is None:
-        return fields
-    if tool.scalar_outputs:
+        if step.rename is None:
+            return fields
+    else:
         run.show(step, fields)
+    assert step.rename is not None, "outputs under their own names are shown by their slot"
     return renamed(step, step.rename, fields)
 
 

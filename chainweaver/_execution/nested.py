@@ -16,6 +16,7 @@ from chainweaver._execution.asking import Unrehearsed
 from chainweaver._execution.commands import Nest, RunCancelled, Tell, TimedOut
 from chainweaver._execution.conclude import conclude, failure_of, set_surplus_aside, take_input
 from chainweaver._execution.run import Run, segment_of
+from chainweaver._execution.trace import summarize
 from chainweaver.exceptions import FlowExecutionError
 from chainweaver.plan import ItemError
 
@@ -212,8 +213,10 @@ def run_items(
     plan = replace(
         each.plan,
         steps=steps,
-        rows=_ItemRows(steps, each.plan.rows[0]),
+        rows=rows,
+        summary_rows=rows,
         empty_slots=[*[None] * count, run.slots[-1]],
+    rows = _ItemRows(steps, (each.plan.summary_rows if run.capture is summarize else each.plan.rows)[0])
         need_counts=[0] * count,
         entries=range(count),
     )

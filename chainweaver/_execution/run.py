@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from chainweaver._execution.commands import Invoke, PlainCall, RunCancelled
 from chainweaver._execution.rules import NO_RULES, Rules
+from chainweaver._execution.trace import summarize
 from chainweaver.plan import ToolContext
 
 if TYPE_CHECKING:
     from chainweaver._execution.merge import Collision
-    from chainweaver._execution.trace import Capture
+    from chainweaver._execution.trace import Capture, Captured
     from chainweaver.exceptions import ChainWeaverError
-    from chainweaver.plan import Plan, PlannedStep, PlannedTool
+    from chainweaver.plan import Plan, PlannedStep, PlannedTool, Row
 
 StepStatus: TypeAlias = Literal["ok", "failed", "skipped", "passed", "cancelled"]
 """What became of a step. "passed": no active branch led to it; users see it as skipped."""
@@ -86,6 +87,7 @@ _UNTOLD: dict[str, Any] = {
 
 
 _NOTHING_TAKEN: dict[int, int | None] = {}
+_NOTHING_COPIED: dict[int, int] = {}
 _GOES_ON = frozenset({"ok", "skipped", "passed"})
 
 FROM_CACHE = Detail()
@@ -128,11 +130,13 @@ class Run:
         shown: Per step its outputs as the record shows them, where they are not what is in its slot; None while there
             is nothing to show, as in flows of scalars.
         references: Per step the fields that its record shows as live objects; None while there are none.
+        copied: Step -> how many items the record of its inputs holds copies of, until its outputs are recorded.
         started, ended: Per step monotonic nanoseconds.
         details: Step index -> Detail, sparse.
         clock: Holds the monotonic time of the latest reply, set by the lane; nested runs share it.
         failures: Indexes of failed steps in the order in which they failed.
         input_error, output_error: What a flow-level schema refused.
+        refused: The context at the end as the record of the refusal shows it; None where nothing was refused.
         status: "running" until `conclude`.
         listening, announcing: Somebody wants the events of steps, those of nested runs.
         caching, saving: There is a step cache, there is a checkpointer.
@@ -141,6 +145,8 @@ class Run:
         collided: Lowest step that collided under the policy "error", which ends the run whatever `on_failure` says.
         new_id: Makes the trace id, when somebody asks for it.
         given: The input as it was given, as the result shows it.
+        given_references: The keys of it that show live objects.
+        secrets: What a redaction hides of values that summaries no longer show.
         began_ns, began_wall: The beginning on the monotonic clock, and in seconds since the epoch.
         lane: Name of the lane, for records.
         resumed: Some steps had their outcome before this run began.
@@ -162,6 +168,9 @@ class Run:
     cancelled: RunCancelled | None = None
     status: RunStatus = "running"
     final_output: dict[str, Any] | None = None
+    refused: Captured | None = None
+    given_references: tuple[str, ...] = ()
+    secrets: frozenset[str] = frozenset()
     listening = announcing = streaming = caching = saving = resumed = is_map = is_tolerant = False
     rules: Rules = NO_RULES
     taken: dict[int, int | None] = _NOTHING_TAKEN
@@ -173,6 +182,7 @@ class Run:
     lane = "sync"
     shown: list[dict[str, Any] | None] | None = None
     references: list[tuple[str, ...]] | None = None
+    copied: dict[int, int] = _NOTHING_COPIED
     _trace_id: str | None = None
 
     def __init__(
@@ -247,6 +257,11 @@ class Run:
             or (self.is_tolerant and self.saving)
         )
 
+    @property
+    def rows(self) -> Sequence[Row]:
+        """What the short path needs of each step."""
+        return self.plan.summary_rows if self.capture is summarize else self.plan.rows
+
     # ---- what is known about a step
 
     def detail(self, index: int) -> Detail:
@@ -280,20 +295,36 @@ class Run:
         if step.dynamic_fields:
             hidden = step.dynamic_fields
             given = {name: "<dynamic parameter>" if name in hidden else value for name, value in given.items()}
-        if step.tool is not None and step.tool.scalar_inputs:
+        tool = step.tool
+        if tool is not None and (tool.number_inputs or (tool.scalar_inputs and self.capture is not summarize)):
             self.inputs[step.index] = given
             return
-        shown, by_reference = self.capture(given)
+        shown, by_reference, copied = self.capture(given)
         self.inputs[step.index] = shown
         if by_reference:
             self.refer(step.index, by_reference)
+        if copied:
+            if self.copied is _NOTHING_COPIED:
+                self.copied = {}
+            self.copied[step.index] = copied
+        self.note_secrets(given)
 
     def show_outputs(self, step: PlannedStep, fields: dict[str, Any]) -> None:
         """Keep container outputs for the record, before a later step can change them."""
-        shown, by_reference = self.capture(fields)
+        shown, by_reference, _ = self.capture(fields, self.copied.pop(step.index, 0))
         self.show(step, shown)
         if by_reference:
             self.refer(step.index, by_reference)
+        self.note_secrets(fields)
+
+    def shows_slot(self, tool: PlannedTool) -> bool:
+        """Whether the record of a step needs nothing of the outputs of this tool but what is in its slot."""
+        return tool.number_outputs or (tool.scalar_outputs and self.capture is not summarize)
+
+    def note_secrets(self, values: dict[str, Any]) -> None:
+        """Keep what has to be hidden in every text of the run, before a summary takes it out of sight (R39)."""
+        if self.capture is summarize and self.rules.redaction is not None:
+            self.root.secrets |= self.rules.redaction.secrets_in(values)
 
     def refer(self, index: int, names: tuple[str, ...]) -> None:
         """Note which fields the record of a step shows as live objects."""

@@ -116,7 +116,7 @@ class Schedule:
         self._queued: list[tuple[int, StepRun]] = []
         self._parked: list[StepRun] = []
         self._flying: dict[int, StepRun] = {}
-        self._rows = plan.rows
+        self._rows = run.rows
         self._quick = run.is_unattended() and not (run.saving or run.caching)
         self._wrapped = bool(run.rules.around_step)
         if run.resumed:

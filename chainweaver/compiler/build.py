@@ -267,7 +267,7 @@ class Build:
         )
         tool = planned.tool
         if tool is not None:
-            tool = replace(tool, scalar_inputs=False, scalar_outputs=False)
+            tool = replace(tool, scalar_inputs=False, scalar_outputs=False, number_inputs=False, number_outputs=False)
         return replace(
             planned, read=outer.read, tool=tool, dynamic_fields=outer.dynamic_fields, each=each, child=None, retry=None,
             timeout_s=None, check_inputs=None, check_outputs=None, candidates={}, capability=None, fallback=None,
@@ -282,6 +282,7 @@ class Build:
             digest="",
             steps=(step,),
             rows=(_row(step),),
+            summary_rows=(_summary_row(step),),
             empty_slots=[None, {}],
             is_chain=False,
             is_inline=False,
@@ -358,6 +359,7 @@ class Build:
             digest=self.digest,
             steps=steps,
             rows=tuple([_row(step) for step in steps]),
+            summary_rows=tuple([_summary_row(step) for step in steps]),
             empty_slots=[*[None] * len(steps), {}],
             is_chain=all(step.index - 1 in step.needs for step in steps[1:])
             and all(step.each is None and (step.child is None or step.child.is_chain) for step in steps),
@@ -436,7 +438,13 @@ class _NoTool:
     """Stands in the row of a step without a tool, whose fault keeps it off the short path."""
 
     validate_input = validate_output = None
-    scalar_inputs = scalar_outputs = direct_output = False
+    scalar_inputs = scalar_outputs = number_inputs = number_outputs = direct_output = False
 
 
 _NO_TOOL = _NoTool()
+def _summary_row(step: PlannedStep) -> Row:
+    """The same, where a text is no less to be summed up than a list."""
+    tool: Any = step.tool or _NO_TOOL
+    return _row(step)._replace(scalars=tool.number_inputs and tool.number_outputs)
+
+

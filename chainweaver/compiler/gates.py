@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from chainweaver.canonical import Unfingerprintable, bind_fingerprint
-from chainweaver.compiler.model_traits import holds_secrets, is_scalar, scalars_only
+from chainweaver.compiler.model_traits import IMMUTABLES, NUMBERS, holds_only, holds_secrets, is_one_of
 from chainweaver.compiler.models import ModelFacts
 from chainweaver.exceptions import SchemaValidationError, ToolOutputSizeError
 from chainweaver.flow import SideEffectLevel
@@ -49,9 +49,14 @@ def plan_flow_call(known: KnownTool) -> PlannedTool:
     """What stands in a step for the tool when it runs a sub-flow: nothing is validated, the sub-flow does that."""
     return replace(
         _plan_tool(known), validate_input=_as_it_is, validate_output=_as_it_is, open_output=_as_it_is,
-        direct_output=False, scalar_inputs=False, cacheable=False, secret_outputs=(), safety=None,
-        scalar_outputs=not known.gives.open and all(map(is_scalar, known.gives.outputs.values())),
+        direct_output=False, scalar_inputs=False, number_inputs=False, cacheable=False, secret_outputs=(), safety=None,
+        scalar_outputs=_gives_only(known, IMMUTABLES), number_outputs=_gives_only(known, NUMBERS),
     )  # fmt: skip
+
+
+def _gives_only(known: KnownTool, kinds: frozenset[str]) -> bool:
+    gives = known.gives
+    return not gives.open and all(is_one_of(kind, kinds) for kind in gives.outputs.values())
 
 
 def plan_capability(known: KnownTool) -> PlannedTool:
@@ -90,8 +95,10 @@ def _plan_tool(known: KnownTool) -> PlannedTool:
         open_output=opener_of(outputs),
         foreign_fields=partial(foreign_fields, outputs),
         direct_output=isinstance(known.gives, ModelFacts) and _is_direct(known.gives),
-        scalar_inputs=scalars_only(inputs),
-        scalar_outputs=scalars_only(outputs),
+        scalar_inputs=holds_only(inputs, IMMUTABLES),
+        scalar_outputs=holds_only(outputs, IMMUTABLES),
+        number_inputs=holds_only(inputs, NUMBERS),
+        number_outputs=holds_only(outputs, NUMBERS),
         output_model=outputs,
         fingerprint=_late_fingerprint(inputs),
         schema_hash=cache(lambda: str(tool.schema_hash)),

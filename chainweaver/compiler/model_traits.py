@@ -28,9 +28,10 @@ from chainweaver.compiler.core_schemas import (
 from chainweaver.compiler.leaves import CLASSES, values_of
 from chainweaver.tools.native import is_native
 
-PLAIN_KINDS = frozenset({"none", "bool", "int", "float", "complex", "str", "bytes"})
-IMMUTABLE_KINDS = PLAIN_KINDS | {
-    "decimal", "fraction", "date", "time", "datetime", "timedelta", "uuid", "url", "multi-host-url",
+NUMBERS = frozenset({"none", "bool", "int", "float", "complex"})
+PLAIN = NUMBERS | {"str", "bytes"}
+IMMUTABLES = PLAIN | {
+    "decimal", "fraction", "date", "time", "datetime", "timedelta", "uuid", "url", "multi-host-url", "enum",
 }  # fmt: skip
 REBUILT_KINDS = frozenset(
     {"list", "tuple", "set", "frozenset", "deque", "dict", "ordered-dict", "counter", "typed-dict", "generator"}
@@ -48,22 +49,22 @@ def scalars_only(model: type[BaseModel]) -> bool:
     >>> scalars_only(Sum)
     True
     """
-    return _dumps_itself(model) and all(_all_of(model, name, PLAIN_KINDS) for name in model.model_fields)
-
-
-def is_scalar(kind: Any) -> bool:
-    """Whether every value of a field is a plain scalar; False for other types, of which less is known."""
-    return (
-        isinstance(kind, FieldOf)
-        and kind.name in kind.model.model_fields
-        and _all_of(kind.model, kind.name, PLAIN_KINDS)
-    )
+    return holds_only(model, PLAIN)
 
 
 def immutables_only(model: type[BaseModel]) -> bool:
     """As `scalars_only`, with other values that nobody can change: dates, decimals, UUIDs, URLs and enum members."""
-    kinds = IMMUTABLE_KINDS | {"enum"}
+    return holds_only(model, IMMUTABLES)
+
+
+def holds_only(model: type[BaseModel], kinds: frozenset[str]) -> bool:
+    """As `scalars_only`, for values of other kinds: `NUMBERS`, `PLAIN` or `IMMUTABLES`."""
     return _dumps_itself(model) and all(_all_of(model, name, kinds) for name in model.model_fields)
+
+
+def is_one_of(kind: Any, kinds: frozenset[str]) -> bool:
+    """Whether every value of a field is of these kinds; False for other types, of which less is known."""
+    return isinstance(kind, FieldOf) and kind.name in kind.model.model_fields and _all_of(kind.model, kind.name, kinds)
 
 
 def _dumps_itself(model: type[BaseModel]) -> bool:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
 
-from chainweaver._execution import capture_within, summarize
+from chainweaver._execution import summarize
 from chainweaver.checkpoint import StepDelta
 from chainweaver.exceptions import ReplayError, violations
+from chainweaver.executor.captures import capture_of
 from chainweaver.executor.differences import is_told
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from chainweaver.plan import Plan, PlannedStep, PlannedTool
     from chainweaver.results import ExecutionResult, StepRecord
 
-_copied: Capture = capture_within(10_000_000)
+_copied: Capture = capture_of("snapshot", 10_000_000)
 """Containers of plain values are copied: the new run must not change what the old one has recorded."""
 
 _SUMMARY = re.compile(r"\w+\[[\d, ]*\]")

@@ -239,7 +239,7 @@ def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: List
     services.checkpoints = CheckpointService(checkpointer, run, snapshot)
     run.past = Stored(snapshot.steps)
     # No gate: what was stored has passed it, and validating it again could change it.
-    run.given = runs.capture(run.given)[0]
+    run.given, run.given_references, _ = runs.capture(run.given)
     runs.attend(run, services, listeners, call)
     passed = run.slots[-1]
     # Steps that do not run again need no dynamic parameters, but their records are worked out from what they read.
@@ -335,7 +335,7 @@ def _fill_outputs(run: Run, step: PlannedStep, delta: StepDelta) -> None:
             outputs = bind_restore(tool.output_model)(outputs)
         except RestoreError as exc:
             raise CheckpointDriftError(run.trace_id(), f"outputs of step '{step.step_id}': {exc}") from exc
-        if not tool.scalar_outputs:
+        if not run.shows_slot(tool):
             run.show_outputs(step, outputs)
         elif step.rename is not None:
             run.show(step, outputs)

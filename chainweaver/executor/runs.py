@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from chainweaver._execution import Run, capture_within, conclude, reference_only, summarize, take_input
+from chainweaver._execution import Run, conclude, take_input
 from chainweaver._execution.around import leave_run
 from chainweaver._execution.rules import NO_RULES
 from chainweaver.compiler import PlanCache
 from chainweaver.exceptions import ContextKeyCollisionError, FlowCancelledError
 from chainweaver.executor.call import check_input
+from chainweaver.executor.captures import capture_of
 from chainweaver.lanes.services import CacheService, Services
 from chainweaver.lanes.sync import Resources, enter_sync, run_sync
 from chainweaver.results import ExecutionResult
@@ -55,8 +56,7 @@ class Runs:
         self.runtime: Runtime = settings["runtime"] or Runtime()
         self.plans = PlanCache()
         self.resources = Resources(settings["lane"], settings["lanes"])
-        captures = {"reference": reference_only, "summary": summarize}
-        self.capture = captures.get(settings["trace_values"]) or capture_within(settings["trace_copy_limit"])
+        self.capture = capture_of(settings["trace_values"], settings["trace_copy_limit"])
         self.limit: int = settings["max_step_concurrency"]
         self.checkpointer: Checkpointer | None = settings["checkpointer"]
         self.delete_on_success: bool = settings["delete_on_success"]
@@ -126,6 +126,7 @@ class Runs:
         """Set up what a run is watched, helped and limited by."""
         if self.rules is not NO_RULES:
             run.rules = self.rules
+            run.note_secrets(run.slots[0] or {})
             services.callbacks = self.callbacks
         if call is not None:
             if call.dry is not None:

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
 from typing import Any
+from uuid import UUID
 
 import pytest
+from pydantic import BaseModel
 
-from chainweaver._execution import capture_within, reference_only, summarize
-from tests.execution.kit import Crowd, Walk, a_run, a_tool, one_step
+from chainweaver import FlowStep
+from chainweaver._execution import Run, capture_within, reference_only, summarize
+from chainweaver._execution.rules import Rules
+from chainweaver.executor.captures import capture_of
+from chainweaver.observe import RedactionPolicy
+from tests.execution.kit import Crowd, Walk, a_flow, a_plan, a_run, a_step, a_sub_step, a_tool, one_step
 
-snapshot = capture_within(64)
+SNAPSHOT = capture_of("snapshot", 64)
+HERE = "tests.execution.test_trace"
+
+
+def captured(capture: Any, values: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What a record shows of values, and the fields that it names."""
+    shown, by_reference, _ = capture(values)
+    return shown, by_reference
+
+
+def snapshot(values: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    return captured(SNAPSHOT, values)
 
 
 class Foreign:
@@ -113,6 +136,14 @@ def test_what_the_caller_gave_is_kept_as_it_was(played):
     run = played(ROWS, {"rows": [1]}, {"kept": 0})
 
     assert run.given == {"rows": [1]}
+    assert run.given_references == ()
+
+
+def test_what_the_caller_gave_is_named_where_it_is_live(played):
+    """R36: the record of a refused input says what it shows as it is now."""
+    run = played(ROWS, {"rows": list(range(100)), "n": 1}, {"kept": 0})
+
+    assert run.given_references == ("rows",)
 
 
 # ---- captures
@@ -143,7 +174,9 @@ def test_inner_containers_are_copied_too():
 def test_the_budget_counts_items_over_all_fields():
     """R36: a field that does not fit stays by reference and gives its share back."""
     values = {"first": [1] * 40, "second": [1] * 40, "third": [1] * 24, "fourth": [1]}
-    shown, by_reference = snapshot(values)
+    shown, by_reference, copied = capture_within(64)(values)
+
+    assert copied == 64
 
     assert by_reference == ("second", "fourth")
     assert shown["second"] is values["second"]
@@ -154,15 +187,102 @@ def test_the_budget_counts_items_over_all_fields():
 def test_a_budget_of_nothing_copies_nothing_but_empty_containers(limit):
     """R36: `trace_copy_limit` is exact."""
     values = {"empty": [], "one": [1], "two": [1, 2]}
-    _, by_reference = capture_within(limit)(values)
+    _, by_reference = captured(capture_within(limit), values)
 
     assert by_reference == (("one", "two") if limit == 0 else ("two",))
 
 
-@pytest.mark.parametrize("value", [Foreign(), [Foreign()], {"a": [Foreign()]}, frozenset({1}), lambda: 0, Foreign])
+@pytest.mark.parametrize("value", [Foreign(), lambda: 0, Foreign, bytearray(b"x"), OrderedDict(a=1)])
 def test_foreign_objects_are_kept_and_named(value):
     """R36: nothing foreign is copied, pickled or converted."""
     shown, by_reference = snapshot({"n": 1, "value": value})
+
+    assert shown["value"] is value
+    assert by_reference == ("value",)
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+IMMUTABLE = [
+    *(date(2026, 1, 2), datetime(2026, 1, 2, tzinfo=timezone.utc), time(3), timedelta(4), timezone.utc),
+    *(Decimal("1.5"), Fraction(1, 3), UUID(int=7), range(3), Colour.RED, Path("a"), PurePosixPath("b")),
+    *(frozenset({1, "x"}), frozenset({(1, frozenset({Decimal(2)}))})),
+]
+
+
+@pytest.mark.parametrize("capture", [SNAPSHOT, capture_of("reference", 0)], ids=["snapshot", "reference"])
+@pytest.mark.parametrize("value", IMMUTABLE[:-2])
+def test_what_nobody_can_change_is_not_named(value, capture):
+    """R36: a date is no less safe in a record than a number."""
+    shown, by_reference = captured(capture, {"value": value})
+
+    assert shown["value"] is value
+    assert by_reference == ()
+
+
+@pytest.mark.parametrize("value", IMMUTABLE)
+@pytest.mark.parametrize(
+    "around", [lambda one: [one], lambda one: {"a": (one,)}, lambda one: {one: 1}, lambda one: {one}]
+)
+def test_containers_of_what_nobody_can_change_are_copied(value, around):
+    """R36: a date, a decimal or a member of an enum in a list keeps nobody from copying the list."""
+    whole = around(value)
+    shown, by_reference = snapshot({"whole": whole})
+
+    assert shown == {"whole": whole}
+    assert shown["whole"] is not whole
+    assert by_reference == ()
+
+
+def test_a_later_change_beside_a_date_does_not_show(played):
+    """R36: the record of common data stays what it was."""
+    when = date(2026, 1, 2)
+    run = played(ROWS, {"rows": [{"when": when, "n": 1}]}, {"kept": 0}, capture=SNAPSHOT)
+    run.slots[0]["rows"][0]["n"] = 2
+
+    assert run.inputs == [{"rows": [{"when": when, "n": 1}]}]
+    assert run.referred(0) == ()
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda one: [1, one],
+        lambda one: {"a": [one], "b": 2},
+        lambda one: (one, [3]),
+        lambda one: {one: 1},
+        lambda one: {one, 1},
+        lambda one: {(1, one): 2},
+        lambda one: [frozenset({one})],
+    ],
+    ids=["list", "dict", "tuple", "key", "set", "part of a key", "frozenset"],
+)
+def test_a_container_is_copied_around_a_foreign_object(around):
+    """R36: what can be copied is; the object inside is the live one, and so the field is named."""
+    foreign = Foreign()
+    whole = around(foreign)
+    shown, by_reference = snapshot({"n": 1, "whole": whole})
+
+    assert shown["whole"] == whole, "foreign objects are equal to themselves only"
+    assert shown["whole"] is not whole
+    assert by_reference == ("whole",)
+
+
+def test_a_frozenset_stays_the_object_that_it_is():
+    """R36: what nobody can change is not copied, also where it is looked into."""
+    held = frozenset({1, (2, 3)})
+    shown, by_reference = snapshot({"held": held, "inside": [held]})
+
+    assert shown["held"] is shown["inside"][0] is held
+    assert by_reference == ()
+
+
+@pytest.mark.parametrize("value", [frozenset(range(100)), {tuple(range(100)): 1}, {frozenset(range(100))}])
+def test_what_is_too_large_to_be_looked_through_is_named(value):
+    """R36: nobody looks through more items than a snapshot may have."""
+    shown, by_reference = snapshot({"value": value})
 
     assert shown["value"] is value
     assert by_reference == ("value",)
@@ -177,7 +297,7 @@ def test_containers_that_hold_themselves_are_kept_by_reference():
     twice: list[Any] = []
     twice += [twice, twice]
 
-    assert capture_within(10_000)({"listed": listed, "mapped": mapped})[1] == ("listed", "mapped")
+    assert captured(capture_within(10_000), {"listed": listed, "mapped": mapped})[1] == ("listed", "mapped")
     assert snapshot({"twice": twice})[1] == ("twice",)
 
 
@@ -203,7 +323,9 @@ def test_what_breaks_while_it_is_copied_is_kept_by_reference():
 def test_references_copy_nothing():
     """R36: trace_values="reference"."""
     value = [1]
-    shown, by_reference = reference_only({"n": 1, "value": value})
+    shown, by_reference, copied = reference_only()({"n": 1, "value": value}, 7)
+
+    assert copied == 0
 
     assert shown["value"] is value
     assert by_reference == ("value",)
@@ -228,7 +350,7 @@ def test_references_copy_nothing():
 )
 def test_summaries_keep_type_shape_and_size(value, shown):
     """R36: trace_values="summary" holds no object of the run."""
-    assert summarize({"value": value}) == ({"value": shown}, ())
+    assert summarize({"value": value}) == ({"value": shown}, (), 0)
 
 
 def test_a_summary_of_an_object_that_answers_nothing_is_its_class():
