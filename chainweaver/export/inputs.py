@@ -7,13 +7,14 @@ types are those of the fields that the values feed. This file only reads definit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from graphlib import TopologicalSorter
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
-from chainweaver.compiler.models import ModelFacts
+from chainweaver.compiler.lower import lower
+from chainweaver.compiler.models import Catalogue, ModelFacts
 from chainweaver.exceptions import FlowNotFoundError, PredicateSyntaxError
 from chainweaver.export.fields import (
     LEFT_OUT,
@@ -28,12 +29,11 @@ from chainweaver.export.fields import (
     same,
 )
 from chainweaver.export.mappings import read_by
-from chainweaver.flow import DEFAULT_REF_POLICY, DAGFlowStep, Flow, FlowStep, resolve_model, validate_dag_topology
+from chainweaver.flow import DEFAULT_REF_POLICY, DAGFlowStep, FlowStep, resolve_model
 
 if TYPE_CHECKING:
     from chainweaver.executor import FlowExecutor
     from chainweaver.flow import AnyFlow
-    from chainweaver.tools import Tool
 
 
 class FlowInput(NamedTuple):
@@ -60,7 +60,7 @@ def input_of(flow: AnyFlow, executor: FlowExecutor | None) -> FlowInput:
         return FlowInput(declared, True)
     if executor is None:
         return FlowInput(model_of(f"{flow.name}_input", {}, is_open=True), False)
-    return FlowInput(_Reading(flow, executor, executor.registered_tools).model(), False)
+    return FlowInput(_Reading(flow, executor, Catalogue(executor.registered_tools)).model(), False)
 
 
 def _schema(ref: str | None, executor: FlowExecutor | None) -> type[BaseModel] | None:
@@ -101,7 +101,7 @@ class _Reading:
         self,
         flow: AnyFlow,
         executor: FlowExecutor,
-        tools: Mapping[str, Tool],
+        tools: Catalogue,
         around: frozenset[tuple[str, str]] = frozenset(),
     ) -> None:
         self.flow = flow
@@ -114,14 +114,14 @@ class _Reading:
         self.sure: set[str] = set()
         self.maybe: set[str] = set()
         self.open = False
-        for level in _levels(flow):
-            choices = [self._choices(step) for step, _ in level]
-            for (step, _), callees in zip(level, choices, strict=True):
+        for _, steps in groupby(lower(flow, tools), key=attrgetter("level")):
+            level = [(step.definition, self._choices(step.definition), step.may_be_passed) for step in steps]
+            for step, callees, _ in level:
                 self._read(step, callees)
                 self._read_predicates(step, self._gives(step, callees))
             # What a level writes is seen by the levels after it.
-            for (step, passable), callees in zip(level, choices, strict=True):
-                self._write(self._gives(step, callees), certain=not passable and step.on_error != "skip")
+            for step, callees, may_be_passed in level:
+                self._write(self._gives(step, callees), certain=not may_be_passed and step.on_error != "skip")
         self._read_borders()
 
     def model(self) -> type[BaseModel]:
@@ -144,12 +144,11 @@ class _Reading:
         return found or [NOBODY_KNOWS]
 
     def _tool(self, name: str) -> Callee:
-        tool = self.tools.get(name)
-        if tool is None:
+        known = self.tools.find(name)
+        if known is None:
             return NOBODY_KNOWS
-        gives = ModelFacts(tool.output_schema)
-        keys = frozenset(gives.outputs)
-        return Callee(ModelFacts(tool.input_schema), Gives(keys, keys, gives.open))
+        takes, gives = self.tools.facts_of(known.tool.input_schema), known.gives
+        return Callee(takes, Gives(frozenset(gives.outputs), open=gives.open))
 
     def _flow(self, name: str, version: str | None) -> Callee:
         try:
@@ -261,29 +260,3 @@ class _Reading:
         self.open = self.open or gives.open
         if certain:
             self.sure |= gives.sure
-
-
-# ---- the order of steps
-
-
-def _levels(flow: AnyFlow) -> Iterator[list[tuple[FlowStep, bool]]]:
-    """The steps level by level, each with whether a branch before it may lead elsewhere."""
-    if isinstance(flow, Flow):
-        yield from ([(step, False)] for step in flow.steps)
-        return
-    validate_dag_topology(flow)
-    sorter = TopologicalSorter({step.step_id: step.depends_on for step in flow.steps})
-    sorter.prepare()
-    steps = {step.step_id: step for step in flow.steps}
-    passable: dict[str, bool] = {}
-    while sorter.is_active():
-        ready = frozenset(sorter.get_ready())
-        level = [step for step in flow.steps if step.step_id in ready]
-        for step in level:
-            passable[step.step_id] = any(passable[one] or _branches(steps[one]) for one in step.depends_on)
-        yield [(step, passable[step.step_id]) for step in level]
-        sorter.done(*ready)
-
-
-def _branches(step: DAGFlowStep) -> bool:
-    return bool(step.branches) or step.default_next is not None

@@ -224,6 +224,24 @@ def test_a_sub_flow_takes_what_its_own_steps_take():
     }
 
 
+def test_a_join_of_all_ways_is_sure_to_run():
+    """R24: one of the ways out is taken, so that what comes after all of them has run before whatever follows it."""
+    asked = DAGFlowStep(
+        step_id="asked",
+        tool_name="fetch",
+        branches=[ConditionalEdge(target_step_id="a", predicate="tries > 1")],
+        default_next="b",
+    )
+    ways = [
+        DAGFlowStep(step_id=name, tool_name="measure", depends_on=["asked"], output_mapping={name: "size"})
+        for name in ("a", "b")
+    ]
+    join = DAGFlowStep(step_id="join", tool_name="add", depends_on=["a", "b"])
+    after = DAGFlowStep(step_id="after", tool_name="write", depends_on=["join"])
+
+    assert "total" not in taken(asked, *ways, join, after)["properties"]
+
+
 def test_what_a_sub_flow_takes_it_does_not_hand_back():
     """R27: a sub-flow without outputs gives what its steps write, so that its inputs are nobody else's."""
     child = Flow(name="child", description="", steps=[FlowStep(tool_name="fetch")])
