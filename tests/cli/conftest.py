@@ -69,6 +69,86 @@ FILES = {
 }
 
 
+SHOP = {
+    "shop.flow.yaml": """\
+        type: DAGFlow
+        name: shop
+        version: 1.0.0
+        description: An order with every construct.
+        steps:
+          - step_id: total
+            tool_name: total
+            branches:
+              - {target_step_id: express, predicate: total > 100}
+            default_next: standard
+          - {step_id: express, tool_name: express, depends_on: [total]}
+          - {step_id: standard, tool_name: standard, depends_on: [total]}
+          - step_id: pay
+            tool_name: card
+            decision_candidates: [card, wire]
+            depends_on: [express, standard]
+            input_mapping: {total: total}
+          - step_id: parcels
+            flow_name: parcel
+            map_over: rows
+            input_mapping: {n: item}
+            on_item_error: collect
+            depends_on: [pay]
+          - step_id: gift
+            flow_name: parcel
+            input_mapping: {n: /rows/0}
+            output_mapping: {gift: label}
+            depends_on: [pay]
+    """,
+    "parcel.flow.yaml": """\
+        type: Flow
+        name: parcel
+        version: 1.0.0
+        description: One parcel.
+        outputs: [label]
+        steps:
+          - tool_name: weigh
+          - tool_name: label
+    """,
+    "shop.py": """\
+        from chainweaver import ToolSafetyContract, tool
+
+        RATE = 10
+
+        @tool
+        def total(rows: list[int]) -> int:
+            return sum(rows)
+
+        @tool
+        def express(total: int) -> str:
+            return f"express {total}"
+
+        @tool
+        def standard(total: int) -> str:
+            return f"standard {total}"
+
+        @tool(output="paid", safety=ToolSafetyContract(requires_approval=True), dry_run_fn=lambda given: {"paid": 0})
+        def card(total: int) -> int:
+            return total
+
+        @tool(output="paid")
+        def wire(total: int) -> int:
+            return total
+
+        @tool(output="weight")
+        def weigh(n: int) -> int:
+            if n == 13:
+                raise ValueError("too heavy")
+            return n * RATE
+
+        @tool
+        def label(weight: int) -> str:
+            return f"<{weight}>"
+    """,
+}
+"""A flow with a branch, a decision, an approval, a map over a sub-flow and a sub-flow."""
+
+
 class Called(NamedTuple):
     """What a command wrote and how it ended."""
 
@@ -101,6 +181,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+@pytest.fixture
+def shop(project: Path) -> Path:
+    """The project with a shop in it."""
+    from textwrap import dedent
+
+    for name, text in SHOP.items():
+        (project / name).write_text(dedent(text), encoding="utf-8")
+    return project
 
 
 @pytest.fixture

@@ -19,19 +19,24 @@ def without_times(text: str) -> str:
     return re.sub(r" *\d+(\.\d+)? ((ms|s)\b|%)", " T", text)
 
 
+def lines_of(text: str) -> list[str]:
+    return without_times(text).splitlines()
+
+
 def test_a_run_shows_what_was_loaded_every_step_the_times_and_the_outputs(call: Call):
     """CLI: plain lines in a pipe, in the order in which things happen, nothing coloured."""
     called = call("run", "sums.flow.yaml", *ROWS)
 
     assert (called.status, called.err) == (0, "")
-    assert without_times(called.out).splitlines() == [
+    # Columns are as wide as the longest time in them.
+    assert [re.sub("^(step .*)", lambda head: re.sub(" +", " ", head[0]), line) for line in lines_of(called.out)] == [
         "sums 1.0.0, 2 steps, 2 tools from sums.py",
         "1/2  total  ok T",
         "dividing",
         "2/2  divide  ok T",
         "",
         "time per step",
-        "step  tool    status     time  share",
+        "step tool status time share",
         "0     total   ok T T",
         "1     divide  ok T T",
         "",

@@ -116,7 +116,7 @@ def test_doctor_finds_a_package_that_is_not_installed(call: Call, monkeypatch: p
 
 def test_every_module_without_an_underscore_is_a_command(call: Call):
     """CLI: a new command is a new file."""
-    names = ["check", "doctor", "explain", "run", "schema", "validate", "viz"]
+    names = ["attest", "check", "diff", "doctor", "explain", "fuzz", "replay", "run", "schema", "validate", "viz"]
     assert command_names() == names
     assert sorted(str(command.name) for command in build().registered_commands) == names
 
@@ -124,9 +124,13 @@ def test_every_module_without_an_underscore_is_a_command(call: Call):
 @pytest.mark.parametrize(
     ("command", "args"),
     [
+        ("attest", ["sums", "--input", '{"rows": [1]}', "--limit", "1"]),
         ("check", ["."]),
+        ("diff", ["nix.json", "nix.json"]),
         ("doctor", []),
         ("explain", ["sums"]),
+        ("fuzz", ["sums", "--examples", "2", "--limit", "1"]),
+        ("replay", ["nix.json"]),
         ("run", ["sums"]),
         ("schema", []),
         ("validate", ["sums.flow.yaml"]),
