@@ -255,12 +255,12 @@ class Row(NamedTuple):
 
     Attributes:
         extra: The step renames its outputs, branches, or may be passed over by a branch.
+        scalars: Its record shows inputs and outputs as they are.
     """
 
     step: PlannedStep
     plain: bool
     extra: bool
-        scalars: Its record shows inputs and outputs as they are.
     read: Reader
     validate_input: Validate
     tool: PlannedTool
@@ -309,12 +309,12 @@ class Plan:
     Attributes:
         digest: Content digest of the definition, 32 hex characters.
         steps: In plan order: level, then declaration.
+        rows, summary_rows: What the short path needs of each step; the second where records show summaries.
         input_gate: Validates the flow's input; its values overlay the given ones.
         context_gate, output_gate: Validate the merged context and the final output; neither projects.
         collision_policy: "overwrite", "warn" or "error".
         stop_on_failure: `on_failure="stop"`; otherwise all that does not depend on a failure runs.
         project: Merged context -> final output, None for the whole context.
-        rows, summary_rows: What the short path needs of each step; the second where records show summaries.
         dynamic_params: Names that callers may pass beside the input.
         inline_lanes: The lanes, None or "inline", that the tools name which may be called in the running thread.
         empty_slots: What follows slot 0 at the beginning of a run: None per step, and no dynamic parameters.
@@ -333,13 +333,13 @@ class Plan:
     digest: str
     steps: Sequence[PlannedStep]
     rows: Sequence[Row]
+    summary_rows: Sequence[Row]
     empty_slots: Slots
     is_chain: bool
     is_inline: bool
     need_counts: Sequence[int]
     entries: Sequence[int]
     input_gate: Gate | None
-    summary_rows: Sequence[Row]
     context_gate: Gate | None
     output_gate: Gate | None
     collision_policy: str

@@ -210,13 +210,13 @@ def run_items(
     """
     steps = _Items(each, _values(step, each.items_of(given)))
     count = len(steps)
+    rows = _ItemRows(steps, (each.plan.summary_rows if run.capture is summarize else each.plan.rows)[0])
     plan = replace(
         each.plan,
         steps=steps,
         rows=rows,
         summary_rows=rows,
         empty_slots=[*[None] * count, run.slots[-1]],
-    rows = _ItemRows(steps, (each.plan.summary_rows if run.capture is summarize else each.plan.rows)[0])
         need_counts=[0] * count,
         entries=range(count),
     )

@@ -434,6 +434,12 @@ def _row(step: PlannedStep) -> Row:
     )
 
 
+def _summary_row(step: PlannedStep) -> Row:
+    """The same, where a text is no less to be summed up than a list."""
+    tool: Any = step.tool or _NO_TOOL
+    return _row(step)._replace(scalars=tool.number_inputs and tool.number_outputs)
+
+
 class _NoTool:
     """Stands in the row of a step without a tool, whose fault keeps it off the short path."""
 
@@ -442,9 +448,3 @@ class _NoTool:
 
 
 _NO_TOOL = _NoTool()
-def _summary_row(step: PlannedStep) -> Row:
-    """The same, where a text is no less to be summed up than a list."""
-    tool: Any = step.tool or _NO_TOOL
-    return _row(step)._replace(scalars=tool.number_inputs and tool.number_outputs)
-
-

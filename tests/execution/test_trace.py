@@ -355,4 +355,138 @@ def test_summaries_keep_type_shape_and_size(value, shown):
 
 def test_a_summary_of_an_object_that_answers_nothing_is_its_class():
     """R17: no value may break a run from within its trace."""
-    assert summarize({"value": Hostile()}) == ({"value": "Hostile"}, ())
+    assert captured(summarize, {"value": Hostile()}) == ({"value": "Hostile"}, ())
+
+
+# ---- a step
+
+
+def test_inputs_and_outputs_of_a_step_share_the_budget(played):
+    """R36: `trace_copy_limit` items are copied per step, and not per side of it."""
+    sixty = list(range(60))
+    run = played(ROWS, {"rows": [1, 2, 3]}, {"kept": sixty})
+    both = played(ROWS, {"rows": [1, 2, 3, 4, 5]}, {"kept": sixty})
+
+    assert run.referred(0) == ()
+    assert both.inputs == [{"rows": [1, 2, 3, 4, 5]}]
+    assert both.referred(0) == ("kept",)
+
+
+def test_of_several_steps_each_has_the_whole_budget():
+    """R36: what one step copies is taken from nobody else."""
+    tools = [a_tool("first", {"rows": Any}, {"rows": Any}), a_tool("second", {"rows": Any}, {"rows": Any})]
+    run = a_run(a_plan([FlowStep(tool_name="first"), FlowStep(tool_name="second")], tools), {"rows": [0] * 30})
+    walk = Walk(run)
+    walk.ok({"rows": [1] * 30})
+    walk.ok({"rows": [2] * 30})
+
+    assert [run.referred(index) for index in (0, 1)] == [(), ()]
+    assert run.copied == {}
+
+
+# ---- summaries
+
+
+TEXTS = a_tool("texts", {"text": str, "n": int}, {"found": str, "m": int})
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_a_summary_of_scalars_holds_no_long_text(played, side):
+    """R36: text is summed up like any other value, whatever the model; a number is what it is."""
+    run = played(TEXTS, {"text": LONG, "n": 3}, {"found": LONG + "y", "m": 4}, capture=summarize)
+
+    assert run.given == {"text": "str[100000]", "n": 3}
+    if side == "inputs":
+        assert run.inputs == [{"text": "str[100000]", "n": 3}]
+    else:
+        assert run.shown_outputs(0) == {"found": "str[100001]", "m": 4}
+        assert run.slots[1] == {"found": LONG + "y", "m": 4}, "the next step gets the text"
+
+
+def test_a_snapshot_shows_scalars_as_they_are(played):
+    """R36: text cannot change, so that a record needs no copy of it."""
+    run = played(TEXTS, {"text": LONG, "n": 3}, {"found": "y", "m": 4})
+
+    assert run.shown is None
+    assert run.inputs[0]["text"] is LONG
+
+
+def test_numbers_are_not_summed_up(played):
+    """R36: where there is nothing to sum up, a summary costs nothing."""
+    run = played(a_tool("double", {"n": int}, {"m": float}), {"n": 1}, {"m": 2.0}, capture=summarize)
+
+    assert run.given is run.slots[0]
+    assert run.inputs == [{"n": 1}]
+    assert run.shown is None
+
+
+def test_a_summary_of_a_renamed_step_is_under_the_names_of_the_tool():
+    """R11, R36: the output mapping concerns the context and not the record."""
+    plan = one_step(TEXTS, output_mapping={"other": "found"})
+    walk = Walk(a_run(plan, {"text": "t", "n": 3}, capture=summarize))
+    walk.ok({"found": LONG, "m": 4})
+
+    assert walk.run.shown_outputs(0) == {"found": "str[100000]", "m": 4}
+    assert walk.run.final_output is not None
+    assert walk.run.final_output["other"] is LONG
+
+
+def test_items_and_sub_flows_are_summed_up():
+    """R36: a nested run keeps no more of its values than the one around it."""
+    read = a_tool("read", {"text": str}, {"found": str})
+    inner = a_flow("inner", [a_step("read")])
+    steps = [
+        a_step("each", tool_name="read", map_over="texts", map_as="text", output_mapping={"all": "found"}),
+        a_sub_step("sub", "inner", "each"),
+    ]
+    run = a_run(a_plan(steps, [read], flows=[inner]), {"texts": [LONG], "text": "t"}, capture=summarize)
+    walk = Walk(run)
+    walk.ok({"found": LONG})
+    walk.ok({"found": LONG})
+    items, child = (run.details[index].nested for index in (0, 1))
+
+    assert [items.inputs, items.shown, run.shown_outputs(0)] == [
+        [{"text": "str[100000]"}],
+        [{"found": "str[100000]"}],
+        {"found": "list[1]"},
+    ]
+    assert [child.given, child.shown, run.shown_outputs(1)] == [
+        {"text": "t"},
+        [{"found": "str[100000]"}],
+        {"found": "str[100000]"},
+    ]
+
+
+def test_secrets_are_known_although_a_summary_does_not_show_them(played):
+    """R39: a long token vanishes from error texts whatever records keep of it."""
+    token, other = "t0ken-" * 20, "s3cret" * 20
+    login = a_tool("login", {"api_key": str}, {"password": str})
+    run: Run = played(
+        login, {"api_key": token}, {"password": other}, capture=summarize, rules=Rules(redaction=RedactionPolicy())
+    )
+
+    assert run.inputs == [{"api_key": "str[120]"}]
+    assert run.secrets == {token, other}
+
+
+# ---- refused borders
+
+
+class Wanted(BaseModel):
+    missing: int
+
+
+@pytest.mark.parametrize("side", ["context_schema_ref", "output_schema_ref"])
+def test_a_refused_context_is_shown_as_it_was(side):
+    """R36: the record of what a schema of the flow refused is one like all others."""
+    kept, many = [1], list(range(100))
+    plan = one_step(ROWS, flow={side: f"{HERE}:Wanted"})
+    walk = Walk(a_run(plan, {"rows": many}))
+    walk.ok({"kept": kept})
+    kept.append("changed later")
+
+    assert walk.run.status == "failed"
+    shown, by_reference, _ = walk.run.refused
+    assert shown == {"rows": many, "kept": [1]}
+    assert by_reference == ("rows",)
