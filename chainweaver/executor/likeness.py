@@ -118,7 +118,7 @@ class Likeness:
         """Whether two values without canonical bytes and without parts pass for the same."""
         if type(expected) is not type(actual):
             return False
-        if _are_equal(expected, actual):
+        if are_equal(expected, actual):
             return True
         if _says_what_equals_it(expected) or normalised(shown(expected)) != normalised(shown(actual)):
             return False
@@ -200,7 +200,12 @@ def _says_what_equals_it(value: Any) -> bool:
     return equals is not object.__eq__ and not isinstance(value, BaseModel) and not is_dataclass(value)
 
 
-def _are_equal(expected: Any, actual: Any) -> bool:
+def are_equal(expected: Any, actual: Any) -> bool:
+    """Whether two values say that they are equal; arrays and tables when all of their cells do.
+
+    >>> are_equal([1, 2], [1.0, 2.0]), are_equal({"a": 1}, None)
+    (True, False)
+    """
     try:
         answer = expected == actual
         for _ in range(2):  # arrays answer for each item, tables for each cell and then for each column

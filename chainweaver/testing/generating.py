@@ -7,13 +7,16 @@ initial context, as far as that can be told from mappings and tools; the rest is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union
 
 from pydantic import BaseModel
 
+from chainweaver.compiler.lower import lower
+from chainweaver.compiler.models import Catalogue
 from chainweaver.flow import (
     AnyFlow,
-    DAGFlow,
     DefaultSource,
     FlowStep,
     KeySource,
@@ -137,28 +140,14 @@ def reads_of(flow: AnyFlow, tools: Mapping[str, Tool], registry: FlowRegistry) -
         TypeError: A step reads in a way that says nothing about what is read.
     """
     written: set[str] = set(flow.dynamic_params)
-    for level in levels_of(flow):
+    for _, steps in groupby(lower(flow, Catalogue(tools)), key=attrgetter("level")):
+        level = [step.definition for step in steps]
         for step in level:
             for read in reads_of_step(step, tools, registry):
                 if read.key not in written:
                     yield read
         for step in level:
             written |= written_by(step, tools, registry)
-
-
-def levels_of(flow: AnyFlow) -> list[list[FlowStep]]:
-    """The steps, level by level; what a step can see comes from the levels before."""
-    if not isinstance(flow, DAGFlow):
-        return [[step] for step in flow.steps]
-    heights: dict[str, int] = {}
-    steps = {step.step_id: step for step in flow.steps}
-    for _ in steps:  # as long as the longest path
-        for step in flow.steps:
-            heights[step.step_id] = 1 + max((heights.get(need, 0) for need in step.depends_on), default=0)
-    by_height: dict[int, list[FlowStep]] = {}
-    for step_id, height in heights.items():
-        by_height.setdefault(height, []).append(steps[step_id])
-    return [by_height[height] for height in sorted(by_height)]
 
 
 def reads_of_step(step: FlowStep, tools: Mapping[str, Tool], registry: FlowRegistry) -> Iterator[Read]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pydantic import BaseModel
 
 from chainweaver.exceptions import suggest
+from chainweaver.executor.likeness import are_equal
 from chainweaver.results import ExecutionResult, StepRecord
 
 SHOWN = 200
@@ -310,7 +311,7 @@ def _meets(expected: Any, actual: Any) -> bool:
         return isinstance(actual, expected)
     if isinstance(expected, re.Pattern):
         return isinstance(actual, str) and expected.search(actual) is not None
-    return _equal(expected, actual)
+    return are_equal(expected, actual)
 
 
 def _same(expected: Any, actual: Any) -> bool:
@@ -320,17 +321,7 @@ def _same(expected: Any, actual: Any) -> bool:
     if _is_opaque(expected):
         # Nothing tells such objects apart but their identity, which is another one in every run.
         return repr_without_address(expected) == repr_without_address(actual)
-    return _equal(expected, actual)
-
-
-def _equal(expected: Any, actual: Any) -> bool:
-    try:
-        answer = expected == actual
-        for _ in range(2):  # arrays answer for each item, tables for each cell and then for each column
-            answer = answer.all() if hasattr(answer, "all") else answer
-        return bool(answer)
-    except Exception:  # a foreign __eq__ may raise anything
-        return False
+    return are_equal(expected, actual)
 
 
 def repr_without_address(value: Any) -> str:
