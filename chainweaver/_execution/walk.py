@@ -99,10 +99,10 @@ def life_of(run: Run, step: PlannedStep) -> WalkedLife:
         life = around(run, step, life)
     if step.child is None and step.each is None:
         return cast("WalkedLife", life)
-    return with_nested(run, life)
+    return with_nested(life)
 
 
-def with_nested(run: Run, life: StepLife) -> WalkedLife:
+def with_nested(life: StepLife) -> WalkedLife:
     """The life of a step that nests: each nested run is walked where the life waits for it."""
     try:
         command = next(life)
