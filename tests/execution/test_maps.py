@@ -330,7 +330,7 @@ def test_items_that_fail_can_leave_an_error_in_their_place():
     six, broken, refused = walk.run.slots[1]["twice"]
 
     assert six == 6
-    assert broken == ItemError(1, "FlowExecutionError", "E006", "Tool 'double' failed at step 1: OSError: down.")
+    assert broken == ItemError(1, "FlowExecutionError", "E006", "Tool 'double' failed at step 0: OSError: down.")
     assert (refused.index, refused.error_type, refused.error_code) == (2, "SchemaValidationError", "E004")
 
 
@@ -527,12 +527,12 @@ def test_items_run_side_by_side_and_give_lists_in_their_order():
 
 
 def test_the_items_of_a_map_share_the_places_of_the_run():
-    """R4: a step that maps holds none itself."""
+    """R4: a step that maps holds none itself; its items go on before a later step begins."""
     crowd = crowd_of(2, a_step("last", input_mapping={"twice": "n"}))
 
-    assert crowd.began == ["last", "each/0"]
-    assert crowd.ok("each/0", {"twice": 6}) == ["each/1"]
-    assert crowd.ok("last", {"done": 1}) == ["each/2"]
+    assert crowd.began == ["each/0", "each/1"]
+    assert crowd.ok("each/0", {"twice": 6}) == ["each/2"]
+    assert crowd.ok("each/2", {"twice": 10}) == ["last"]
 
 
 @pytest.mark.parametrize(("limit", "own", "began"), [(16, 2, 2), (2, 16, 3), (1, 2, 2), (16, 1, 1)])
@@ -552,7 +552,7 @@ def test_a_map_with_a_limit_of_its_own_takes_no_place_of_the_run():
         map_concurrency=2,
     )
 
-    assert crowd.began == ["last", "other", "each/0", "each/1"]
+    assert crowd.began == ["each/0", "each/1", "last", "other"]
 
 
 def test_at_limit_1_nothing_runs_beside_a_map_with_a_limit_of_its_own():

@@ -737,7 +737,7 @@ def test_steps_inside_and_outside_run_side_by_side():
     """R3, R4: a step that runs a sub-flow holds no place itself."""
     crowd = crowded([*SUB, a_step("c")], SIDE_BY_SIDE, limit=3)
 
-    assert crowd.began == ["c", "sub/a", "sub/b"]
+    assert crowd.began == ["sub/a", "sub/b", "c"]
     assert crowd.ok("sub/b", {"b_out": 2}) == []
     assert crowd.ok("c", {"c_out": 3}) == []
     assert crowd.ok("sub/a", {"a_out": 1}) == []
