@@ -247,6 +247,11 @@ class PlannedStep:
     capability: str | None
     each: PlannedMap | None = None
 
+    @property
+    def number(self) -> int:
+        """The position that people are told in errors."""
+        return self.index
+
 
 class Row(NamedTuple):
     """What the short path needs of a step, in the order in which it needs it.
@@ -323,6 +328,7 @@ class Plan:
         need_counts, entries: How many steps each one waits for, and those that wait for none.
         names: Step id -> position.
         children: Name and version of every sub-flow that it reaches.
+        unpinned: Those of them that are named without a version.
         composition: Makes the errors of sub-flows that do not fit together; such a plan is never started.
         needs_schedule: It has a map whose items overlap whatever the limit of the run is.
         facts: What a checkpoint notes; worked out on first use, since most plans never need it.
@@ -350,6 +356,7 @@ class Plan:
     names: Mapping[str, int]
     facts: Callable[[], PlanFacts]
     children: tuple[tuple[str, str], ...] = ()
+    unpinned: tuple[tuple[str, str], ...] = ()
     composition: tuple[Callable[[], ChainWeaverError], ...] = ()
     needs_schedule: bool = False
 

@@ -100,7 +100,7 @@ def _held_up(step: PlannedStep, exc: Exception) -> ChainWeaverError:
     if isinstance(exc, ChainWeaverError):
         return exc
     detail = f"middleware around it did not let it proceed: {told(exc)}"
-    error = FlowExecutionError(step.name, step.index, detail, step_name=step.label)
+    error = FlowExecutionError(step.name, step.number, detail, step_name=step.label)
     error.__cause__ = exc
     return error
 

@@ -109,7 +109,7 @@ def _decision(step: PlannedStep, name: str, by: str) -> dict[str, Any]:
 
 
 def _decision_error(step: PlannedStep, detail: str, cause: Exception | None = None, **facts: Any) -> ChainWeaverError:
-    error = DecisionCallbackError(step.label, step.index, detail, **facts)
+    error = DecisionCallbackError(step.label, step.number, detail, **facts)
     error.__cause__ = cause
     return error
 
@@ -139,7 +139,7 @@ def allowed(run: Run, step: PlannedStep, tool: PlannedTool) -> PlannedTool:
     if rules.dry is None or tool.dry is not None:
         return tool if rules.dry is None or tool.dry is None else tool.dry
     fix = "give the tool a dry_run_fn, or declare supports_dry_run in its safety contract"
-    error = FlowExecutionError(step.name, step.index, f"tool '{tool.name}' has no dry run", fix=fix)
+    error = FlowExecutionError(step.name, step.number, f"tool '{tool.name}' has no dry run", fix=fix)
     if rules.dry == "abort":
         raise error
     raise Unrehearsed(error)
@@ -155,7 +155,7 @@ def approval(run: Run, step: PlannedStep, tool: PlannedTool, values: dict[str, A
         return
     if not run.rules.approves:
         reason = "the executor has no approval callback"
-        raise ApprovalDeniedError(tool.name, step.index, reason, fix="pass approval_callback= to FlowExecutor")
+        raise ApprovalDeniedError(tool.name, step.number, reason, fix="pass approval_callback= to FlowExecutor")
     context = ApprovalContext(*_place(run, step), tool.name, values, tool.safety.approval_reason, tool.safety)
     try:
         answer = yield Ask("approval", context, run.remaining_s())
@@ -166,18 +166,18 @@ def approval(run: Run, step: PlannedStep, tool: PlannedTool, values: dict[str, A
         raise
     except Exception as exc:
         reason, fix = f"the callback raised {told(exc)}", "correct the callback; its error is the cause of this one"
-        raise ApprovalDeniedError(tool.name, step.index, reason, fix=fix) from exc
+        raise ApprovalDeniedError(tool.name, step.number, reason, fix=fix) from exc
     run.check_deadline()
     if isinstance(answer, bool):
         answer = ApprovalDecision(answer)
     if not isinstance(answer, ApprovalDecision):
         reason = f"the callback answered {named(answer)}, which is no ApprovalDecision and no bool"
         fix = way_out(answer, "answer with an ApprovalDecision, True or False")
-        raise ApprovalDeniedError(tool.name, step.index, reason, fix=fix)
+        raise ApprovalDeniedError(tool.name, step.number, reason, fix=fix)
     detail = run.detail(step.index)
     detail.approval = {"approved": answer.approved, "approver": answer.approver, "reason": answer.reason}
     if not answer.approved:
-        raise ApprovalDeniedError(tool.name, step.index, answer.reason)
+        raise ApprovalDeniedError(tool.name, step.number, answer.reason)
 
 
 def guardrail(
@@ -197,15 +197,15 @@ def guardrail(
         raise RunCancelled("deadline") from None
     except Exception as exc:
         said, fix = f"the callback raised {told(exc)}", "correct the callback; its error is the cause of this one"
-        raise GuardrailViolationError(tool.name, step.index, f"{stage}: {said}", fix=fix) from exc
+        raise GuardrailViolationError(tool.name, step.number, f"{stage}: {said}", fix=fix) from exc
     run.check_deadline()
     if answer is None or answer is True:
         return
     if isinstance(answer, str) or answer is False:
-        raise GuardrailViolationError(tool.name, step.index, f"{stage}: {answer or 'no reason was given'}")
+        raise GuardrailViolationError(tool.name, step.number, f"{stage}: {answer or 'no reason was given'}")
     said = f"the callback answered {named(answer)}, which has no meaning"
     fix = way_out(answer, "answer None or True to let values pass, False or a text to refuse them")
-    raise GuardrailViolationError(tool.name, step.index, f"{stage}: {said}", fix=fix)
+    raise GuardrailViolationError(tool.name, step.number, f"{stage}: {said}", fix=fix)
 
 
 # ---- words

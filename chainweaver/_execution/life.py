@@ -201,7 +201,7 @@ def choose_branch(run: Run, step: PlannedStep, branches: Branches, merged: dict[
             label = run.plan.steps[target].label
             detail = f"the predicate '{predicate}' of its branch to '{label}' cannot be answered: {told_of(exc)}"
             raise FlowExecutionError(
-                step.name, step.index, detail, step_name=step.label, fix="let the predicate fit the values it reads"
+                step.name, step.number, detail, step_name=step.label, fix="let the predicate fit the values it reads"
             ) from exc
         if is_taken:
             run.take(step.index, target)
@@ -243,7 +243,7 @@ def mapping_error(run: Run, step: PlannedStep, exc: Exception) -> ChainWeaverErr
     else:
         return domain_error(step, exc)
     error: ChainWeaverError = _caused(
-        InputMappingError(step.name, step.index, key, known=known, step_name=step.label), exc
+        InputMappingError(step.name, step.number, key, known=known, step_name=step.label), exc
     )
     return error
 
@@ -285,13 +285,13 @@ def secret_outputs(step: PlannedStep) -> list[str]:
 def secrets_error(step: PlannedStep, field: str) -> CheckpointEncodeError:
     """A checkpoint needs real values, and no store of ours keeps secrets (R39); said before the tool does anything."""
     detail = "it is a secret, and the checkpointer has no cipher"
-    return CheckpointEncodeError(step.name, step.index, field, detail, step_name=step.label)
+    return CheckpointEncodeError(step.name, step.number, field, detail, step_name=step.label)
 
 
 def schema_error(tool: PlannedTool, step: PlannedStep, exc: Exception, border: str) -> SchemaValidationError:
     """What a schema refused, without the refused values: they may be secret, and the record shows them anyway."""
     return SchemaValidationError(
-        tool.name, step.index, violations(exc), context=border, step_name=step.label, fix=way_out(exc, border)
+        tool.name, step.number, violations(exc), context=border, step_name=step.label, fix=way_out(exc, border)
     )
 
 
@@ -362,7 +362,10 @@ def led_outputs(
 def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any], value: Any) -> Fields:
     """Call the tool, and call it again as the retry policy says; the validated output fields."""
     retry = step.retry
-    number = 1
+    number = attempts_begun(run, step, tool)
+    if number > 1:
+        # They failed in an earlier part of the run, and nothing is stored of what they failed with.
+        run.detail(step.index).retries = number - 1
     while True:
         command: Any = None
         try:
@@ -395,6 +398,11 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
         value = check_input(step, tool, given)
 
 
+def attempts_begun(run: Run, step: PlannedStep, tool: PlannedTool) -> int:
+    """The number of the attempt with which a step goes on: of sub-flows a store may know some that came before."""
+    return 1 if run.past is None or step.child is None or tool is not step.tool else run.past.attempts(run, step)
+
+
 def invocation(run: Run, step: PlannedStep, tool: PlannedTool, value: Any, number: int) -> PlainCall | Invoke:
     """The command that performs an attempt."""
     if step.capability is None or tool is not step.tool:
@@ -402,7 +410,7 @@ def invocation(run: Run, step: PlannedStep, tool: PlannedTool, value: Any, numbe
     if run.rules.capability is None:
         raise FlowExecutionError(
             step.name,
-            step.index,
+            step.number,
             f"there is nobody to perform capability '{step.capability}'",
             fix="pass capability_hook= to FlowExecutor",
         )
@@ -513,7 +521,7 @@ def renamed(step: PlannedStep, renames: tuple[tuple[str, str], ...], fields: dic
         return {context_key: fields[output_key] for context_key, output_key in renames}
     except KeyError as exc:
         missing = str(exc.args[0])
-        raise OutputMappingError(step.name, step.index, missing, known=tuple(fields), step_name=step.label) from None
+        raise OutputMappingError(step.name, step.number, missing, known=tuple(fields), step_name=step.label) from None
 
 
 # ---- collisions
@@ -552,7 +560,7 @@ def sibling_error(step: PlannedStep, rival_id: str, key: str) -> FlowExecutionEr
     """Two steps of one level write one key: which value should win is nobody's to guess."""
     return FlowExecutionError(
         step.name,
-        step.index,
+        step.number,
         f"Key '{key}' produced by both '{rival_id}' and its sibling '{step.step_id}'",
         fix="rename one of them with output_mapping, or let one step depend on the other",
     )
@@ -560,7 +568,7 @@ def sibling_error(step: PlannedStep, rival_id: str, key: str) -> FlowExecutionEr
 
 def collision_error(run: Run, step: PlannedStep, keys: tuple[str, ...]) -> ChainWeaverError:
     """The collision policy "error" at work."""
-    return ContextKeyCollisionError(run.plan.flow_name, step.index, step.label, keys)
+    return ContextKeyCollisionError(run.plan.flow_name, step.number, step.label, keys)
 
 
 # ---- words
@@ -570,7 +578,7 @@ def domain_error(step: PlannedStep, exc: Exception) -> ChainWeaverError:
     """The error itself when it is ours, else one that names the step and keeps the original as its cause."""
     if isinstance(exc, ChainWeaverError):
         return exc
-    error: ChainWeaverError = _caused(FlowExecutionError(step.name, step.index, told(exc)), exc)
+    error: ChainWeaverError = _caused(FlowExecutionError(step.name, step.number, told(exc)), exc)
     return error
 
 
@@ -580,7 +588,7 @@ def store_error(step: PlannedStep, exc: Exception) -> ChainWeaverError:
         return exc
     detail = f"its checkpoint could not be written: {told(exc)}"
     fix = "see to the store of the checkpointer; the tool itself has succeeded"
-    error: ChainWeaverError = _caused(FlowExecutionError(step.name, step.index, detail, fix=fix), exc)
+    error: ChainWeaverError = _caused(FlowExecutionError(step.name, step.number, detail, fix=fix), exc)
     return error
 
 

@@ -139,6 +139,11 @@ class ItemStep:
     def rank(self) -> int:
         return self.index
 
+    @property
+    def number(self) -> int:
+        # An item is told apart by its position, in the `where` of an error; the step is the one that maps.
+        return self.template.index
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.template, name)
 
@@ -258,7 +263,7 @@ def _values(step: PlannedStep, found: Any) -> Sequence[Any]:
     )
     if not has_order:
         detail = f"it maps over a value of type '{type(found).__name__}', which is no list"
-        raise FlowExecutionError(step.name, step.index, detail, fix="map over a list; list(...) makes one")
+        raise FlowExecutionError(step.name, step.number, detail, fix="map over a list; list(...) makes one")
     return tuple(found)
 
 

@@ -192,31 +192,37 @@ class Schedule:
 
     # ---- nested runs
 
-    def _nest(self, step_run: StepRun, command: Nest) -> None:
-        """Begin the run that a step waits for; `_fill_all` lets it start its first steps."""
+    def _nest(self, step_run: StepRun, command: Nest, going: list[StepRun]) -> None:
+        """Begin the run that a step waits for."""
         if command.limit is None:
             nested = Schedule(command.run, self._places.limit, places=self._places, around=step_run)
         else:
             nested = Schedule(command.run, command.limit, around=step_run)
         step_run.nested = nested
-        self._root._nested.append(nested)
+        # Inner runs stand before the ones around them: what has begun goes on before more begins.
+        siblings = self._root._nested
+        siblings.insert(siblings.index(self) if self in siblings else len(siblings), nested)
+        # At once, so that its calls take the places which would else go to the next step that nests.
+        nested._fill(going)
 
     def _fill_all(self, going: list[StepRun]) -> list[StepRun]:
-        """Fill this schedule and those nested in it; one that is over lets the step around it go on."""
-        self._fill(going)
-        at = 0
-        while at < len(self._nested):
-            nested = self._nested[at]
-            nested._fill(going)
-            # What is ready waits for a place; it never starts once the run has been told to end.
-            if nested._flying or (nested._ready and nested.run.cancelled is None):
-                at += 1
-                continue
-            del self._nested[at]
-            nested._hand_back(going)
-            self._fill(going)
+        """Fill the nested schedules and then this one; one that is over lets the step around it go on."""
+        while True:
             at = 0
-        return going
+            while at < len(self._nested):
+                nested = self._nested[at]
+                nested._fill(going)
+                # What is ready waits for a place; it never starts once the run has been told to end.
+                if nested._flying or (nested._ready and nested.run.cancelled is None):
+                    at += 1
+                    continue
+                del self._nested[at]
+                nested._hand_back(going)
+                at = 0
+            under_way = len(self._nested)
+            self._fill(going)
+            if len(self._nested) == under_way:
+                return going
 
     def _hand_back(self, going: list[StepRun]) -> None:
         """The nested run is over: the step around it goes on with what came of it."""
@@ -346,7 +352,7 @@ class Schedule:
     def _command(self, step_run: StepRun, command: Command | Nest, going: list[StepRun]) -> None:
         """Hand a command to the lane; the call of a tool needs a free slot."""
         if type(command) is Nest:
-            self._nest(step_run, command)
+            self._nest(step_run, command, going)
             return
         step_run.command = cast("Command", command)
         if type(command) is tuple or type(command) is Invoke:

@@ -123,6 +123,7 @@ def _copy_head(snapshot: ExecutionSnapshot) -> ExecutionSnapshot:
     names = {
         "tool_schema_hashes": dict(snapshot.tool_schema_hashes),
         "step_fingerprints": dict(snapshot.step_fingerprints),
+        "sub_flows": dict(snapshot.sub_flows),
         "output_mappings": {step_id: dict(mapping) for step_id, mapping in snapshot.output_mappings.items()},
     }
     # Constructed and not copied by the model, which would go through the `copy` module field set and all.

@@ -37,6 +37,7 @@ class ExecutionSnapshot(BaseModel):
         step_fingerprints: Fingerprint by step id, as it was when the run began.
         level_sizes: How many steps each DAG level has; empty where nobody asked.
         output_mappings: By step id, which context key takes which output; steps without one keep their names.
+        sub_flows: Version by name of the sub-flows that the run began with, of those that its steps name without one.
         stated: Views that were given to the constructor.
 
     >>> snapshot = ExecutionSnapshot(
@@ -61,6 +62,7 @@ class ExecutionSnapshot(BaseModel):
     step_fingerprints: dict[str, str] = Field(default_factory=dict)
     level_sizes: tuple[int, ...] = ()
     output_mappings: dict[str, dict[str, str]] = Field(default_factory=dict)
+    sub_flows: dict[str, str] = Field(default_factory=dict)
     stated: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")

@@ -377,6 +377,7 @@ class Build:
             names={step.step_id: step.index for step in steps},
             facts=cache(lambda: plan_facts(steps)),
             children=self._reached_flows(),
+            unpinned=self._unpinned_flows(),
             composition=tuple(map(_remade, self.composition_errors)),
             needs_schedule=any(plan.needs_schedule for plan in self.sub_plans.values())
             or any(step.each is not None and step.each.limit not in (None, 1) for step in steps),
@@ -387,6 +388,14 @@ class Build:
             tool.lane for tool in self.planned_tools.values() if tool.inline and isinstance(tool.lane, (str, NoneType))
         }
         return frozenset(own.union(*(plan.inline_lanes for plan in self.sub_plans.values())))
+
+    def _unpinned_flows(self) -> tuple[tuple[str, str], ...]:
+        found: dict[tuple[str, str], None] = {}
+        for index, plan in self.sub_plans.items():
+            if self.steps[index].definition.flow_version is None:
+                found[plan.flow_name, plan.flow_version] = None
+            found.update(dict.fromkeys(plan.unpinned))
+        return tuple(found)
 
     def _reached_flows(self) -> tuple[tuple[str, str], ...]:
         reached: dict[tuple[str, str], None] = {}

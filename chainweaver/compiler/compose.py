@@ -7,6 +7,7 @@ and described in the terms in which a tool is: what it takes and what it gives. 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel
@@ -20,7 +21,7 @@ from chainweaver.tools.flow_tool import open_model
 
 if TYPE_CHECKING:
     from chainweaver.compiler.build import Build
-    from chainweaver.flow import AnyFlow
+    from chainweaver.flow import AnyFlow, ToolSafetyContract
     from chainweaver.registry import FlowRegistry
 
 FindFlow: TypeAlias = "Callable[[str, str | None], AnyFlow]"
@@ -137,23 +138,25 @@ class FlowFacts:
 def callee_of(child: Build) -> KnownTool:
     """A compiled sub-flow in the shape of a tool: what it takes and what it gives."""
     flow = child.flow
-    standing = Tool(
-        name=flow.name,
-        description=flow.description,
-        input_schema=open_model(f"{flow.name}_input"),
-        output_schema=open_model(f"{flow.name}_output"),
-        fn=dict,
-        safety=flow.safety,
-    )
-    return KnownTool(standing, _takes(child), _gives(child))
+    return KnownTool(_standing(flow.name, flow.description, flow.safety), _takes(child), _gives(child))
+
+
+def _standing(name: str, description: str, safety: ToolSafetyContract | None = None) -> Tool:
+    """What stands for a tool that takes anything and gives anything; it is never called."""
+    model = _any_values()
+    return Tool(name=name, description=description, input_schema=model, output_schema=model, fn=dict, safety=safety)
+
+
+@cache
+def _any_values() -> type[BaseModel]:
+    # One for all: making a model takes longer than compiling a step.
+    return open_model("Values")
 
 
 def capability(capability_id: str) -> KnownTool:
     """An outside capability in the shape of a tool: it takes anything and gives anything."""
-    model = open_model(f"{capability_id}_values")
-    facts = ModelFacts(model)
-    standing = Tool(name=capability_id, description="", input_schema=model, output_schema=model, fn=dict)
-    return KnownTool(standing, facts, facts)
+    facts = ModelFacts(_any_values())
+    return KnownTool(_standing(capability_id, ""), facts, facts)
 
 
 def _takes(child: Build) -> FlowFacts:

@@ -647,7 +647,7 @@ class FlowExecutor:
         lane: str,
     ) -> tuple[Runs, Plan, ExecutionSnapshot]:
         """A stored run and the plan that it goes on with."""
-        from chainweaver.executor.resume import gone, load, migrated, refuse_drift
+        from chainweaver.executor.resume import gone, load, migrated, refuse_drift, refuse_gone_parts
 
         runs = self._bound or self._bind()
         snapshot = load(runs.checkpointer, trace_id)
@@ -657,6 +657,10 @@ class FlowExecutor:
             prepared = self._prepare(snapshot.flow_name, snapshot.flow_version)
         except FlowNotFoundError as exc:
             raise gone(self.registry, snapshot) from exc
+        if snapshot.sub_flows and not force and snapshot.sub_flows != dict(prepared.plan.unpinned):
+            # The run goes on with the sub-flows that it began with, whatever was registered since (R33).
+            refuse_gone_parts(self.registry, snapshot)
+            prepared = self._prepared_with((snapshot.flow_name, snapshot.flow_version), snapshot.sub_flows)
         if not force:
             refuse_drift(prepared.plan, snapshot)
         self._admit(prepared, force, lane)

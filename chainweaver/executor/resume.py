@@ -58,6 +58,7 @@ def open_checkpoint(run: Run, services: Services, checkpointer: Checkpointer) ->
             step_fingerprints=facts.step_fingerprints,
             level_sizes=facts.level_sizes,
             output_mappings=facts.output_mappings,
+            sub_flows=dict(plan.unpinned),
             stated={},
         )
         services.checkpoints = CheckpointService(checkpointer, run, snapshot)
@@ -139,6 +140,21 @@ def gone(registry: FlowRegistry, snapshot: ExecutionSnapshot) -> CheckpointDrift
     return CheckpointDriftError(
         snapshot.trace_id, detail, fix=f"register '{name}' {version} again, or start the run anew"
     )
+
+
+def refuse_gone_parts(registry: FlowRegistry, snapshot: ExecutionSnapshot) -> None:
+    """Refuse to go on without a sub-flow that the run began with.
+
+    Raises:
+        CheckpointDriftError: Says which one, and in which version.
+    """
+    for name, version in snapshot.sub_flows.items():
+        try:
+            registry.resolve(name, version)
+        except FlowNotFoundError as exc:
+            detail = f"sub-flow '{name}' {version} is no longer registered"
+            fix = f"register '{name}' {version} again, or pass force=True to go on with another version"
+            raise CheckpointDriftError(snapshot.trace_id, detail, fix=fix) from exc
 
 
 def refuse_drift(plan: Plan, snapshot: ExecutionSnapshot) -> None:

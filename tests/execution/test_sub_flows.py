@@ -728,6 +728,21 @@ def test_a_resumed_step_goes_on_with_the_attempt_that_it_had_begun():
     assert walk.asks == ("call", "b", {"n": 1})
     walk.ok({"b_out": 3})
     assert run.final_output == {"n": 1, "a_out": 2, "b_out": 3}
+    assert run.details[0].retries == 1
+
+
+def test_a_resumed_step_has_no_more_attempts_than_its_policy_allows():
+    """R20, R27, R32: those that had begun before count; a fallback has its own."""
+    plan = a_plan([a_sub_step("sub", "inner", retry=AGAIN, on_error="fallback:c")], TOOLS, flows=[PAIR])
+    run = a_run(plan, {"n": 1}, resumed=True)
+    run.past = Remembered({("sub#2",): {"a": {"a_out": 2}}}, attempts=2)
+    walk = Walk(run)
+
+    assert walk.asks == ("call", "b", {"n": 1})
+    assert walk.err(OSError("down")) == ("call", "c", {"n": 1})
+    walk.err(OSError("busy"))
+    walk.ok({"c_out": 3})
+    assert (run.status, run.details[0].retries) == ("ok", 2)
 
 
 # ---- several at a time

@@ -17,6 +17,7 @@ from chainweaver import (
     CheckpointDriftError,
     DAGFlowStep,
     ExecutionSnapshot,
+    Flow,
     FlowExecutor,
     FlowStatusError,
     FlowStep,
@@ -24,6 +25,7 @@ from chainweaver import (
     RetryPolicy,
     Tool,
     compile_flow,
+    tool,
 )
 from tests.executor.kit import Calls, Out, chain, crashed, dag, linear, merged
 
@@ -362,3 +364,56 @@ def test_values_of_different_types_are_different_definitions():
 def test_a_literal_without_content_is_known_by_its_type():
     """R33: a lock is another one in every process, and no reason to refuse a resume."""
     assert fingerprint(threading.Lock()) == fingerprint(threading.Lock()) != fingerprint(1)
+
+
+# ---- sub-flows
+
+
+def _composed(stumbles: list[bool]) -> tuple[FlowExecutor, str]:
+    """An executor with a run that failed inside the first version of a sub-flow, which its step does not pin."""
+
+    @tool
+    def first(n: int) -> int:
+        return n + 1
+
+    @tool
+    def second(first: int) -> int:
+        if stumbles:
+            stumbles.pop()
+            raise OSError("down")
+        return first * 2
+
+    inner = Flow(name="inner", version="1.0.0", description="d", steps=[_named("first"), _named("second")])
+    outer = Flow(name="outer", description="d", steps=[FlowStep(flow_name="inner")])
+    executor = FlowExecutor(tools=[first, second], flows=[inner, outer], checkpointer=InMemoryCheckpointer())
+    failed = executor.execute_flow("outer", {"n": 1})
+    executor.registry.register_flow(
+        Flow(name="inner", version="2.0.0", description="d", steps=[_named("second")]),
+    )
+    return executor, failed.trace_id
+
+
+def _named(name: str) -> FlowStep:
+    return FlowStep(tool_name=name)
+
+
+def test_a_run_goes_on_with_the_sub_flow_that_it_began_with():
+    """R33: a version that was registered since concerns new runs only, also where a step pins none."""
+    executor, trace_id = _composed([True])
+    with executor:
+        result = executor.resume_flow(trace_id)
+        anew = executor.execute_flow("outer", {"first": 5})
+
+    assert result.final_output == {"n": 1, "first": 2, "second": 4}
+    assert result.execution_log[0].sub_result.flow_version == "1.0.0"
+    assert anew.execution_log[0].sub_result.flow_version == "2.0.0"
+
+
+def test_a_run_whose_sub_flow_is_gone_says_which():
+    """R33: it is not carried on with another version unless that is forced."""
+    executor, trace_id = _composed([True])
+    with executor:
+        executor.registry.unregister_flow("inner", version="1.0.0")
+
+        with pytest.raises(CheckpointDriftError, match="sub-flow 'inner' 1.0.0 is no longer registered"):
+            executor.resume_flow(trace_id)
