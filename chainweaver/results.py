@@ -386,8 +386,18 @@ def _log(run: Run) -> list[StepRecord]:
     redaction = run.rules.redaction
     if redaction is None:
         return records
-    redacted: list[StepRecord] = redaction.redact_log(records, _secrets_of(run.root))
+    redacted: list[StepRecord] = redaction.redact_log(records, _hidden_in(run.root))
     return redacted
+
+
+def _hidden_in(root: Run) -> frozenset[str]:
+    """What is hidden in a run and those nested in it; looked for once when it is over, since each of them asks."""
+    if root.hidden is not None:
+        return root.hidden
+    found = _secrets_of(root)
+    if root.status != "running":
+        root.hidden = found
+    return found
 
 
 def _secrets_of(run: Run) -> frozenset[str]:

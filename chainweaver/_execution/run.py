@@ -147,6 +147,7 @@ class Run:
         given: The input as it was given, as the result shows it.
         given_references: The keys of it that show live objects.
         secrets: What a redaction hides of values that summaries no longer show.
+        hidden: What a redaction hides anywhere in a run that is over; None until somebody asks.
         began_ns, began_wall: The beginning on the monotonic clock, and in seconds since the epoch.
         lane: Name of the lane, for records.
         resumed: Some steps had their outcome before this run began.
@@ -171,6 +172,7 @@ class Run:
     refused: Captured | None = None
     given_references: tuple[str, ...] = ()
     secrets: frozenset[str] = frozenset()
+    hidden: frozenset[str] | None = None
     listening = announcing = streaming = caching = saving = resumed = is_map = is_tolerant = False
     rules: Rules = NO_RULES
     taken: dict[int, int | None] = _NOTHING_TAKEN
@@ -296,6 +298,8 @@ class Run:
             hidden = step.dynamic_fields
             given = {name: "<dynamic parameter>" if name in hidden else value for name, value in given.items()}
         tool = step.tool
+        if tool is not None and tool.hide is not None:
+            given = tool.hide(given)
         if tool is not None and (tool.number_inputs or (tool.scalar_inputs and self.capture is not summarize)):
             self.inputs[step.index] = given
             return

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, strategies as st
 from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretBytes, SecretStr, computed_field
 
-from chainweaver import FlowExecutionError, RedactionPolicy
+from chainweaver import Flow, FlowExecutionError, FlowExecutor, FlowStep, RedactionPolicy, tool
 from chainweaver.observe import SECRET_KEYS
 from tests.observe.views import a_record, a_result, texts_of
 
@@ -649,3 +649,39 @@ def test_what_holds_no_secret_is_shown_as_it_is(value: Any) -> None:
     """R39: nothing is copied, nothing is lost."""
     values = {"value": value}
     assert POLICY.redact_mapping(values) is values
+
+
+# ---- runs
+
+
+class Asked(RedactionPolicy):
+    """A policy that remembers what was looked through for secrets."""
+
+    def secrets_in(self, values: Any) -> frozenset[str]:
+        LOOKED_AT.append(values)
+        return super().secrets_in(values)
+
+
+LOOKED_AT: list[Any] = []
+
+
+@tool
+def log_in(password: str) -> str:
+    return f"welcome {password}"
+
+
+def test_a_run_is_searched_for_secrets_once_however_many_runs_are_nested_in_it() -> None:
+    """R39: what one of them hides vanishes from the texts of all, and the time that takes grows with their number."""
+    inner = Flow(name="inner", description="", steps=[FlowStep(tool_name="log_in")], outputs=["log_in"])
+    outer = Flow(name="outer", description="", steps=[FlowStep(flow_name="inner", map_over="all", map_as="password")])
+    LOOKED_AT.clear()
+    with FlowExecutor(tools=[log_in], flows=[inner, outer], redaction_policy=Asked()) as executor:
+        result = executor.execute_flow("outer", {"all": ["hunter-one", "hunter-two", "hunter-three"]})
+
+    [items] = [record.sub_result for record in result.execution_log]
+    assert items is not None
+    said = [run.step("0").outputs for record in items.execution_log if (run := record.sub_result) is not None]
+
+    assert said == [{"log_in": "welcome ***"}] * 3
+    # The inputs of five runs, outer, map and three inner ones; the inputs and outputs of their seven steps.
+    assert len(LOOKED_AT) == 5 + 2 * 7
