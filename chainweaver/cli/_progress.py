@@ -88,7 +88,7 @@ class LiveSteps(StepLines):
         depth = self._depths.get(context.trace_id)
         if depth is None:
             return
-        name = context.tool_name if context.step_id is None else f"{context.step_id} ({context.tool_name})"
+        name = named(context.step_id, context.step_index, context.tool_name)
         with self._lock:
             task = self._progress.add_task(f"{'  ' * depth}{name}", total=None)
             self._running[context.trace_id, context.step_index] = task
@@ -117,10 +117,17 @@ def step_lines(screen: Screen | None) -> Iterator[KeptResult]:
 
 
 def label_of(record: StepRecord) -> str:
-    """How a step is called in lines for people: its id and its tool, or the tool alone in a linear flow."""
-    if record.step_id is None or record.step_id == str(record.step_index):
-        return record.tool_name
-    return f"{record.step_id} ({record.tool_name})"
+    """How a step is called in lines for people."""
+    return named(record.step_id, record.step_index, record.tool_name)
+
+
+def named(step_id: str | None, index: int, tool_name: str) -> str:
+    """The id and the tool of a step; the tool alone in a linear flow.
+
+    >>> named("net", 0, "add"), named("1", 1, "add")
+    ('net (add)', 'add')
+    """
+    return tool_name if step_id is None or step_id == str(index) else f"{step_id} ({tool_name})"
 
 
 def is_map(record: StepRecord) -> bool:
