@@ -39,6 +39,7 @@ class DecisionPolicy:
             fails ("fail"). An answer that is no candidate always fails.
 
     Raises:
+        TypeError: A limit is no number.
         ValueError: A number or a word is not one of these.
 
     >>> DecisionPolicy(timeout_seconds=2.5, default="tool_name").budget is None
@@ -50,9 +51,15 @@ class DecisionPolicy:
     default: Literal["fail", "tool_name"] = "fail"
 
     def __post_init__(self) -> None:
+        for name, kinds in (("timeout_seconds", (int, float)), ("budget", (int,))):
+            value = getattr(self, name)
+            # A bool is an int in Python, and means none here.
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+                what = "a whole number of decisions" if name == "budget" else "a number of seconds"
+                raise TypeError(f"{name} has to be {what}, not {value!r}.")
         if self.timeout_seconds is not None and not self.timeout_seconds > 0:
             raise ValueError(f"timeout_seconds has to be greater than 0, not {self.timeout_seconds!r}.")
-        if self.budget is not None and (not isinstance(self.budget, int) or self.budget < 0):
+        if self.budget is not None and self.budget < 0:
             raise ValueError(f"budget has to be a whole number of decisions, at least 0, not {self.budget!r}.")
         if self.default not in ("fail", "tool_name"):
             raise ValueError(f"default has to be 'fail' or 'tool_name', not {self.default!r}.")

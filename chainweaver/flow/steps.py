@@ -86,8 +86,9 @@ class FlowStep(Definition):
             raise ValueError("a step needs exactly one of 'tool_name' or 'flow_name'")
         if self.flow_version is not None and self.flow_name is None:
             raise ValueError("'flow_version' needs a 'flow_name'")
-        if self.map_over is None and (self.map_concurrency is not None or self.on_item_error != "fail"):
-            raise ValueError("'map_concurrency' and 'on_item_error' need 'map_over'")
+        of_maps = (self.map_as != "item", self.map_concurrency is not None, self.on_item_error != "fail")
+        if self.map_over is None and any(of_maps):
+            raise ValueError("'map_as', 'map_concurrency' and 'on_item_error' need 'map_over'")
         return self
 
     def _may_name_nothing(self) -> bool:

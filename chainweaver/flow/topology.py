@@ -71,7 +71,9 @@ def _check_targets(dag: DAGFlow, steps: Mapping[str, DAGFlowStep]) -> None:
             elif step.step_id not in steps[target].depends_on:
                 faults.append(f"step '{step.step_id}' branches to '{target}', which does not depend on it directly")
     if faults:
-        fix = _nearest(unknown, steps) or "add the branching step to 'depends_on' of its target"
+        # A target that is not there cannot be made to depend on anything.
+        otherwise = "add the branching step to 'depends_on' of its target"
+        fix = _nearest(unknown, steps) or ("name one of the known steps" if unknown else otherwise)
         raise DAGDefinitionError(dag.name, "unknown_branch_target", "; ".join(faults), known=list(steps), fix=fix)
 
 

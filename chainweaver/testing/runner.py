@@ -174,12 +174,27 @@ def _fakes_of(
     found: dict[str, FakeTool] = {}
     for name, what in pairs:
         if name not in used:
-            raise ToolNotFoundError(
-                name, known=sorted(used), where=f"fakes of flow '{flow.name}' {flow.version}",
-                why="no step of the flow uses it, so that the fake would never be called",
-            )  # fmt: skip
+            why, fix = "no step of the flow uses it, so that the fake would never be called", None
+            if missing := _missing_flows(flow, registry):
+                named = ", ".join(f"'{one}'" for one in missing)
+                why, fix = f"a step runs {named}, which is not registered", "pass the sub-flows as flows=[...]"
+            where = f"fakes of flow '{flow.name}' {flow.version}"
+            raise ToolNotFoundError(name, known=sorted(used), where=where, why=why, fix=fix)
         found[name] = _fake_of(tools.get(name, name), what)
     return found
+
+
+def _missing_flows(flow: AnyFlow, registry: FlowRegistry) -> list[str]:
+    """The names of the flows that a run of a flow would look for in vain."""
+    missing: dict[str, None] = {}
+    for one in _nested(flow, registry, set()):
+        for step in one.steps:
+            if step.flow_name is not None:
+                try:
+                    registry.resolve(step.flow_name, step.flow_version)
+                except FlowNotFoundError:
+                    missing[step.flow_name] = None
+    return list(missing)
 
 
 def _fake_of(replaced: Tool | str, what: Any) -> FakeTool:

@@ -225,6 +225,9 @@ class Tool:
             input_schema: Model of the inputs. None: that of the flow, or else any fields.
             output_schema: Model of the outputs. None: that of the flow, or else any fields.
             safety: Declared effects. None: those of the flow.
+
+        Raises:
+            TypeError: The flow is a name, or the executor is none.
         """
         from chainweaver.tools.flow_tool import tool_from_flow
 

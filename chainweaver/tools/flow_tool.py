@@ -69,7 +69,16 @@ def tool_from_flow(
     output_schema: type[BaseModel] | None,
     safety: ToolSafetyContract | None,
 ) -> Tool:
-    """A tool that runs the flow in the executor, in the version given here."""
+    """A tool that runs the flow in the executor, in the version given here.
+
+    Raises:
+        TypeError: The first argument is no flow, or the second one runs none.
+    """
+    if not hasattr(flow, "description"):
+        hint = f"; executor.registry.get_flow({flow!r}) gives it" if isinstance(flow, str) else ""
+        raise TypeError(f"Tool.from_flow makes a tool of a flow, not of {flow!r}{hint}.")
+    if not hasattr(executor, "execute_flow"):
+        raise TypeError(f"Tool.from_flow needs the executor that runs the flow, not {executor!r}.")
     tool_name = flow.name if name is None else name
     flow_name, version = flow.name, flow.version
 

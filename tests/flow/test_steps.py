@@ -67,6 +67,7 @@ def test_an_unknown_key_is_an_error():
         {"timeout_seconds": "3"},
         {"map_over": "rows", "map_concurrency": 0},
         {"map_over": "rows", "map_concurrency": True},
+        {"map_as": "row"},
         {"map_concurrency": 2},
         {"on_item_error": "skip"},
         {"flow_version": "1.0"},

@@ -144,3 +144,11 @@ def test_a_dag_is_accepted_exactly_when_it_can_be_ordered(wanted):
         depends_on = {one.step_id: one.depends_on for one in steps}
         assert path[0] == path[-1]
         assert all(before in depends_on[after] for before, after in pairwise(path))
+
+
+def test_a_branch_to_a_step_that_nothing_resembles_is_not_told_to_depend_on_anything():
+    """R24: the advice for a target that is no dependent does not help one that does not exist."""
+    error = fault(step("a", default_next="elsewhere"), step("b", "a"))
+    assert (error.known, error.fix) == (("a", "b"), "name one of the known steps")
+    error = fault(step("a", default_next="b"), step("b"))
+    assert error.fix == "add the branching step to 'depends_on' of its target"

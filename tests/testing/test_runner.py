@@ -223,3 +223,12 @@ def test_capturing_ends_with_the_block_whatever_happens():
         raise KeyError
     executor.execute_flow("other", {"price": 1, "count": 2})
     assert [(step.tool_name, step.status) for step in steps] == [("total", "ok")]
+
+
+def test_a_fake_for_a_tool_of_a_sub_flow_that_is_not_there_says_that_it_is_the_flow_that_is_missing() -> None:
+    """api.md: the tool is all right, and the runner was not given the flow that calls it."""
+    outer = Flow(name="all", description="", steps=[FlowStep(flow_name="order", map_over="orders")])
+    with pytest.raises(ToolNotFoundError) as caught:
+        FlowTestRunner(outer, tools=[price, total], fakes={"price": 2.5})
+    assert caught.value.why == "a step runs 'order', which is not registered"
+    assert caught.value.fix == "pass the sub-flows as flows=[...]"

@@ -134,3 +134,13 @@ def test_a_flow_tool_takes_name_schemas_and_safety_from_the_caller():
 def test_a_flow_that_fails_raises_out_of_its_tool():
     with pytest.raises(LookupError, match="the flow failed"):
         Tool.from_flow(FLOW, RecordingExecutor(None)).run({})
+
+
+def test_a_flow_tool_is_made_of_the_flow_itself_and_of_something_that_runs_it():
+    """R27: what is no flow, or runs none, is told at once and not when the tool is called."""
+    with pytest.raises(TypeError, match=r"not of 'inner'; executor\.registry\.get_flow\('inner'\) gives it"):
+        Tool.from_flow("inner", RecordingExecutor(None))
+    with pytest.raises(TypeError, match="makes a tool of a flow, not of 5"):
+        Tool.from_flow(5, RecordingExecutor(None))
+    with pytest.raises(TypeError, match="needs the executor that runs the flow, not None"):
+        Tool.from_flow(FLOW, None)
