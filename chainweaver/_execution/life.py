@@ -236,6 +236,10 @@ def take_inputs(run: Run, step: PlannedStep) -> tuple[dict[str, Any], ChainWeave
 
 def mapping_error(run: Run, step: PlannedStep, exc: Exception) -> ChainWeaverError:
     """Why the inputs of a step could not be read, as a domain error."""
+    if run.rules.dry == "skip" and has_gaps(run, step.needs):
+        # Where the value should be there is nothing at all, and what that did to the reader tells nobody anything.
+        detail = "it reads what a step gives that has no dry run"
+        return FlowExecutionError(step.name, step.index, detail, step_name=step.label)
     if isinstance(exc, KeyMissing):
         key, known = exc.key, exc.known
     elif isinstance(exc, KeyError) and exc.args:

@@ -285,6 +285,17 @@ async def test_a_dry_run_never_does_the_real_thing(unsupported: Any, status: str
     assert (result.status, result.dry_run) == ("ok", False)
 
 
+def test_a_step_that_reads_what_a_dry_run_does_not_have_says_so():
+    """R26: not what the missing value did to whoever wanted to read it."""
+    tools = [Calls().tool("a"), Calls().tool("b", dry_run_fn=lambda given: {"out": 5})]
+    result = FlowExecutor(tools=tools, flows=[chain("a", "b")]).execute_flow("flow", {"n": 1}, dry_run=True)
+    record = result.execution_log[1]
+    assert (record.status, record.error_type) == ("skipped", "FlowExecutionError")
+    assert str(record.error_message).startswith(
+        "Tool 'b' failed at step 1: it reads what a step gives that has no dry run.\n"
+    )
+
+
 def test_a_failure_says_in_which_flow_and_step_it_happened():
     """R16: the recorded error names flow, version and step, whatever raised it."""
     executor = FlowExecutor(tools=[double], flows=[FLOW])
