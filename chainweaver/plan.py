@@ -84,6 +84,7 @@ class PlannedTool:
         output_model: The class behind `validate_output`, for stores that bring values back to their declared types.
         output_size: `output model -> bytes` of its JSON form.
         secret_outputs: Outputs that no store may see.
+        hide: `inputs -> inputs` for views, in which what the input model declares secret is wrapped; None without any.
         safety: The declared safety contract, None where there is none.
         dry: What stands in during a dry run, None when there is nothing that could.
         stream: `input model -> async iterator of chunks`, for tools that report while they work.
@@ -112,6 +113,7 @@ class PlannedTool:
     output_model: Any
     output_size: Callable[[Any], int]
     secret_outputs: tuple[str, ...]
+    hide: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     safety: Any = None
     dry: PlannedTool | None = None
     stream: Callable[[Any], Any] | None = None
@@ -281,11 +283,13 @@ class Gate:
     Attributes:
         validate: `dict -> instance`; raises pydantic's `ValidationError`.
         open: `instance -> dict` of its values.
+        hide: As for a tool.
     """
 
     model: Any
     validate: Validate
     open: Callable[[Any], dict[str, Any]]
+    hide: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +309,39 @@ class PlanFacts:
     step_fingerprints: dict[str, str]
     level_sizes: tuple[int, ...]
     output_mappings: dict[str, dict[str, str]]
+
+
+class LiveRange(NamedTuple):
+    """Values that are needed until the same steps have ended.
+
+    Attributes:
+        slot: Where they are.
+        keys: Their context keys; None: all those in the slot that are not among `others`.
+        others: The keys of the slot that other ranges name.
+        readers: After the last of these steps, in whatever order they end, nobody needs the values; ascending, and
+            without those that one of the others waits for. Empty: nobody ever does. None: they are needed to the end.
+    """
+
+    slot: int
+    keys: tuple[str, ...] | None
+    others: frozenset[str]
+    readers: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """How long values are needed (R37).
+
+    Attributes:
+        ranges: All values, those of one slot next to each other.
+        awaiting: Per step, the positions of the ranges whose readers it is among.
+        compared: Per step, the sub-flow steps that write keys which it may write as well: what they merely handed back
+            is told apart from what they changed (R27) while the values are there.
+    """
+
+    ranges: tuple[LiveRange, ...]
+    awaiting: tuple[tuple[int, ...], ...]
+    compared: Mapping[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -332,6 +369,7 @@ class Plan:
         composition: Makes the errors of sub-flows that do not fit together; such a plan is never started.
         needs_schedule: It has a map whose items overlap whatever the limit of the run is.
         facts: What a checkpoint notes; worked out on first use, since most plans never need it.
+        liveness: How long values are needed; likewise.
     """
 
     flow_name: str
@@ -355,6 +393,7 @@ class Plan:
     inline_lanes: frozenset[str | None]
     names: Mapping[str, int]
     facts: Callable[[], PlanFacts]
+    liveness: Callable[[], Liveness]
     children: tuple[tuple[str, str], ...] = ()
     unpinned: tuple[tuple[str, str], ...] = ()
     composition: tuple[Callable[[], ChainWeaverError], ...] = ()

@@ -53,7 +53,12 @@ def chosen_tool(run: Run, step: PlannedStep, given: dict[str, Any]) -> Generator
     policy = run.rules.decision
     why, fix = _nobody_decides(run, step)
     if why is None:
-        context = DecisionContext(*_place(run, step), step.name, tuple(step.candidates), shown_values(step, given))
+        context = DecisionContext(
+            *_place(run, step),
+            step.name,
+            tuple(step.candidates),
+            shown_values(step, given if step.tool is None or step.tool.hide is None else step.tool.hide(given)),
+        )
         limit_s = run.limit_s(policy.timeout_seconds)
         try:
             answer = yield Ask("decision", context, limit_s)

@@ -23,12 +23,13 @@ def take_input(run: Run) -> None:
     """Make the given input the initial context: kept as the trace shows it, with the validated values laid over it."""
     given = run.slots[0]
     assert given is not None, "slot 0 is filled before a run begins"
+    gate = run.plan.input_gate
+    shown = given if gate is None or gate.hide is None else gate.hide(given)
     plain = NUMBERS if run.capture is summarize else SCALARS
-    if not plain.issuperset(map(type, given.values())):
-        run.given, references, _ = run.capture(given)
+    if shown is not given or not plain.issuperset(map(type, given.values())):
+        run.given, references, _ = run.capture(shown)
         if references:
             run.given_references = references
-    gate = run.plan.input_gate
     if gate is None:
         return
     try:

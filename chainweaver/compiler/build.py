@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +18,26 @@ from chainweaver.compiler.branching import BoundBranches, bind_branches
 from chainweaver.compiler.collisions import Collisions
 from chainweaver.compiler.compose import MAX_DEPTH, Composition, FlowSource, callee_of, capability, finder_of
 from chainweaver.compiler.findings import CompilationResult, Findings
-from chainweaver.compiler.gates import plan_capability, plan_flow_call, plan_retry, plan_tool, validator_of
+from chainweaver.compiler.gates import (
+    hider_of,
+    plan_capability,
+    plan_flow_call,
+    plan_retry,
+    plan_tool,
+    secret_names,
+    validator_of,
+)
 from chainweaver.compiler.identity import flow_digest, late_step_fingerprint, plan_facts
 from chainweaver.compiler.inputs import BoundInputs, bind_inputs
-from chainweaver.compiler.keys import Visible, initial_of, writes_of
+from chainweaver.compiler.keys import Look, Visible, initial_of, writes_of
+from chainweaver.compiler.liveness import Reading, liveness_of, looks_at_fields_only
 from chainweaver.compiler.lower import Lowered, lower
-from chainweaver.compiler.maps import BoundMap, bind_map
+from chainweaver.compiler.maps import BoundMap, bind_map, secret_roots
 from chainweaver.compiler.models import Catalogue, KnownTool
 from chainweaver.compiler.stand_ins import check_stand_ins
 from chainweaver.exceptions import FlowCompositionError, SchemaRefPolicyError
 from chainweaver.flow import DEFAULT_REF_POLICY, DAGFlowStep, SchemaRefPolicy, resolve_model
-from chainweaver.plan import Plan, PlannedMap, PlannedRetry, PlannedStep, PlannedTool, Row
+from chainweaver.plan import Liveness, Plan, PlannedMap, PlannedRetry, PlannedStep, PlannedTool, Row
 
 if TYPE_CHECKING:
     from chainweaver.flow import DAGFlow, Flow
@@ -101,6 +110,7 @@ class Build:
         self.planned_tools: dict[int, PlannedTool] = {}
         self.maps: dict[int, BoundMap] = {}
         self.branches: list[BoundBranches | None] = []
+        self.looks: list[tuple[Look, ...]] = []
         self.positions = {step.step_id: step.index for step in self.steps}
         self.ancestors: list[int] = []  # per step a set of positions, as the bits of one number
 
@@ -124,6 +134,7 @@ class Build:
     def _bind(self, step: Lowered) -> BoundInputs:
         """Bind what a step reads, make known what it writes, and check both."""
         findings = self.findings
+        looked = len(self.visible.looks)
         outputs.check_tools(step, self.tools.names, findings)
         if step.definition.map_over is None:
             inputs = call = bind_inputs(step, self.visible, findings)
@@ -132,6 +143,7 @@ class Build:
             inputs, call = bound.outer, bound.inner
         writes = writes_of(step)
         self.branches.append(bind_branches(step, writes, self.visible, self.positions, findings))
+        self.looks.append(tuple(self.visible.looks[looked:]))
         asked = () if self.branches[-1] is None else self.branches[-1].writers
         self._add_implicit_needs(step, tuple(sorted({*inputs.writers, *asked})))
         self.visible.add(step, writes)
@@ -267,7 +279,11 @@ class Build:
         )
         tool = planned.tool
         if tool is not None:
-            tool = replace(tool, scalar_inputs=False, scalar_outputs=False, number_inputs=False, number_outputs=False)
+            secrets = frozenset() if step.primary is None else secret_names(step.primary.takes)
+            tool = replace(
+                tool, scalar_inputs=False, scalar_outputs=False, number_inputs=False, number_outputs=False,
+                hide=hider_of(secret_roots(step, secrets)),
+            )  # fmt: skip
         return replace(
             planned, read=outer.read, tool=tool, dynamic_fields=outer.dynamic_fields, each=each, child=None, retry=None,
             timeout_s=None, check_inputs=None, check_outputs=None, candidates={}, capability=None, fallback=None,
@@ -298,6 +314,7 @@ class Build:
             inline_lanes=frozenset(),
             names={},
             facts=cache(lambda: plan_facts((step,))),
+            liveness=_no_liveness,
         )
 
     def _tool(self, known: KnownTool | None) -> PlannedTool | None:
@@ -376,12 +393,23 @@ class Build:
             inline_lanes=self._inline_lanes(),
             names={step.step_id: step.index for step in steps},
             facts=cache(lambda: plan_facts(steps)),
+            liveness=cache(partial(liveness_of, self._reading())),
             children=self._reached_flows(),
             unpinned=self._unpinned_flows(),
             composition=tuple(map(_remade, self.composition_errors)),
             needs_schedule=any(plan.needs_schedule for plan in self.sub_plans.values())
             or any(step.each is not None and step.each.limit not in (None, 1) for step in steps),
         )
+
+    def _reading(self) -> Reading:
+        """Who reads and writes what, for the question how long values are needed."""
+        flow, visible = self.flow, self.visible
+        kept: tuple[Look, ...] | None = None
+        schema = self.context.schema
+        if flow.outputs is not None and (self.context.gate is None or looks_at_fields_only(schema)):
+            named = dict.fromkeys([*flow.outputs, *(() if schema is None else schema.accepted)])
+            kept = tuple([visible.kept_in(key, len(self.steps)) for key in named])
+        return Reading(tuple(self.looks), tuple(visible.writes), tuple(self.ancestors), frozenset(self.sub_plans), kept)
 
     def _inline_lanes(self) -> frozenset[str | None]:
         own = {
@@ -447,6 +475,10 @@ def _summary_row(step: PlannedStep) -> Row:
     """The same, where a text is no less to be summed up than a list."""
     tool: Any = step.tool or _NO_TOOL
     return _row(step)._replace(scalars=tool.number_inputs and tool.number_outputs)
+
+
+def _no_liveness() -> Liveness:
+    return Liveness((), (), {})
 
 
 class _NoTool:

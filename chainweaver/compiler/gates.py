@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretBytes, SecretStr
 
 from chainweaver.canonical import Unfingerprintable, bind_fingerprint
 from chainweaver.compiler.model_traits import IMMUTABLES, NUMBERS, holds_only, holds_secrets, is_one_of
@@ -23,7 +23,7 @@ from chainweaver.tools.definition import is_coroutine_callable, takes_context
 from chainweaver.tools.opening import foreign_fields, opener_of
 
 if TYPE_CHECKING:
-    from chainweaver.compiler.models import KnownTool
+    from chainweaver.compiler.models import Facts, KnownTool
     from chainweaver.flow import RetryPolicy
     from chainweaver.tools import Tool
 
@@ -104,6 +104,7 @@ def _plan_tool(known: KnownTool) -> PlannedTool:
         schema_hash=cache(lambda: str(tool.schema_hash)),
         output_size=lambda model: len(model.__pydantic_serializer__.to_json(model, fallback=repr)),
         secret_outputs=tuple(name for name, kind in known.gives.outputs.items() if holds_secrets(kind)),
+        hide=hider_of(secret_names(known.takes)),
         safety=tool.safety if tool.safety_declared else None,
         stream=getattr(tool, "stream_fn", None),
     )
@@ -168,4 +169,31 @@ def plan_retry(policy: RetryPolicy, refs: SchemaRefPolicy) -> PlannedRetry | Non
 
 def gate_of(model: type[BaseModel]) -> Gate:
     """A flow-level schema, bound."""
-    return Gate(model, validator_of(model), opener_of(model))
+    return Gate(model, validator_of(model), opener_of(model), hider_of(secret_names(ModelFacts(model))))
+
+
+def secret_names(facts: Facts) -> frozenset[str]:
+    """The names under which values may come in that a schema declares to be secret."""
+    return frozenset(name for field in facts.fields if holds_secrets(field.kind) for name in (field.name, field.key))
+
+
+def hider_of(names: frozenset[str]) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+    """What wraps the texts under some names in pydantic's secrets, for views; None without names.
+
+    A caller that reads its input from a file has no such class; what shows a value has to know all the same.
+    """
+    if not names:
+        return None
+    return lambda values: {name: _hidden(value) if name in names else value for name, value in values.items()}
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, str):
+        return SecretStr(value)
+    if isinstance(value, bytes):
+        return SecretBytes(value)
+    if isinstance(value, dict):
+        return {key: _hidden(item) for key, item in value.items()}
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(map(_hidden, value))
+    return value

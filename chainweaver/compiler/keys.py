@@ -118,12 +118,25 @@ class Seen(NamedTuple):
     standing: Standing
 
 
+class Look(NamedTuple):
+    """One place at which a step looks when it runs.
+
+    Attributes:
+        slots: Where: 0 for the initial context, `i + 1` for what step i wrote.
+        key: What for; None: for whatever is there.
+    """
+
+    slots: tuple[int, ...]
+    key: str | None
+
+
 class Visible:
     """Answers, while steps are taken in plan order, who may have written a key that the current step reads.
 
     Attributes:
         reads: Key -> the writers whose value of it somebody may read; `INITIAL` among them.
         read_up_to: Steps below this level are read as a whole; `INITIAL` while not even the initial context is.
+        looks: All looks so far, in the order in which they were asked for.
     """
 
     def __init__(self, initial: Initial, dynamic: tuple[str, ...], size: int) -> None:
@@ -133,6 +146,7 @@ class Visible:
         self.writes: list[Writes] = []
         self.reads: dict[str, set[int]] = {}
         self.read_up_to = INITIAL
+        self.looks: list[Look] = []
         self._levels: list[int] = []
         self._writers: dict[str, list[int]] = {}
         self._open: list[int] = []
@@ -154,6 +168,11 @@ class Visible:
 
         A dynamic parameter comes before everything else. The initial context is the last resort.
         """
+        seen = self._seen(key, level, parameters=parameters)
+        self.looks.append(Look(seen.place.slots, key))
+        return seen
+
+    def _seen(self, key: str, level: int, *, parameters: bool) -> Seen:
         if parameters and key in self.dynamic:
             return Seen(Place((self.dynamic_slot, 0), key, False), (), [Any], "declared")
         writers, sure = self._candidates(key, level)
@@ -171,10 +190,17 @@ class Visible:
             standing = "declared" if standing == "declared" else "outside"
         return Seen(Place((*slots, 0), key, not slots and key in initial.sure), writers, kinds, standing)
 
+    def kept_in(self, key: str, level: int) -> Look:
+        """Where the value of a key may be that a step of this level would find; counted as no read."""
+        writers, sure = self._candidates(key, level)
+        return Look((*(index + 1 for index in writers), *(() if sure else (0,))), key)
+
     def read_all(self, level: int) -> list[int]:
         """The steps that a reader of the whole context sees, in plan order."""
         self.read_up_to = max(self.read_up_to, level)
-        return [index for index, other in enumerate(self._levels) if other < level]
+        earlier = [index for index, other in enumerate(self._levels) if other < level]
+        self.looks.append(Look((0, *(index + 1 for index in earlier)), None))
+        return earlier
 
     def known_keys(self, level: int) -> list[str]:
         """The keys that are known by name at this level, in the order in which they come into being."""
@@ -182,7 +208,11 @@ class Visible:
         return list(dict.fromkeys([*self.initial.keys, *written, *sorted(self.dynamic)]))
 
     def folded(self, folded: str, level: int) -> list[str]:
-        """The known keys that equal `folded` but for their case, the one written last first."""
+        """The known keys that equal `folded` but for their case, the one written last first.
+
+        Where none of them is there, a run compares the keys of the initial context.
+        """
+        self.looks.append(Look((0,), None))
         return [key for key in reversed(self.known_keys(level)) if key.casefold() == folded]
 
     def _candidates(self, key: str, level: int) -> tuple[tuple[int, ...], bool]:

@@ -7,6 +7,7 @@ from that and the item (`read_item`). Called by `build`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -170,3 +171,17 @@ def _items_of(over: str, tokens: Sequence[str]) -> Callable[[dict[str, Any]], An
         return look_up(slots)
 
     return items_of
+
+
+def secret_roots(step: Lowered, names: frozenset[str]) -> frozenset[str]:
+    """The context keys from which a map feeds fields of these names; for the item it is the key of the list."""
+    definition = step.definition
+    mapping = definition.input_mapping
+    roots: set[str] = set(() if mapping else names)
+    for target in names.intersection(mapping):
+        with suppress(MappingSyntaxError):
+            roots.update(_keys_of(parse_source(mapping[target])))
+    if definition.map_as in roots:
+        over = (definition.map_over or "").lstrip("/").partition("/")[0]
+        roots.add(over)
+    return frozenset(roots)
