@@ -2,6 +2,7 @@
 
 One flow for each message. Whoever changes a text changes it here as well, and reads the whole of it once.
 """
+# ruff: noqa: E501 - messages stand here as they are printed
 
 from __future__ import annotations
 
@@ -244,14 +245,14 @@ Tool 'tool' failed at step 0: it maps over a value of type 'dict', which is no l
     "predicate": """
 Tool 'tool' failed at step 0: the predicate 'out < limit' of its branch to 'other' cannot be answered: TypeError: '<' not supported between instances of 'int' and 'str'.
   where   flow 'flow' 1.0.0, step 0
-  fix     let the predicate fit the values it reads""",  # noqa: E501
+  fix     let the predicate fit the values it reads""",
     "store": """
 Tool 'tool' failed at step 0: its checkpoint could not be written: OSError: it is down.
   where   flow 'flow' 1.0.0, step 0
   fix     see to the store of the checkpointer; the tool itself has succeeded""",
     "wrapper": """
 Tool 'tool' failed at step 0: middleware around it did not let it proceed: TypeError: it yielded 3, which is neither Sleep(seconds) nor Proceed().
-  where   flow 'flow' 1.0.0, step 0""",  # noqa: E501
+  where   flow 'flow' 1.0.0, step 0""",
 }
 
 
