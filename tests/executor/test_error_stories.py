@@ -394,7 +394,7 @@ STORIES = [
         "an item that fails its map",
         mapping(),
         *("FlowExecutionError", "E006"),
-        "Tool 'odd' failed at step 1: ZeroDivisionError: integer division or modulo by zero.\n"
+        "Tool 'odd' failed at step 0: ZeroDivisionError: integer division or modulo by zero.\n"
         "  where   flow 'flow' 1.0.0, step 'odd', item 1",
         given={"items": [1, 2, 4]},
         cause="ZeroDivisionError",
@@ -833,7 +833,7 @@ def test_items_that_fail_are_left_out_or_told_of(lane: Lane, policy: Any) -> Non
         first, error, last = values
         assert (first, last) == (100, 100)
         assert (error.index, error.error_type, error.error_code) == (1, "FlowExecutionError", "E006")
-        assert error.message == "Tool 'odd' failed at step 1: ZeroDivisionError: integer division or modulo by zero."
+        assert error.message == "Tool 'odd' failed at step 0: ZeroDivisionError: integer division or modulo by zero."
         assert pickle.loads(pickle.dumps(error)) == error
         written = json.loads(result.model_dump_json())["final_output"]["odd"][1]
         assert "ZeroDivisionError" in json.dumps(written)
