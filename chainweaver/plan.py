@@ -177,6 +177,7 @@ class PlannedMap:
         limit: How many items run at once; None: as the run says.
         on_item_error: "fail", "skip" or "collect".
         keys: The output keys that are there also when there is no item.
+        is_open: Items may give other keys as well: of an open model, of a fallback or of a tool that was chosen.
     """
 
     items_of: Callable[[dict[str, Any]], Any]
@@ -186,6 +187,7 @@ class PlannedMap:
     limit: int | None
     on_item_error: str
     keys: tuple[str, ...]
+    is_open: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

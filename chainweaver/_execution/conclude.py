@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chainweaver._execution.merge import Collision, merge_step_outputs
+from chainweaver._execution.run import RELEASED
 from chainweaver._execution.trace import NUMBERS, SCALARS, summarize
 from chainweaver.exceptions import ChainWeaverError, SchemaValidationError, violations
 
@@ -69,7 +70,7 @@ def failure_of(run: Run) -> ChainWeaverError | None:
 
 
 def merged_context(run: Run) -> dict[str, Any]:
-    """The initial context and the outputs of all steps that count, folded in plan order."""
+    """The initial context and the outputs of all steps that count, folded in plan order; less what was let go."""
     initial, *outputs, _ = run.slots
     context = dict(initial or ())
     size = len(context)
@@ -81,6 +82,8 @@ def merged_context(run: Run) -> dict[str, Any]:
         # Some keys met. Folding again and looking is the rare case; counting costs a third of looking.
         context = dict(initial or ())
         run.collisions = _without_passed_through(run, merge_step_outputs(context, _outputs(run), policy="overwrite"))
+    if run.releases:
+        return {key: value for key, value in context.items() if value is not RELEASED}
     return context
 
 
@@ -102,8 +105,14 @@ def _without_passed_through(run: Run, collisions: list[Collision]) -> list[Colli
 
 def is_passed_through(run: Run, step: PlannedStep, key: str) -> bool:
     """Whether a sub-flow gave under a key the very value, or an equal scalar, that the context held before."""
+    noted = run.handed_back.get(step.index)
+    return is_as_before(run, step, key) if noted is None else key in noted
+
+
+def is_as_before(run: Run, step: PlannedStep, key: str) -> bool:
+    """The same, asked of the slots, in which the values have to be."""
     *earlier, values = run.slots[: step.index + 2]
-    before = next(held[key] for held in reversed(earlier) if held is not None and key in held)
+    before = next((held[key] for held in reversed(earlier) if held is not None and key in held), RELEASED)
     value = None if values is None else values[key]
     return before is value or (type(before) is type(value) and type(value) in SCALARS and before == value)
 

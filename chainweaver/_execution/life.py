@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from chainweaver._execution.asking import Unrehearsed, allowed, approval, chosen_tool, guardrail, shown_values
 from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
 from chainweaver._execution.conclude import is_passed_through
+from chainweaver._execution.liveness import forget_frames, lets_go
 from chainweaver._execution.nested import run_flow, run_items
 from chainweaver._execution.run import FROM_CACHE
 from chainweaver.exceptions import (
@@ -320,6 +321,8 @@ def stand_in(run: Run, step: PlannedStep, error: ChainWeaverError) -> PlannedToo
     detail = run.detail(step.index)
     detail.retry_errors += (told(error),)
     detail.fallback = step.fallback.name
+    if lets_go(run):
+        forget_frames(error)
     return step.fallback
 
 
@@ -396,6 +399,9 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
         detail = run.detail(step.index)
         detail.retries += 1
         detail.retry_errors += (told(error),)
+        if lets_go(run):
+            forget_frames(error)
+        del error, cause  # their tracebacks hold this very frame
         yield from pause(run, retry, number)
         number += 1
         # The tool may have changed its model; the next attempt gets a fresh one from the same inputs.

@@ -15,6 +15,7 @@ from chainweaver._execution.around import enter_run, leave_run
 from chainweaver._execution.asking import Unrehearsed
 from chainweaver._execution.commands import Nest, RunCancelled, Tell, TimedOut
 from chainweaver._execution.conclude import conclude, failure_of, set_surplus_aside, take_input
+from chainweaver._execution.liveness import lets_go, sum_up
 from chainweaver._execution.run import Run, segment_of
 from chainweaver._execution.trace import summarize
 from chainweaver.exceptions import FlowExecutionError
@@ -54,22 +55,31 @@ def run_flow(
     take_input(nested)
     if nested.past is not None:
         nested.past.fill(nested)
-    opened: list[Wrapper] = []
     try:
+        opened: list[Wrapper] = []
+        try:
+            if run.announcing:
+                yield Tell("flow_start", nested)
+            if run.rules.around_run:
+                opened = yield from enter_run(nested)
+            if nested.input_error is None and nested.cancelled is None:
+                yield Nest(nested)
+        except RunCancelled as cancelled:
+            # Told to end before its first step: it has begun all the same, and so it has an end.
+            nested.cancelled = cancelled
+        nested.stop_clock()
+        conclude(nested)
+        leave_run(nested, opened)
         if run.announcing:
-            yield Tell("flow_start", nested)
-        if run.rules.around_run:
-            opened = yield from enter_run(nested)
-        if nested.input_error is None and nested.cancelled is None:
-            yield Nest(nested)
-    except RunCancelled as cancelled:
-        # Told to end before its first step: it has begun all the same, and so it has an end.
-        nested.cancelled = cancelled
-    nested.stop_clock()
-    conclude(nested)
-    leave_run(nested, opened)
-    if run.announcing:
-        yield Tell("flow_end", nested)
+            yield Tell("flow_end", nested)
+        return _outcome(run, nested)
+    finally:
+        if run.capture is summarize and lets_go(run):
+            sum_up(nested)
+
+
+def _outcome(run: Run, nested: Run) -> dict[str, Any]:
+    """What a sub-flow that has ended adds to the context, or what its step fails with."""
     if nested.cancelled is not None:
         # Whatever else went wrong inside; but a limit of the step's own ends the step and not the run.
         if nested.cancelled.reason == "deadline" and nested.deadline_ns != run.deadline_ns:
@@ -232,10 +242,21 @@ def run_items(
     if nested.past is not None:
         nested.past.fill(nested)
     try:
-        yield Nest(nested, each.limit)
-    except RunCancelled as cancelled:
-        nested.cancelled = cancelled
-    nested.stop_clock()
+        try:
+            yield Nest(nested, each.limit)
+        except RunCancelled as cancelled:
+            nested.cancelled = cancelled
+        nested.stop_clock()
+        return _lists(run, nested, each)
+    finally:
+        # The record of a map outlives it, and is not to hold its items.
+        steps.values = range(count)
+        if run.capture is summarize and lets_go(run):
+            sum_up(nested)
+
+
+def _lists(run: Run, nested: Run, each: PlannedMap) -> dict[str, Any]:
+    """What a map whose items have ended adds to the context, or what its step fails with."""
     if nested.cancelled is not None:
         nested.status = "cancelled"
         run.check_deadline()
@@ -258,21 +279,22 @@ def run_items(
 
 def _values(step: PlannedStep, found: Any) -> Sequence[Any]:
     """The items as they are now: a list that a tool changes must not change the map."""
-    has_order = (
-        isinstance(found, Sized) and hasattr(found, "__getitem__") and not isinstance(found, (str, bytes, Mapping))
-    )
-    if not has_order:
+    # What has keys would give those, and bytes would give numbers: neither is what a map over it can mean.
+    is_no_list = isinstance(found, (str, bytes, bytearray, memoryview, Mapping)) or hasattr(found, "keys")
+    if is_no_list or not (isinstance(found, Sized) and hasattr(found, "__getitem__")):
         detail = f"it maps over a value of type '{type(found).__name__}', which is no list"
         raise FlowExecutionError(step.name, step.number, detail, fix="map over a list; list(...) makes one")
-    return tuple(found)
+    items: Any = found
+    return tuple(items)
 
 
 def _gathered(nested: Run, each: PlannedMap) -> dict[str, Any]:
     """Every output key with the list of its values; what stands for items that failed is for the policy to say."""
     rows = nested.slots[1:-1]
     keys = dict.fromkeys(each.keys)
-    if not keys:
-        keys = {key: None for row in rows for key in row or ()}
+    if each.is_open:
+        for row in rows:
+            keys.update(dict.fromkeys(row or ()))
     if None not in rows:
         return {key: [row.get(key) for row in rows] for key in keys}  # type: ignore[union-attr]  # see above
     if each.on_item_error != "collect":

@@ -9,7 +9,7 @@ record that a user sees is made from these when somebody opens the execution log
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -88,11 +88,23 @@ _UNTOLD: dict[str, Any] = {
 
 _NOTHING_TAKEN: dict[int, int | None] = {}
 _NOTHING_COPIED: dict[int, int] = {}
+_NOTHING_HANDED_BACK: dict[int, frozenset[str]] = {}
 _GOES_ON = frozenset({"ok", "skipped", "passed"})
 
 FROM_CACHE = Detail()
 """Stands for the details of a step of which nothing is to be told but that its outputs came from the cache."""
 FROM_CACHE.cached = True
+
+
+class _Released:
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<released>"
+
+
+RELEASED = _Released()
+"""Stands in the slots for a value that nobody needs any more; its key stays, for whoever asks what was written."""
 
 PASSED_OVER = Detail()
 """Stands for the details of a step that no active branch leads to."""
@@ -125,7 +137,7 @@ class Run:
 
     Attributes:
         slots: Slot 0 the initial context, slot `i + 1` what step i merges (None until it is done), last the dynamic
-            parameters.
+            parameters. RELEASED stands for a value that was let go.
         inputs: Per step the resolved inputs as the record shows them.
         shown: Per step its outputs as the record shows them, where they are not what is in its slot; None while there
             is nothing to show, as in flows of scalars.
@@ -153,6 +165,7 @@ class Run:
         resumed: Some steps had their outcome before this run began.
         rules: What the executor asks of every run.
         taken: Branching step -> the dependent that it chose, None for all of them.
+        handed_back: Sub-flow step -> the keys under which it gave what was there before, noted where values are let go.
         parent: The run that this one is nested in.
         path: Ids of the steps that it is nested in, outermost first.
         key: The same with the number of the attempt, for stores: a new attempt begins anew.
@@ -176,6 +189,7 @@ class Run:
     listening = announcing = streaming = caching = saving = resumed = is_map = is_tolerant = False
     rules: Rules = NO_RULES
     taken: dict[int, int | None] = _NOTHING_TAKEN
+    handed_back: Mapping[int, frozenset[str]] = _NOTHING_HANDED_BACK
     parent: Run | None = None
     path: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
@@ -258,6 +272,15 @@ class Run:
             or self.rules.concern_every_step
             or (self.is_tolerant and self.saving)
         )
+
+    @property
+    def releases(self) -> bool:
+        """Whether values are let go as soon as nobody needs them any more (R37).
+
+        Not in a dry run: it passes over steps that would not be passed over, and what they would write is looked for
+        in the outputs of others.
+        """
+        return self.capture is summarize and self.plan.project is not None and self.rules.dry is None
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -348,6 +371,10 @@ class Run:
             kept = self.shown = [None] * len(self.plan.steps)
         kept[step.index] = shown
 
+    def is_shown(self, index: int) -> bool:
+        """Whether the record of a step shows other outputs than those in its slot."""
+        return self.shown is not None and self.shown[index] is not None
+
     def shown_outputs(self, index: int) -> dict[str, Any] | None:
         """The outputs of a step as its record shows them; None where it gave none."""
         shown = None if self.shown is None else self.shown[index]
@@ -425,7 +452,7 @@ class Run:
         detail = self.detail(step.index)
         detail.status = "ok"
         detail.surplus = True
-        if self.shown is None or self.shown[step.index] is None:
+        if not self.is_shown(step.index):
             self.show(step, merged)
         self.slots[step.index + 1] = None
 

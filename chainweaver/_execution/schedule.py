@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from chainweaver._execution.around import around
 from chainweaver._execution.commands import Invoke, Nest, RunCancelled, Save, Settle, Tell
 from chainweaver._execution.life import commit, needs_commit, obtain
+from chainweaver._execution.liveness import fading_of
 from chainweaver._execution.short import FAILED, enter, fail, leave, rename_and_branch
 from chainweaver.exceptions import RunProtocolError
 
@@ -91,6 +92,7 @@ class Schedule:
         "_quick",
         "_wrapped",
         "_rows",
+        "_fading",
     )
 
     def __init__(self, run: Run, limit: int, *, places: Places | None = None, around: StepRun | None = None) -> None:
@@ -117,7 +119,8 @@ class Schedule:
         self._parked: list[StepRun] = []
         self._flying: dict[int, StepRun] = {}
         self._rows = run.rows
-        self._quick = run.is_unattended() and not (run.saving or run.caching)
+        self._quick = run.is_unattended() and not (run.saving or run.caching or run.releases)
+        self._fading = fading_of(run)
         self._wrapped = bool(run.rules.around_step)
         if run.resumed:
             self._pass_over_finished()
@@ -373,6 +376,7 @@ class Schedule:
         self._parked.remove(step_run)
         step_run.committing = True
         step_run.life = life = commit(self.run, step_run.step, step_run.merged)
+        step_run.merged = None  # a task may hold the step run for longer than anybody needs the values
         self._advance(step_run, life.send, None, going)
 
     def _finish(self, step_run: StepRun, going: list[StepRun]) -> None:
@@ -387,11 +391,15 @@ class Schedule:
             unmet[fed] -= 1
             if not unmet[fed]:
                 heappush(self._ready, fed)
+        if self._fading is not None:
+            self._fading.after(index)
         if self.run.failures and (bar := self.run.bar()) == step.index:
             self._drop(lambda index: index > bar, RunCancelled("surplus"), going)
 
     def _close(self, step: PlannedStep) -> None:
         self._closed[step.index] = True
+        if self._fading is not None:
+            self._fading.after(step.index)
         unmet = self._unmet
         for index in step.feeds:
             unmet[index] -= 1

@@ -73,7 +73,7 @@ def rename(run: Run, step: PlannedStep, renames: tuple[tuple[str, str], ...], fi
     Raises:
         OutputMappingError: One of them is not there.
     """
-    if run.shown is None or run.shown[step.index] is None:
+    if not run.is_shown(step.index):
         run.show(step, fields)
     merged = run.slots[step.index + 1] = renamed(step, renames, fields)
     return merged

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, cast
 from chainweaver._execution.around import around
 from chainweaver._execution.commands import Lead, Nest, RunCancelled, Save, Tell
 from chainweaver._execution.life import choose_branch, commit, hit, led_outputs, lookup_of, obtain, store_error
+from chainweaver._execution.liveness import letting_go
 from chainweaver._execution.short import FAILED, enter, fail, leave, rename
 from chainweaver._execution.trace import summarize
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from chainweaver._execution.commands import RunWalk, StepLife, WalkedLife
     from chainweaver._execution.run import Run
-    from chainweaver.plan import PlannedStep
+    from chainweaver.plan import PlannedStep, Row
 
 
 def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part that moved out would cost it a call
@@ -26,7 +29,12 @@ def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part
     failures, caching, saving, listening = run.failures, run.caching, run.saving, run.listening
     # A deadline, the past and the rules of the executor concern every step: with one of them none is plain.
     quick = run.is_unconcerned()
-    rows = run.plan.rows if run.capture is not summarize else run.plan.summary_rows
+    rows: Iterable[Row] = run.plan.rows
+    if run.capture is summarize:
+        rows = run.plan.summary_rows
+        if run.releases:
+            # Only frames that end with their step hold nothing of it.
+            quick, rows = False, letting_go(run, rows)
     over: PlannedStep | None = None  # has ended, which is told together with the start of the next one
     try:
         for step, plain, extra, read, validate_input, tool, validate_output, scalars, direct in rows:
@@ -46,6 +54,7 @@ def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part
                 else:
                     slots[step.index + 1] = merged
                     ended[step.index] = run.clock.now_ns
+                merged = None
                 continue
             value = enter(run, step, read, validate_input, scalars)
             try:

@@ -72,6 +72,8 @@ class _Binding:
     def _look_up(self, name: str, text: str, target: str) -> Lookup:
         step, visible = self.step, self.visible
         own = step.index + 1
+        if name in self.writes.keys:
+            visible.reads.setdefault(name, set()).add(step.index)
         if name in self.writes.sure and name not in visible.dynamic:
             return look_up_place(Place((own,), name, True))
         seen = visible.look(name, step.level)

@@ -276,6 +276,7 @@ class Build:
             limit=definition.map_concurrency,
             on_item_error=definition.on_item_error,
             keys=() if gives is None else tuple(gives.outputs),
+            is_open=len(step.callees) > 1 or gives is None or gives.open,
         )
         tool = planned.tool
         if tool is not None:

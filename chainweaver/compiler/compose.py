@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from chainweaver.compiler.keys import INITIAL
 from chainweaver.compiler.models import InputField, KnownTool, ModelFacts
-from chainweaver.exceptions import FlowCompositionError, FlowNotFoundError
+from chainweaver.exceptions import FlowCompositionError, FlowNotFoundError, suggest
 from chainweaver.flow import DEFAULT_REF_POLICY, SchemaRefPolicy
 from chainweaver.tools import Tool
 from chainweaver.tools.flow_tool import open_model
@@ -38,6 +38,8 @@ def finder_of(flows: FlowSource | None) -> FindFlow:
     """A function that finds the flows that steps may name."""
     from chainweaver.registry import FlowRegistry
 
+    if flows is None:
+        return _nothing
     if callable(flows):
         return flows
     if isinstance(flows, FlowRegistry):
@@ -80,8 +82,11 @@ class Composition:
         except FlowNotFoundError as exc:
             wanted = f"'{name}'" if version is None else f"'{name}' {version}"
             detail = f"{around} calls {wanted}, which is not registered"
-            error = FlowCompositionError(outermost, "unknown_flow", detail, fix=f"register {wanted} first")
-            raise error.with_facts(known=exc.known) from None
+            near = suggest(name, exc.known or ())
+            fix = f"did you mean '{near}'?" if near and near != name else f"register {wanted} first"
+            if self.find is _nothing:
+                fix = f"pass the flows that steps may name: compile_flow(..., flows=[...]) with {wanted}"
+            raise FlowCompositionError(outermost, "unknown_flow", detail, known=exc.known or None, fix=fix) from None
         if any(one == flow.name for one, _ in self.path):
             detail = f"{around} -> '{flow.name}'"
             raise FlowCompositionError(outermost, "cycle", detail, fix="take one of these steps out") from None

@@ -172,18 +172,18 @@ def refuse_drift(plan: Plan, snapshot: ExecutionSnapshot) -> None:
 
 def _change_of(root: Plan, delta: StepDelta, snapshot: ExecutionSnapshot) -> str | None:
     step = _step_at(root, delta)
+    place = "/".join((*delta.path, delta.step_id))
     if step is None:
-        place = "/".join((*delta.path, delta.step_id))
         return f"executed step '{place}' is no longer part of the flow"
     if step.tool is None:
-        return f"tool '{step.name}' of executed step '{delta.step_id}' is no longer registered"
+        return f"tool '{step.name}' of executed step '{place}' is no longer registered"
     if delta.tool_name != step.name:
-        return f"executed step '{delta.step_id}' calls tool '{step.name}' instead of '{delta.tool_name}'"
+        return f"executed step '{place}' calls tool '{step.name}' instead of '{delta.tool_name}'"
     before = snapshot.tool_schema_hashes.get(delta.tool_name)
     if before is not None and before != step.tool.schema_hash():
-        return f"tool '{delta.tool_name}' of executed step '{delta.step_id}': schema_hash changed"
+        return f"tool '{delta.tool_name}' of executed step '{place}': schema_hash changed"
     if delta.fingerprint and delta.fingerprint != step.fingerprint():
-        return f"the definition of executed step '{delta.step_id}' changed"
+        return f"the definition of executed step '{place}' changed"
     return None
 
 
@@ -241,6 +241,10 @@ class Stored:
             index = delta.step_index if nested.is_map else nested.plan.names.get(delta.step_id)
             if index is not None and index < len(steps):
                 fill_in(nested, steps[index], delta)
+        # What a branch left aside is not stored: it follows from the branches, as far as these were taken.
+        for step in nested.plan.steps if nested.resumed and not nested.is_map else ():
+            if not nested.finished(step.index):
+                nested.is_passed(step)
 
 
 def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: Listeners | None, call: Call) -> Begun:

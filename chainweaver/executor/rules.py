@@ -134,7 +134,10 @@ def _around_step(at: int, middleware: Any) -> Callable[[Run, PlannedStep], Wrapp
     from chainweaver.observe.around import StepAroundContext
 
     def make(run: Run, step: PlannedStep) -> Wrapper:
-        context = StepAroundContext(run.trace_id(), run.plan.flow_name, step.index, step.step_id, step.name, run.now_ns)
+        nests = step.child is not None or step.each is not None
+        context = StepAroundContext(
+            run.trace_id(), run.plan.flow_name, step.index, step.step_id, step.name, run.now_ns, nests
+        )
         return _guarded(middleware.around_step(context), _name_of(at, middleware), "around_step")
 
     return make

@@ -44,6 +44,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
         check_policy(settings["schema_ref_policy"])
     check_count("max_composition_depth", settings["max_composition_depth"], 1)
+    for name in ("strict_safety", "delete_on_success", "strict_compile"):
+        check_flag(name, settings[name])
     check_rules(settings)
 
 
@@ -67,6 +69,12 @@ def check_count(name: str, value: object, least: int) -> None:
         raise TypeError(f"{name} has to be a whole number, not {named(value)}.")
     if value < least:
         raise ValueError(f"{name} has to be at least {least}, not {value}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither true nor false: a text such as "no" would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} has to be True or False, not {named(value)}.")
 
 
 def check_lanes(lanes: object) -> None:

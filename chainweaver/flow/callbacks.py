@@ -34,7 +34,8 @@ class DecisionPolicy:
 
     Attributes:
         timeout_seconds: Longest time for one answer; None: no limit.
-        budget: How many steps of one run may ask: the first ones in plan order. None: all of them.
+        budget: How many steps of one run may ask: the first ones in plan order. None: all of them. A nested run, that
+            of a sub-flow or of the items of a map, has the whole budget again.
         default: Without an answer (no callback, time over, budget used up) the step takes its own tool ("tool_name") or
             fails ("fail"). An answer that is no candidate always fails.
 

@@ -160,11 +160,12 @@ async def drive(run: Run, performer: Performer) -> None:
                 if type(command) is tuple:
                     if stop.reason is not None:
                         stop.check()
-                    tool, value = command
+                    # No name for the input: this frame would hold it for longer than anybody needs it (R37).
+                    tool = command[0]
                     if tool.inline and (owns_thread or tool.lane is not None):
-                        reply = tool.fn(value)
+                        reply = tool.fn(command[1])
                     else:
-                        reply = await performer.call(tool, (value,), None)
+                        reply = await performer.call(tool, command[1:], None)
                 elif tell is not None and type(command) is Tell:
                     reply = tell(command)
                 elif stop.reason is not None or (reply := serve(command)) is LATER:
@@ -180,9 +181,11 @@ async def drive(run: Run, performer: Performer) -> None:
                 else:
                     interrupt = interrupt or exc
                     command = life.throw(RunCancelled("interrupt"))
+                failure = None
             else:
                 clock.now_ns = now_ns()
                 command = life.send(reply)
+                reply = None
     except StopIteration:
         pass
     except BaseException as exc:  # an interrupt may hit any line, also between two commands

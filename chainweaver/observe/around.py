@@ -48,12 +48,20 @@ class StepAroundContext(Facts):
         step_id: Id of the step; its position as text in a linear flow.
         tool_name: Tool of the step; the name of the flow where the step runs a flow.
         now_ns: Time on the run's monotonic clock, in nanoseconds.
+        nests: The step runs a sub-flow or a map: what it calls has steps of its own, which are wrapped as well.
     """
 
-    __slots__ = ("flow_name", "now_ns", "step_id", "step_index", "tool_name", "trace_id")
+    __slots__ = ("flow_name", "nests", "now_ns", "step_id", "step_index", "tool_name", "trace_id")
 
     def __init__(
-        self, trace_id: str, flow_name: str, step_index: int, step_id: str, tool_name: str, now_ns: int
+        self,
+        trace_id: str,
+        flow_name: str,
+        step_index: int,
+        step_id: str,
+        tool_name: str,
+        now_ns: int,
+        nests: bool = False,
     ) -> None:
         self.trace_id = trace_id
         self.flow_name = flow_name
@@ -61,6 +69,7 @@ class StepAroundContext(Facts):
         self.step_id = step_id
         self.tool_name = tool_name
         self.now_ns = now_ns
+        self.nests = nests
 
 
 class RunAroundContext(Facts):

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 class TokenBucket:
     """Lets steps begin at a bounded rate; those that come too soon wait their turn, in order of arrival.
 
-    A step takes one token whatever its attempts are. Tokens come back at `rate_per_s` and at most `burst` of them lie
-    ready. All runs that share the object share the bucket, and have to share the clock as well: executors with
-    different clocks need buckets of their own.
+    A call takes one token whatever its attempts are; steps that run a sub-flow or a map take none. Tokens come back at
+    `rate_per_s` and at most `burst` of them lie ready. All runs that share the object share the bucket, and have to
+    share the clock as well: executors with different clocks need buckets of their own.
 
     Args:
         rate_per_s: Tokens that come back per second.
@@ -68,7 +68,7 @@ class TokenBucket:
 
     def around_step(self, context: StepAroundContext) -> Wrapper:
         """Wait for a token, then go on."""
-        if self.tools is not None and context.tool_name not in self.tools:
+        if context.nests or (self.tools is not None and context.tool_name not in self.tools):
             yield Proceed()
             return
         now_ns = context.now_ns
@@ -175,7 +175,8 @@ class Timing:
         ok = outcome.error is None and outcome.status != "cancelled"
         with self._lock:
             _count(self._steps, (context.flow_name, context.step_id), seconds, ok)
-            _count(self._tools, context.tool_name, seconds, ok)
+            if not context.nests:
+                _count(self._tools, context.tool_name, seconds, ok)
 
     def around_run(self, context: RunAroundContext) -> Wrapper:
         """Measure a run."""

@@ -345,7 +345,8 @@ def test_a_view_around_a_run_shows_the_redacted_result_and_closes_what_it_holds(
 def test_contexts_around_steps_and_runs_are_small_and_readable() -> None:
     """R38: what is built for a wrapper is a slotted object whose repr names its facts."""
     assert repr(a_step()) == (
-        f"StepAroundContext(trace_id='{TRACE}', flow_name='f', step_index=0, step_id='0', tool_name='search', now_ns=0)"
+        f"StepAroundContext(trace_id='{TRACE}', flow_name='f', step_index=0, step_id='0', tool_name='search', now_ns=0, "
+        "nests=False)"
     )
     assert RunAroundContext(TRACE, "f", 0) == RunAroundContext(TRACE, "f", 0, None, None)
     assert not hasattr(a_step(), "__dict__")
@@ -403,3 +404,16 @@ def test_limiter_stopwatch_and_view_work_around_a_run_on_every_lane(lane: str) -
         "ExecutionResult",
     ]
     assert "*** is not known" in str(curious.told[3].error)
+
+
+def test_a_step_that_nests_takes_no_token_and_is_no_tool():
+    """R38: what it calls has steps of its own, and those count."""
+    limiter, timing = TokenBucket(1, 1), Timing()
+    around = StepAroundContext("0" * 32, "f", 0, "0", "search", now_ns=0, nests=True)
+
+    assert [type(next(limiter.around_step(around))) for _ in range(3)] == [Proceed] * 3
+    step = timing.around_step(around)
+    next(step)
+    with pytest.raises(StopIteration):
+        step.send(StepOutcome("ok", None, {}, now_ns=1_000_000))
+    assert timing.tools == {}
