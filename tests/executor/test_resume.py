@@ -14,6 +14,8 @@ from chainweaver import (
     CancellationToken,
     CheckpointerNotConfiguredError,
     CheckpointNotFoundError,
+    ConditionalEdge,
+    DAGFlowStep,
     ExecutionSnapshot,
     FileCheckpointer,
     FlowCancelledError,
@@ -401,6 +403,36 @@ async def test_a_run_is_resumed_on_the_async_lane(store: Any):
     assert calls.counts == {"a": 1, "b": 1}
     with pytest.raises(CheckpointNotFoundError):
         await executor.resume_flow_async(trace_id)
+
+
+@pytest.mark.parametrize(("per_item", "last"), [(False, 1), (False, 2), (True, 1), (True, 2), (True, 4)])
+def test_what_a_branch_left_aside_is_recorded_after_a_resume_too(store: Any, per_item: bool, last: int):
+    """R24, R27, R33: in a sub-flow that was over, in one that goes on, and in the items of a map."""
+
+    def step(name: str, *needs: str, **options: Any) -> DAGFlowStep:
+        options = {"tool_name": name, "output_mapping": {name: "out"}, **options}
+        return DAGFlowStep(step_id=name, depends_on=list(needs), **options)
+
+    edge = ConditionalEdge(target_step_id="b", predicate="a > 1")
+    inner = dag(step("a", branches=[edge]), step("b", "a"), step("c", "a"), step("d", "c"), name="inner")
+    each: dict[str, Any] = {"map_over": "ns", "map_as": "n"} if per_item else {}
+    sub = step("sub", tool_name=None, flow_name="inner", output_mapping={"b": "b"}, **each)
+    calls = Calls(last=last)
+    tools = [calls.tool(name) for name in "abcde"]
+    executor = FlowExecutor(tools=tools, flows=[dag(sub, step("e", "sub")), inner], checkpointer=store)
+    trace_id = crashed(executor, {"n": 1, "ns": [1, 2]})
+    calls.last = None
+    nested = executor.resume_flow(trace_id).raise_for_failure().step("sub").sub_result
+    assert nested is not None
+
+    for run in [record.sub_result for record in nested.execution_log] if per_item else [nested]:
+        assert run is not None
+        assert [(record.step_id, record.status) for record in run.execution_log] == [
+            ("a", "ok"),
+            ("b", "ok"),
+            ("c", "skipped"),
+            ("d", "skipped"),
+        ]
 
 
 def test_a_run_that_crashes_again_and_again_gets_on(store: Any):
