@@ -22,6 +22,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -305,24 +306,29 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", nargs="+", metavar="ID", help="try these alone; 'survivors': all that are listed")
     parser.add_argument("--list", action="store_true", help="show the sample and try nothing")
     options = parser.parse_args(arguments)
-    began, page = time.monotonic(), PAGE.read_text(encoding="utf-8")
+    began = time.monotonic()
+    if options.list:
+        print("\n".join(shown(Verdict(one, "", "", 0.0)) for one in sample(read_sources(ROOT), SIZE)))
+        return 0
     # Somebody may be at work in the tree: from here on there is only the copy.
-    shutil.rmtree(BUILD, ignore_errors=True)
-    tree = copy_tree(BUILD / "trees" / "1")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    tree = copy_tree(Path(tempfile.mkdtemp(dir=BUILD)) / "1")
     sources = read_sources(tree)
     mutants = sample(sources, SIZE)
-    if options.list:
-        print("\n".join(shown(Verdict(one, "", "", 0.0)) for one in mutants))
-        return 0
     if options.only:
-        wanted = {*options.only} | ({*listed(page)} if "survivors" in options.only else set())
+        wanted = {*options.only}
+        if "survivors" in wanted:
+            wanted |= {*listed(PAGE.read_text(encoding="utf-8"))}
         mutants = [one for one in mutants if one.mutant_id in wanted]
-    verdicts = try_mutants(tree, sources, mutants)
-    shutil.rmtree(tree.parent)
+    try:
+        verdicts = try_mutants(tree, sources, mutants)
+    finally:
+        shutil.rmtree(tree.parent)
     survivors = [one for one in verdicts if one.survived]
     if options.only:
         print("\n".join(map(shown, verdicts)))
         return 0
+    page = PAGE.read_text(encoding="utf-8")
     if options.refresh:
         page = refreshed(page, survivors)
         PAGE.write_text(page, encoding="utf-8")
