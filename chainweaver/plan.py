@@ -358,6 +358,7 @@ class Plan:
         context_gate, output_gate: Validate the merged context and the final output; neither projects.
         collision_policy: "overwrite", "warn" or "error".
         stop_on_failure: `on_failure="stop"`; otherwise all that does not depend on a failure runs.
+        outputs: The keys of the final output; None for the whole context.
         project: Merged context -> final output, None for the whole context.
         dynamic_params: Names that callers may pass beside the input.
         inline_lanes: The lanes, None or "inline", that the tools name which may be called in the running thread.
@@ -396,6 +397,7 @@ class Plan:
     names: Mapping[str, int]
     facts: Callable[[], PlanFacts]
     liveness: Callable[[], Liveness]
+    outputs: tuple[str, ...] | None = None
     children: tuple[tuple[str, str], ...] = ()
     unpinned: tuple[tuple[str, str], ...] = ()
     composition: tuple[Callable[[], ChainWeaverError], ...] = ()

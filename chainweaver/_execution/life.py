@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from chainweaver._execution.asking import Unrehearsed, allowed, approval, chosen_tool, guardrail, shown_values
 from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
-from chainweaver._execution.conclude import is_passed_through
+from chainweaver._execution.conclude import has_gaps, is_passed_through
 from chainweaver._execution.liveness import forget_frames, lets_go
 from chainweaver._execution.nested import run_flow, run_items
 from chainweaver._execution.run import FROM_CACHE
@@ -33,7 +33,7 @@ from chainweaver.flow.callbacks import CapabilityContext
 from chainweaver.plan import KeyMissing, NoFingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator
 
     from chainweaver._execution.commands import Command, Nest, PlainCall, StepLife, WalkedLife
     from chainweaver._execution.run import Run
@@ -141,15 +141,6 @@ def lacks_rehearsal(run: Run, step: PlannedStep) -> bool:
     # A sub-flow may have done all it could, and still lack what it has to give.
     own = nested is not None and not nested.failures and has_gaps(nested, range(len(nested.plan.steps)))
     return own or has_gaps(run, step.needs)
-
-
-def has_gaps(run: Run, indexes: Iterable[int]) -> bool:
-    """Whether some of these steps were passed over in a dry run, or some inside of them."""
-    for detail in filter(None, map(run.details.get, indexes)):
-        nested = detail.nested
-        if detail.status == "skipped" or (nested is not None and has_gaps(nested, range(len(nested.plan.steps)))):
-            return True
-    return False
 
 
 def needs_commit(run: Run, step: PlannedStep) -> bool:
@@ -295,9 +286,10 @@ def secrets_error(step: PlannedStep, field: str) -> CheckpointEncodeError:
 
 def schema_error(tool: PlannedTool, step: PlannedStep, exc: Exception, border: str) -> SchemaValidationError:
     """What a schema refused, without the refused values: they may be secret, and the record shows them anyway."""
-    return SchemaValidationError(
-        tool.name, step.number, violations(exc), context=border, step_name=step.label, fix=way_out(exc, border)
-    )
+    fix = way_out(exc, border)
+    if border == "output" and step.capability is not None and tool is step.tool:
+        fix = "let the capability hook give back a mapping with these names and types"
+    return SchemaValidationError(tool.name, step.number, violations(exc), context=border, step_name=step.label, fix=fix)
 
 
 def way_out(exc: Exception, border: str) -> str:

@@ -395,6 +395,7 @@ class Build:
             names={step.step_id: step.index for step in steps},
             facts=cache(lambda: plan_facts(steps)),
             liveness=cache(partial(liveness_of, self._reading())),
+            outputs=flow.outputs,
             children=self._reached_flows(),
             unpinned=self._unpinned_flows(),
             composition=tuple(map(_remade, self.composition_errors)),

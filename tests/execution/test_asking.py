@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from chainweaver import ToolSafetyContract
+from chainweaver import FlowStep, ToolSafetyContract
 from chainweaver._execution import Lead, RunCancelled, TimedOut
 from chainweaver._execution.rules import Rules
 from chainweaver.exceptions import (
@@ -621,3 +621,22 @@ def test_a_tool_that_times_out_is_not_taken_for_a_question_that_did():
     walk.err(TimedOut(), after_s=0.5)
 
     assert isinstance(error_of(walk.run), ToolTimeoutError)
+
+
+def test_a_rehearsal_with_gaps_ends_with_the_outputs_that_there_are():
+    """R26: a dry run passes over what cannot be rehearsed, also where the flow names that as its output."""
+    rehearsed = a_tool("a", ["n"], ["a_out"], dry_run_fn=_never_called)
+    plan = a_plan(
+        [FlowStep(tool_name="a"), FlowStep(tool_name="b", input_mapping={"n": "n"})],
+        [rehearsed, a_tool("b", ["n"], ["b_out"])],
+        outputs=("a_out", "b_out"),
+    )
+    run = Walk(a_run(plan, {"n": 1}, rules=Rules(dry="skip")))
+    run.ok({"a_out": 2})
+
+    assert run.run.status == "ok"
+    assert run.run.final_output == {"a_out": 2}
+
+
+def _never_called(inputs: Any) -> Any:
+    raise AssertionError("the run core calls no tool")
