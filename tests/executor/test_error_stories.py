@@ -675,12 +675,16 @@ def test_a_callback_that_hangs_ends_with_its_run(
     lane: Lane, setting: str, is_async: bool, release: threading.Event
 ) -> None:
     """R22: a deadline binds while somebody is asked, and the error carries what was reached."""
-    flow, began = ASKED[setting][0], time.monotonic()
+    flow = ASKED[setting][0]
     with lane.executor(tools=TOOLS, flows=[flow], **{setting: hanging(is_async, release)}) as executor:
-        with pytest.raises(FlowCancelledError) as caught:
-            lane.run(executor, "flow", {"n": 1}, deadline=time.time() + 0.05)
+        for seconds in (0.05, 0.5, LIMIT_S / 3):  # the time in which a busy machine gets to the question varies
+            began = time.monotonic()
+            with pytest.raises(FlowCancelledError) as caught:
+                lane.run(executor, "flow", {"n": 1}, deadline=time.time() + seconds)
+            if caught.value.result.execution_log:
+                break
+        assert time.monotonic() - began < LIMIT_S / 2
         release.set()
-    assert time.monotonic() - began < LIMIT_S / 2
     assert (caught.value.deadline_exceeded, caught.value.token_cancelled) == (True, False)
     result = caught.value.result
     assert (result.status, result.partial_output) == ("cancelled", {"n": 1})
