@@ -27,8 +27,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def _jsonable(value: Any) -> Any:
-    if value is None or type(value) is str:
-        return value  # most of what a record has to tell
+    if value is None or (type(value) is str and value.isascii()):
+        return value  # most of what a record has to tell; other texts may hold what no file can
     # Only results that are written need it, and it brings the whole room of files along.
     from chainweaver.formats.json_form import json_form
 
