@@ -314,6 +314,7 @@ def test_what_a_capability_gives_has_to_have_names(returned: object):
     walk.ok(returned)
 
     assert f"it returned {type(returned).__name__}, not a mapping" in str(error_of(walk.run))
+    assert "let the capability hook give back a mapping" in str(error_of(walk.run))
 
 
 def test_a_capability_is_tried_again_and_obeys_limits():
