@@ -43,18 +43,7 @@ def run_flow(
         TimedOut: The limit of the step is over, and not that of the run.
         RunCancelled: The sub-flow was cancelled with the run.
     """
-    if attempt == 1 and run.past is not None:
-        attempt = run.past.attempts(run, step)
-    nested = _begun(run, step, plan, dict(given), segment_of(step.step_id, attempt))
-    if step.timeout_s is not None:
-        ends_ns = run.now_ns + round(step.timeout_s * 1e9)
-        nested.deadline_ns = ends_ns if run.deadline_ns is None else min(ends_ns, run.deadline_ns)
-    if plan.dynamic_params:
-        passed = run.slots[-1] or {}
-        nested.slots[-1] = {name: passed[name] for name in plan.dynamic_params if name in passed}
-    take_input(nested)
-    if nested.past is not None:
-        nested.past.fill(nested)
+    nested = _begun_flow(run, step, plan, given, attempt)
     try:
         opened: list[Wrapper] = []
         try:
@@ -76,6 +65,23 @@ def run_flow(
     finally:
         if run.capture is summarize and lets_go(run):
             sum_up(nested)
+
+
+def _begun_flow(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], attempt: int) -> Run:
+    """The run of a sub-flow before its first step: with its input, its limit and what a store holds of it."""
+    if attempt == 1 and run.past is not None:
+        attempt = run.past.attempts(run, step)
+    nested = _begun(run, step, plan, dict(given), segment_of(step.step_id, attempt))
+    if step.timeout_s is not None:
+        ends_ns = run.now_ns + round(step.timeout_s * 1e9)
+        nested.deadline_ns = ends_ns if run.deadline_ns is None else min(ends_ns, run.deadline_ns)
+    if plan.dynamic_params:
+        passed = run.slots[-1] or {}
+        nested.slots[-1] = {name: passed[name] for name in plan.dynamic_params if name in passed}
+    take_input(nested)
+    if nested.past is not None:
+        nested.past.fill(nested)
+    return nested
 
 
 def _outcome(run: Run, nested: Run) -> dict[str, Any]:
