@@ -647,6 +647,59 @@ def test_who_is_asked_keeps_no_lane_of_the_user_busy(lane: Lane) -> None:
     assert not names[0].startswith("gpu")
 
 
+@lanes
+@pytest.mark.parametrize("setting", ASKED)
+@pytest.mark.parametrize("later", [False, True], ids=["sync", "async"])
+def test_what_a_callback_raises_for_the_caller_reaches_the_caller(lane: Lane, setting: str, later: bool) -> None:
+    """R17: Ctrl-C while somebody is asked is no answer; the run ends first."""
+    ends = Ends()
+
+    def interrupted(context: Any) -> Any:
+        raise KeyboardInterrupt
+
+    async def interrupted_later(context: Any) -> Any:
+        raise KeyboardInterrupt
+
+    options = {setting: interrupted_later if later else interrupted, "middleware": [ends]}
+    with lane.executor(tools=TOOLS, flows=[ASKED[setting][0]], **options) as executor:
+        with pytest.raises(KeyboardInterrupt):
+            lane.run(executor, "flow", {"n": 1})
+    assert ends.statuses == ["cancelled"]
+
+
+class Ends(BaseMiddleware):
+    def __init__(self) -> None:
+        self.statuses: list[str] = []
+
+    def on_flow_end(self, context: Any) -> None:
+        self.statuses.append(context.result.status)
+
+
+@lanes
+@pytest.mark.parametrize("how", ["sync", "async", "blocking"])
+def test_a_callback_may_run_a_flow_of_the_same_executor(lane: Lane, how: str) -> None:
+    """R26: also an async one that blocks the private loop with it, for which there is another loop then."""
+
+    def decide(context: Any) -> str:
+        return "b" if executor.execute_flow("fine", {"n": 1}).success else "a"
+
+    async def decide_later(context: Any) -> str:
+        return "b" if (await executor.execute_flow_async("fine", {"n": 1})).success else "a"
+
+    async def decide_blocking(context: Any) -> str:
+        return decide(context)
+
+    async def count(given: Any) -> dict[str, int]:
+        await pause(0)
+        return {"out": 1}
+
+    callback = {"sync": decide, "async": decide_later, "blocking": decide_blocking}[how]
+    fine = a_flow(a_step("count")).model_copy(update={"name": "fine"})
+    tools = [*TOOLS, a_tool("count", count)]
+    with lane.executor(tools=tools, flows=[deciding(), fine], decision_callback=callback) as executor:
+        assert lane.run(executor, "flow", {"n": 1}).step("a").decision["chosen"] == "b"
+
+
 # ---- callbacks that hang
 
 
