@@ -49,9 +49,7 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Makes up the same input
 
 LimitsOption = Annotated[
     list[int] | None,
-    typer.Option(
-        "--limit", min=1, help="How many steps may run at once; may be repeated. 1 and 4 by default."
-    ),
+    typer.Option("--limit", min=1, help="How many steps may run at once; may be repeated. 1 and 4 by default."),
 ]
 
 ParamOption = Annotated[
