@@ -211,15 +211,29 @@ def test_a_sub_flow_is_rehearsed_step_by_step(inside: str):
     assert walk.run.slots[1] == {"out": [5] if each else 5}
 
 
-def test_a_sub_flow_that_cannot_give_its_outputs_is_passed_over():
-    """R26, R27: it lacks what a step inside would have given."""
+def test_a_sub_flow_that_cannot_give_all_its_outputs_gives_those_that_it_has():
+    """R26, R27: it ends with what there is, and so does the run; what reads the others is passed over."""
     inner = a_flow(
         "inner",
         [a_step("x", tool_name="a"), a_step("y", tool_name="rehearsed", output_mapping={"y": "out"})],
         outputs=["out", "y"],
     )
-    walk = Walk(a_run(a_plan([a_sub_step("sub", "inner")], [A, REHEARSED], flows=[inner]), {"n": 1}, rules=SKIP))
+    reader = a_tool("reader", ["out"], ["read"], dry_run_fn=dict)
+    steps = [a_sub_step("sub", "inner"), a_step("reader", "sub")]
+    plan = a_plan(steps, [A, REHEARSED, reader], flows=[inner], outputs=["y", "read"])
+    walk = Walk(a_run(plan, {"n": 1}, rules=SKIP))
     walk.ok({"out": 1})
+
+    assert statuses(walk.run) == {"sub": "ok", "reader": "skipped"}
+    assert walk.run.slots[1] == {"y": 1}
+    assert (walk.run.status, walk.run.final_output) == ("ok", {"y": 1})
+
+
+def test_a_step_whose_sub_flow_lacks_what_it_maps_is_passed_over():
+    """R11, R26: the gap is inside."""
+    inner = a_flow("inner", [a_step("x", tool_name="a")])
+    plan = a_plan([a_sub_step("sub", "inner", output_mapping={"found": "out"})], [A], flows=[inner])
+    walk = Walk(a_run(plan, {"n": 1}, rules=SKIP))
 
     assert statuses(walk.run) == {"sub": "skipped"}
     assert walk.run.status == "ok"
