@@ -415,5 +415,5 @@ def test_a_run_whose_sub_flow_is_gone_says_which():
     with executor:
         executor.registry.unregister_flow("inner", version="1.0.0")
 
-        with pytest.raises(CheckpointDriftError, match="sub-flow 'inner' 1.0.0 is no longer registered"):
+        with pytest.raises(CheckpointDriftError, match=r"sub-flow 'inner' 1\.0\.0 is no longer registered"):
             executor.resume_flow(trace_id)
