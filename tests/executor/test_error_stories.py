@@ -380,6 +380,17 @@ STORIES = [
         {"capability_hook": raising(BUSY)},
         cause="OSError",
     ),
+    Story(
+        "a capability that gives nothing",
+        capable(),
+        *("SchemaValidationError", "E004"),
+        "Schema validation failed for tool 'mail.send' at step 0 (output): "
+        "TypeError: it returned NoneType, not a mapping of output names to values.\n"
+        "  where   flow 'flow' 1.0.0, step 0 ('mail')\n"
+        "  fix     let the capability hook give back a mapping with these names and types",
+        {"capability_hook": lambda context: None},
+        cause="TypeError",
+    ),
     # ---- maps
     Story(
         "a map over what is no list",
