@@ -334,7 +334,8 @@ class Run:
             if self.copied is _NOTHING_COPIED:
                 self.copied = {}
             self.copied[step.index] = copied
-        self.note_secrets(given)
+        elif self.capture is summarize:
+            self.note_secrets(given)
 
     def show_outputs(self, step: PlannedStep, fields: dict[str, Any]) -> None:
         """Keep container outputs for the record, before a later step can change them."""
@@ -342,7 +343,8 @@ class Run:
         self.show(step, shown)
         if by_reference:
             self.refer(step.index, by_reference)
-        self.note_secrets(fields)
+        if self.capture is summarize:
+            self.note_secrets(fields)
 
     def shows_slot(self, tool: PlannedTool) -> bool:
         """Whether the record of a step needs nothing of the outputs of this tool but what is in its slot."""

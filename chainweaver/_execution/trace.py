@@ -22,9 +22,9 @@ NUMBERS: frozenset[type] = frozenset({int, float, bool, type(None), complex})
 SCALARS: frozenset[type] = NUMBERS | {str, bytes}
 """Types whose values nobody can change. Whoever makes a capture may know of more; members of enums count anyway."""
 
-COPIED = frozenset({dict, list, tuple, set})
-CONTAINERS = COPIED | {frozenset}
-"""Types that a snapshot looks into; a frozenset stays as it is, and so does all that it holds."""
+COPIED = frozenset({dict, list, set})
+CONTAINERS = COPIED | {tuple, frozenset}
+"""Types that a snapshot looks into; those that cannot change themselves are copied for what they hold."""
 
 MAX_DEPTH = 32
 """How many containers deep a snapshot goes."""
@@ -55,68 +55,99 @@ def capture_within(limit: int, immutables: AbstractSet[type] = SCALARS) -> Captu
                 if not isinstance(kind, EnumMeta):
                     by_reference += (name,)
                 continue
-            # Looking before copying: a value that does not fit costs at most a look at `limit` items.
-            foreign: list[Any] = []
+            # A value that does not fit costs at most a look at `limit` items.
+            left = budget - len(value)
+            if left < 0:
+                by_reference += (name,)
+                continue
+            copier = _Copier(left, immutables)
             try:
-                left = budget - len(value)
-                if left >= 0:
-                    left = _budget_after(value, left, 0, immutables, foreign)
-                if left >= 0:
-                    shown[name] = _copied(value)
+                copy = copier.copy(value, 0)
             except Exception:  # a key that cannot be hashed again, a container that another thread is changing
-                left = -1
-            if left >= 0:
-                budget = left
-            if left < 0 or foreign:
+                copy = TOO_LARGE
+            if copy is not TOO_LARGE:
+                shown[name] = copy
+                budget = copier.budget
+            if copy is TOO_LARGE or copier.has_foreign:
                 by_reference += (name,)
         return shown, by_reference, limit - budget
 
     return capture
 
 
-def _budget_after(value: Any, budget: int, depth: int, immutables: AbstractSet[type], foreign: list[Any]) -> int:
-    """What is left of the budget after copying the items of a plain container; -1 when they do not fit.
+TOO_LARGE = object()
+"""Stands for the copy of a container that does not fit."""
 
-    The number of its items is taken off already. A level is measured before the next one is looked at, so that most of
-    what is too large is found out at its surface. Containers that hold themselves run out of depth, or of budget.
 
-    Args:
-        foreign: Gets the objects that are neither containers nor immutable.
+class _Copier:
+    """Copies one plain container and those inside it.
+
+    Attributes:
+        budget: How many more items may be copied.
+        immutables: Types whose values stay what they are.
+        has_foreign: There are objects of other types in it, which stay what they are as well.
     """
-    items = value
-    if type(value) is dict:
-        # Keys stay as they are; what they hold is looked at where they are more than names.
-        items = value.values() if SCALARS.issuperset(map(type, value)) else (*value, *value.values())
-    if SCALARS.issuperset(map(type, items)):
-        return budget
-    nested = []
-    for item in items:
-        kind = type(item)
-        if kind in CONTAINERS:
-            budget -= len(item)
-            if budget < 0:
-                return -1
-            nested.append(item)
-        elif kind not in immutables and not isinstance(kind, EnumMeta):
-            foreign.append(item)
-    if nested and depth == MAX_DEPTH:
-        return -1
-    for item in nested:
-        budget = _budget_after(item, budget, depth + 1, immutables, foreign)
-        if budget < 0:
-            break
-    return budget
 
+    __slots__ = ("budget", "has_foreign", "immutables")
 
-def _copied(value: Any) -> Any:
-    """A copy of a plain container and of those inside; everything else is the object itself."""
-    kind = type(value)
-    if kind is dict:
-        return {key: _copied(item) if type(item) in COPIED else item for key, item in value.items()}
-    if kind is list or kind is tuple:
-        return kind([_copied(item) if type(item) in COPIED else item for item in value])
-    # What a set holds can be hashed, so that there is nothing inside to copy.
-    return value.copy()
+    def __init__(self, budget: int, immutables: AbstractSet[type]) -> None:
+        self.budget = budget
+        self.immutables = immutables
+        self.has_foreign = False
+
+    def copy(self, value: Any, depth: int) -> Any:
+        """A copy of a container, the number of whose items is taken off the budget already; TOO_LARGE.
+
+        A level is measured before the next one is looked at, so that most of what is too large is found out at its
+        surface. Containers that hold themselves run out of depth, or of budget.
+        """
+        kind = type(value)
+        if kind is dict:
+            return self._copy_dict(value, depth)
+        if SCALARS.issuperset(map(type, value)):
+            return value.copy() if kind in COPIED else value
+        if not self._fits(value, depth):
+            return TOO_LARGE
+        copies = []
+        for item in value:
+            copy = self.copy(item, depth + 1) if type(item) in CONTAINERS else item
+            if copy is TOO_LARGE:
+                return TOO_LARGE
+            copies.append(copy)
+        if kind is list:
+            return copies
+        # What a set holds can be hashed, so that there is nothing inside to copy.
+        return tuple(copies) if kind is tuple else value.copy()
+
+    def _copy_dict(self, value: dict[Any, Any], depth: int) -> Any:
+        has_names = SCALARS.issuperset(map(type, value))
+        if has_names and SCALARS.issuperset(map(type, value.values())):
+            return value.copy()
+        if not self._fits(value.values() if has_names else (*value, *value.values()), depth):
+            return TOO_LARGE
+        copies = {}
+        for key, item in value.items():
+            copy = self.copy(item, depth + 1) if type(item) in CONTAINERS else item
+            # A key stays what it is; one that is more than a name is looked at.
+            is_fit = has_names or type(key) not in CONTAINERS or self.copy(key, depth + 1) is not TOO_LARGE
+            if copy is TOO_LARGE or not is_fit:
+                return TOO_LARGE
+            copies[key] = copy
+        return copies
+
+    def _fits(self, items: Any, depth: int) -> bool:
+        """Whether there is budget for the items of the containers among these; it is taken off."""
+        is_nested = False
+        for item in items:
+            kind = type(item)
+            if kind in CONTAINERS:
+                is_nested = True
+                self.budget -= len(item)
+                if self.budget < 0:
+                    return False
+            elif kind not in self.immutables and not isinstance(kind, EnumMeta):
+                self.has_foreign = True
+        return not is_nested or depth < MAX_DEPTH
 
 
 def reference_only(immutables: AbstractSet[type] = SCALARS) -> Capture:
