@@ -388,31 +388,59 @@ def _log(run: Run) -> list[StepRecord]:
     redaction = run.rules.redaction
     if redaction is None:
         return records
-    redacted: list[StepRecord] = redaction.redact_log(records, _hidden_in(run.root))
+    redacted: list[StepRecord] = redaction.redact_log(records, _hidden_in(run))
     return redacted
 
 
-def _hidden_in(root: Run) -> frozenset[str]:
-    """What is hidden in a run and those nested in it; looked for once when it is over, since each of them asks."""
+def hidden_in(result: ExecutionResult) -> frozenset[str]:
+    """What the policy of its run hides in the records of a result, which no longer tell; nothing in one read back."""
+    run: Run | None = getattr(result, "_run", None)
+    return frozenset() if run is None or run.rules.redaction is None else _hidden_in(run)
+
+
+def _hidden_in(run: Run) -> frozenset[str]:
+    """What is hidden in the records of a run: all that is hidden anywhere in the outermost one, once that is over."""
+    root = run.root
+    if root.hidden is None and root.status != "running":
+        root.hidden = _secrets_of(root)
     if root.hidden is not None:
         return root.hidden
-    found = _secrets_of(root)
-    if root.status != "running":
-        root.hidden = found
-    return found
+    # Asked by each nested run when it ends: what is around it, and not what runs beside it, or a map would take time
+    # with the square of its items.
+    found = {*root.secrets, *_secrets_of(run)}
+    around = run.parent
+    while around is not None:
+        if not around.is_map:
+            found |= _own_secrets(around)
+        around = around.parent
+    return frozenset(found)
 
 
 def _secrets_of(run: Run) -> frozenset[str]:
     """The texts that are hidden anywhere in a run: an error message may repeat what another step got."""
-    redaction = run.rules.redaction
-    found: set[str] = {*run.secrets, *redaction.secrets_in(run.given)}
-    for step in run.plan.steps:
-        found |= redaction.secrets_in(run.inputs[step.index] or {})
-        found |= redaction.secrets_in(run.shown_outputs(step.index) or {})
-        detail = run.details.get(step.index)
-        if detail is not None and detail.nested is not None:
+    found = {*run.secrets, *_own_secrets(run)}
+    for detail in run.details.values():
+        if detail.nested is not None:
             found |= _secrets_of(detail.nested)
     return frozenset(found)
+
+
+def _own_secrets(run: Run) -> set[str]:
+    """The texts that are hidden in what a run was given, and in what its own steps took and gave so far."""
+    # Kept beside the run: a value is looked through once, however many nested runs end.
+    known: dict[tuple[int, str], frozenset[str]] = vars(run).setdefault("hidden_by_place", {})
+    places: list[tuple[int, str, dict[str, Any] | None]] = [(-1, "given", run.given)]
+    for step in run.plan.steps:
+        places.append((step.index, "inputs", run.inputs[step.index]))
+        places.append((step.index, "outputs", run.shown_outputs(step.index)))
+    found: set[str] = set()
+    for index, kind, values in places:
+        if values:
+            hidden = known.get((index, kind))
+            if hidden is None:
+                hidden = known[index, kind] = run.rules.redaction.secrets_in(values)
+            found |= hidden
+    return found
 
 
 def _border_record(

@@ -143,7 +143,10 @@ class RedactionPolicy:
         Args:
             secrets: Texts that were hidden elsewhere, see `secrets_in`. They vanish from texts.
         """
-        return self._twice(lambda walk: walk.result(result), secrets)
+        from chainweaver.results import hidden_in
+
+        at_hand = {secrets} if isinstance(secrets, str) else {*secrets}
+        return self._twice(lambda walk: walk.result(result), at_hand | hidden_in(result))
 
     def redact_error(self, error: Exception, secrets: Iterable[str] = ()) -> ChainWeaverError:
         """An error of the same class whose facts are redacted, without its cause; for observers, not to be raised.
@@ -159,8 +162,13 @@ class RedactionPolicy:
         ['t-1234']
         """
         walk = Walk(self._rules, self._rules.literals(()))
-        walk.mapping(values) if isinstance(values, Mapping) else walk.top(values)
-        return frozenset(walk.met)
+        if isinstance(values, Mapping):
+            walk.mapping(values)
+            return frozenset(walk.met)
+        walk.top(values)
+        from chainweaver.results import ExecutionResult, hidden_in
+
+        return frozenset(walk.met | hidden_in(values)) if isinstance(values, ExecutionResult) else frozenset(walk.met)
 
     def _twice(self, view: Callable[[Walk], Seen], secrets: Iterable[str]) -> Seen:
         """The view without what is hidden, and then without what was hidden in it from all of its texts."""

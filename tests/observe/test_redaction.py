@@ -683,5 +683,25 @@ def test_a_run_is_searched_for_secrets_once_however_many_runs_are_nested_in_it()
     said = [run.step("0").outputs for record in items.execution_log if (run := record.sub_result) is not None]
 
     assert said == [{"log_in": "welcome ***"}] * 3
-    # The inputs of five runs, outer, map and three inner ones; the inputs and outputs of their seven steps.
-    assert len(LOOKED_AT) == 5 + 2 * 7
+    # The inputs of four runs, outer and three inner ones; the inputs and outputs of their seven steps.
+    assert len(LOOKED_AT) == 4 + 2 * 7
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_listener_of_nested_runs_costs_the_same_for_each_of_them(limit: int) -> None:
+    """R39: whoever hears the end of each item of a map does not have all the others searched every time."""
+    inner = Flow(name="inner", description="", steps=[FlowStep(tool_name="log_in")], outputs=["log_in"])
+    outer = Flow(name="outer", description="", steps=[FlowStep(flow_name="inner", map_over="all", map_as="password")])
+
+    class Reads:
+        def on_flow_end(self, context: Any) -> None:
+            assert "hunter" not in str(context.result.execution_log)
+
+    looks = []
+    for size in (10, 20, 30):
+        LOOKED_AT.clear()
+        options: dict[str, Any] = {"redaction_policy": Asked(), "max_step_concurrency": limit}
+        with FlowExecutor(tools=[log_in], flows=[inner, outer], middleware=[Reads()], **options) as executor:
+            executor.execute_flow("outer", {"all": [f"hunter-{number:04}" for number in range(size)]})
+        looks.append(len(LOOKED_AT))
+    assert looks[2] - looks[1] == looks[1] - looks[0]

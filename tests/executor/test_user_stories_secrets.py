@@ -1,0 +1,76 @@
+"""Secrets as callers give them: plain text in a JSON input, and a tool that says by its types what it is (R39)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from chainweaver import (
+    Flow,
+    FlowExecutor,
+    FlowStep,
+    InMemoryTraceStore,
+    RedactionPolicy,
+    TraceRecorder,
+    tool,
+)
+
+SECRET = "correct-horse-battery"
+
+
+@tool
+def sign_in(pin: SecretStr, host: str) -> str:
+    raise PermissionError(f"{host} refused {pin.get_secret_value()}")
+
+
+def flows() -> list[Flow]:
+    # The context keys give nothing away: only the type of the tool's field does.
+    step = FlowStep(tool_name="sign_in", input_mapping={"pin": "x", "host": "host"}, on_error="skip")
+    return [
+        Flow(name="plain", description="", steps=[step]),
+        Flow(name="nested", description="", steps=[FlowStep(flow_name="plain")]),
+        Flow(name="mapped", description="", steps=[FlowStep(flow_name="plain", map_over="xs", map_as="x")]),
+    ]
+
+
+GIVEN: dict[str, dict[str, Any]] = {
+    "plain": {"x": SECRET, "host": "h"},
+    "nested": {"x": SECRET, "host": "h"},
+    "mapped": {"xs": [SECRET], "host": "h"},
+}
+
+
+@pytest.mark.parametrize("at", ["executor", "recorder", "both"])
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_stored_trace_shows_no_text_that_a_tool_takes_as_a_secret(name: str, at: str) -> None:
+    """R39: what is hidden in one record vanishes from all of the trace, whoever has the policy."""
+    policy, store = RedactionPolicy(), InMemoryTraceStore()
+    recorder = TraceRecorder(store, redaction_policy=None if at == "executor" else policy)
+    executor = FlowExecutor(
+        tools=[sign_in],
+        flows=flows(),
+        redaction_policy=None if at == "recorder" else policy,
+        trace_recorder=recorder,
+    )
+    result = executor.execute_flow(name, GIVEN[name])
+    written = store.load(result.trace_id).model_dump_json()
+    assert "refused ***" in written
+    assert SECRET not in written
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_listener_is_shown_no_result_with_a_text_that_a_tool_took_as_a_secret(name: str) -> None:
+    """R39: the context of the end is a view as well."""
+    seen = []
+
+    class Ends:
+        def on_flow_end(self, context: Any) -> None:
+            seen.append(context.result.model_dump_json())
+
+    executor = FlowExecutor(tools=[sign_in], flows=flows(), redaction_policy=RedactionPolicy(), middleware=[Ends()])
+    result = executor.execute_flow(name, GIVEN[name])
+    assert result.initial_input == GIVEN[name], "the caller has what the caller gave"
+    assert seen
+    assert not [text for text in seen if SECRET in text]
