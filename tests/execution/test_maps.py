@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 
 from chainweaver import ConditionalEdge, Tool
 from chainweaver._execution import Invoke, Lead, Run, RunCancelled, TimedOut
-from chainweaver._execution.nested import ItemError
 from chainweaver._execution.rules import Rules
 from chainweaver.exceptions import (
     FlowExecutionError,
@@ -21,7 +20,7 @@ from chainweaver.exceptions import (
 )
 from chainweaver.flow import RetryPolicy
 from chainweaver.flow.callbacks import DecisionPolicy
-from chainweaver.plan import PlannedStep, ToolContext
+from chainweaver.plan import ItemError, PlannedStep, ToolContext
 from tests.execution.kit import (
     Crowd,
     Walk,
