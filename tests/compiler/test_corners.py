@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import AliasPath, BaseModel, Field, WrapValidator
+from pydantic import AliasPath, BaseModel, Field, InstanceOf, WrapValidator
 
 from chainweaver import Native, literal
 from chainweaver.compiler.findings import COMPARED_NAMES, Findings
@@ -167,3 +167,15 @@ def test_a_function_of_the_user_is_not_taken_for_one_of_pydantic():
 def test_every_item_of_a_sequence_is_held_against_the_place_it_goes_to(target: Any, fits: bool):
     """R9: `Sequence[int]` is a list, a tuple or a deque of any length."""
     assert compatible(Sequence[int], target) is fits
+
+
+class Slug(str):
+    """A text of its own kind, with no idea of equality of its own."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(("expected", "fits"), [(Literal["x"], True), (Literal["x", 1], True), (Literal[1], False)])
+def test_an_instance_of_a_subclass_may_equal_what_a_literal_expects(expected: Any, fits: bool):
+    """R9: `Slug("x") == "x"`, so that it passes; it never equals a number."""
+    assert compatible(InstanceOf[Slug], expected) is fits

@@ -7,17 +7,18 @@ from itertools import count
 
 import pytest
 
+from chainweaver._execution import summarize
 from chainweaver._execution.rules import NO_RULES, Rules
 from chainweaver.flow.callbacks import DecisionPolicy
-from tests.execution.kit import a_run, a_tool, one_step
+from tests.execution.kit import Walk, a_plan, a_run, a_step, a_tool, one_step
 
 A, B, C = (a_tool(name, ["n"], [f"{name}_out"]) for name in "abc")
 
 
 def test_rules_that_nobody_made_ask_for_nothing():
     """R1: every rule is one that somebody asked for."""
-    assert dataclasses.asdict(NO_RULES) == {
-        "decides": False, "approves": False, "guards": False, "decision": dataclasses.asdict(DecisionPolicy()),
+    assert {one.name: getattr(NO_RULES, one.name) for one in dataclasses.fields(Rules) if one.init} == {
+        "decides": False, "approves": False, "guards": False, "decision": DecisionPolicy(),
         "ceiling": None, "strict": False, "dry": None, "capability": None, "redaction": None, "pricing": None,
         "around_step": (), "around_run": (),
     }  # fmt: skip
@@ -74,3 +75,30 @@ def test_a_run_that_goes_on_keeps_the_id_it_had():
     run = a_run(one_step(A), {"n": 1})
 
     assert [run.trace_id("f" * 32), run.trace_id()] == ["f" * 32] * 2
+
+
+@pytest.mark.parametrize(
+    ("capture", "given", "is_kept"),
+    [
+        (None, {"n": 1, "t": "text", "x": None}, True),
+        (summarize, {"n": 1}, True),
+        (summarize, {"n": 1, "t": "text"}, False),
+        (None, {"n": 1, "rows": [1]}, False),
+    ],
+)
+def test_an_input_that_nobody_can_change_is_shown_without_a_copy(capture, given, is_kept):
+    """R36: what is shown is what was given, and costs nothing where that cannot change."""
+    run = a_run(one_step(A), given, capture=capture)
+
+    assert (run.given is run.slots[0]) is is_kept
+
+
+def test_a_map_has_no_input_of_its_own():
+    """R28: what its items read stands in their records."""
+    walk = Walk(a_run(a_plan([a_step("a", map_over="ns", map_as="n")], [A]), {"ns": [1]}))
+    walk.ok({"a_out": 2})
+    nested = walk.run.details[0].nested
+
+    assert nested is not None
+    assert nested.given == {}
+    assert nested.inputs == [{"n": 1}]
