@@ -186,6 +186,8 @@ def is_for_readers(node: cst.CSTNode) -> bool:
         return True
     if isinstance(node, cst.If):
         return is_named(node.test, "TYPE_CHECKING")
+    if isinstance(node, cst.AnnAssign):
+        return is_named(node.annotation.annotation, "TypeAlias")
     return isinstance(node, cst.Assign) and is_named(node.targets[0].target, "__all__")
 
 

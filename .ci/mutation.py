@@ -40,7 +40,8 @@ COPIED = ("chainweaver", "tests", "docs", "examples", "schemas", "pyproject.toml
 SIZE = 300
 LEAST = 0.85
 WORKERS = min(4, os.cpu_count() or 1)
-BEGIN, END = "<!-- survivors -->", "<!-- end of survivors -->"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+BEGIN, END = re.compile(r"<!-- survivors on Python (\d+\.\d+) -->\n"), "<!-- end of survivors -->"
 ROW = re.compile(r"^\| `(?P<id>[\w-]+)` \| (?P<place>[^|]*) \| (?P<reason>[^|]*) \|$", re.MULTILINE)
 
 
@@ -256,20 +257,26 @@ def rates(verdicts: Sequence[Verdict]) -> tuple[list[str], float]:
 
 def listed(page: str) -> dict[str, str]:
     """The reasons of the page, by the name of the mutant."""
-    table = page.partition(BEGIN)[2].partition(END)[0]
-    return {row["id"]: row["reason"].strip() for row in ROW.finditer(table)}
+    return {row["id"]: row["reason"].strip() for row in ROW.finditer(split(page)[2])}
+
+
+def split(page: str) -> tuple[str, str, str, str]:
+    """What comes before the list, the Python that it was made with, the list, and the rest."""
+    before, version, rest = BEGIN.split(page, maxsplit=1)
+    table, _, after = rest.partition(END)
+    return before, version, table, after
 
 
 def refreshed(page: str, survivors: Sequence[Verdict]) -> str:
     """The page with the list of these survivors; reasons stay with their mutants."""
+    before, _, _, after = split(page)
     reasons = listed(page)
-    rows = ["", "| mutant | change | why no test notices |", "|---|---|---|"]
+    rows = [f"<!-- survivors on Python {PYTHON} -->", "| mutant | change | why no test notices |", "|---|---|---|"]
     for one in survivors:
         mutant = one.mutant
         change = f"{mutant.path.removeprefix('chainweaver/')}: {spot(mutant.before, mutant.after)}"
         rows.append(f"| `{mutant.mutant_id}` | {change} | {reasons.get(mutant.mutant_id, '')} |")
-    before, _, rest = page.partition(BEGIN)
-    return "\n".join([before + BEGIN, *rows, "", END]) + rest.partition(END)[2]
+    return before + "\n".join([*rows, END]) + after
 
 
 def spot(before: str, after: str, around: int = 18) -> str:
@@ -293,7 +300,13 @@ def code(text: str) -> str:
 
 
 def complaints(page: str, survivors: Sequence[Verdict]) -> list[str]:
-    """What is wrong with the list: survivors without a reason, and reasons without a survivor."""
+    """What is wrong with the list: survivors without a reason, and reasons without a survivor.
+
+    Code that is there for other versions of Python survives on some and not on others, so the list is held against the
+    one that it was made with.
+    """
+    if split(page)[1] != PYTHON:
+        return []
     reasons, names = listed(page), {one.mutant.mutant_id for one in survivors}
     told = [f"no reason is given for {name}: write a test, or the reason" for name in names if not reasons.get(name)]
     return sorted(told) + [f"{name} is listed and did not survive: take it off" for name in sorted({*reasons} - names)]

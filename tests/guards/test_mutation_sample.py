@@ -212,7 +212,7 @@ def survivor(ci: tuple[ModuleType, ModuleType], name: str):
 def test_the_list_is_written_anew_and_keeps_its_reasons(ci):
     """Mutation: one row for a survivor, in the order of the sample."""
     mutation, _ = ci
-    empty = f"# Page\n\n{mutation.BEGIN}\n{mutation.END}\n\nThe end.\n"
+    empty = f"# Page\n\n<!-- survivors on Python 3.9 -->\n{mutation.END}\n\nThe end.\n"
     page = mutation.refreshed(empty, [survivor(ci, "x-1"), survivor(ci, "x-2")])
     assert page.startswith("# Page\n")
     assert page.endswith("\n\nThe end.\n")
@@ -227,10 +227,12 @@ def test_the_list_is_written_anew_and_keeps_its_reasons(ci):
 
 
 def test_a_survivor_without_a_reason_and_a_reason_without_a_survivor_are_told(ci):
-    """Mutation: the list is complete and holds nothing else."""
+    """Mutation: the list is complete and holds nothing else, for the Python that it was made with."""
     mutation, _ = ci
     rows = "| `x-1` | a | equal |\n| `x-2` | b |  |\n| `x-3` | c | equal |"
-    page = f"{mutation.BEGIN}\n{rows}\n{mutation.END}\n"
+    page = f"<!-- survivors on Python {mutation.PYTHON} -->\n{rows}\n{mutation.END}\n"
+    elsewhere = page.replace(mutation.PYTHON, "3.9")
+    assert mutation.complaints(elsewhere, [survivor(ci, "x-4")]) == []
     assert mutation.complaints(page, [survivor(ci, name) for name in ("x-1", "x-2", "x-4")]) == [
         "no reason is given for x-2: write a test, or the reason",
         "no reason is given for x-4: write a test, or the reason",
