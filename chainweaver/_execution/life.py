@@ -50,7 +50,7 @@ def obtain(run: Run, step: PlannedStep) -> StepLife:
     """
     if run.deadline_ns is not None:
         run.check_deadline()
-    run.started[step.index] = run.now_ns
+    run.started[step.index] = run.clock.now_ns
     try:
         given, problem = take_inputs(run, step)
         if run.listening:
@@ -62,11 +62,12 @@ def obtain(run: Run, step: PlannedStep) -> StepLife:
         try:
             assert step.tool is not None, "a step without a tool has a fault"
             tool = (yield from chosen_tool(run, step, given)) if step.candidates else step.tool
-            return (yield from called(run, step, tool, given))
+            return mapped(run, step, tool, (yield from called(run, step, tool, given)))
         except Exception as first:
             if step.on_error != "fallback":
                 raise
-            return (yield from called(run, step, stand_in(run, step, domain_error(step, first)), given))
+            tool = stand_in(run, step, domain_error(step, first))
+            return mapped(run, step, tool, (yield from called(run, step, tool, given)))
     except RunCancelled:
         run.cancel(step)
         if run.listening:
@@ -85,23 +86,33 @@ def obtain(run: Run, step: PlannedStep) -> StepLife:
 
 
 def called(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any]) -> Fields:
-    """The outputs of one tool of a step, as they will be merged: all that lies between its inputs and them."""
+    """The outputs of one tool of a step: all that lies between its inputs and them.
+
+    No generator itself, but the choice among three: most steps ask nobody, and go through one generator less.
+    """
     rules = run.rules
     if rules.concern_every_step:
         tool = allowed(run, step, tool)
     value = check_input(step, tool, given)
-    if tool.safety is not None and tool.safety.requires_approval:
-        yield from approval(run, step, tool, shown_values(step, value))
-    if rules.guards:
+    needs_approval = tool.safety is not None and tool.safety.requires_approval
+    if needs_approval or rules.guards or (run.caching and tool.cacheable and tool is not step.fallback):
+        return asked_and_looked_up(run, step, tool, given, value)
+    if step.child is not None and tool is step.tool and has_no_attempts(step):
+        return run_flow(run, step, step.child, value, 1)
+    return attempts(run, step, tool, given, value)
+
+
+def asked_and_looked_up(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any], value: Any) -> Fields:
+    """The outputs of a tool that somebody has to agree to, that somebody looks at, or that a cache may know."""
+    guards = run.rules.guards
+    yield from approval(run, step, tool, shown_values(step, value))
+    if guards:
         yield from guardrail(run, step, tool, "input", shown_values(step, value))
-    look_up = (
-        lookup_of(run, step, tool, value) if run.caching and tool.cacheable and tool is not step.fallback else None
-    )
+    look_up = None
+    if run.caching and tool.cacheable and tool is not step.fallback:
+        look_up = lookup_of(run, step, tool, value)
     if look_up is None:
-        if step.child is not None and tool is step.tool and has_no_attempts(step):
-            fields = yield from run_flow(run, step, step.child, value, 1)
-        else:
-            fields = yield from attempts(run, step, tool, given, value)
+        fields = yield from attempts(run, step, tool, given, value)
     else:
         try:
             reply = yield look_up
@@ -111,11 +122,9 @@ def called(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any]
             fields = yield from led_outputs(run, step, tool, given, value, reply)
         else:
             fields = hit(run, step, tool, reply)
-    if rules.guards:
+    if guards:
         yield from guardrail(run, step, tool, "output", dict(fields))
-    if step.rename is None and (tool.number_outputs or run.shows_slot(tool)):
-        return fields
-    return mapped(run, step, tool, fields)
+    return fields
 
 
 def has_no_attempts(step: PlannedStep) -> bool:
@@ -371,7 +380,10 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
             if step.child is not None and tool is step.tool:
                 raw = yield from run_flow(run, step, step.child, value, number)
             else:
-                command = invocation(run, step, tool, value, number)
+                if step.capability is None:
+                    command = run.invocation(step, tool, value, number)
+                else:
+                    command = invocation(run, step, tool, value, number)
                 raw = yield command
         except Exception as exc:
             if run.deadline_ns is not None:
@@ -503,13 +515,14 @@ def check_contract(step: PlannedStep, tool: PlannedTool, fields: dict[str, Any])
 
 def mapped(run: Run, step: PlannedStep, tool: PlannedTool, fields: dict[str, Any]) -> dict[str, Any]:
     """The outputs under their context keys; the record keeps them under the tool's own names."""
-    if not run.shows_slot(tool):
-        run.show_outputs(step, fields)
-        if step.rename is None:
-            return fields
-    else:
+    if step.rename is None:
+        if not (tool.number_outputs or run.shows_slot(tool)):
+            run.show_outputs(step, fields)
+        return fields
+    if run.shows_slot(tool):
         run.show(step, fields)
-    assert step.rename is not None, "outputs under their own names are shown by their slot"
+    else:
+        run.show_outputs(step, fields)
     return renamed(step, step.rename, fields)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from chainweaver._execution.commands import Command
     from chainweaver._execution.rules import Wrapper
     from chainweaver.exceptions import ChainWeaverError
-    from chainweaver.plan import Plan, PlannedMap, PlannedStep, Reader, Row
+    from chainweaver.plan import Plan, PlannedMap, PlannedStep, Row, Slots
 
 
 # ---- sub-flows
@@ -137,15 +137,20 @@ def _begun(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], segme
 class ItemStep:
     """The step of a map for one item: the one that is run per item, at a position of its own and with its own reader.
 
-    Thousands may be made, so that it holds no more than what differs.
+    Thousands may be made, so that it holds no more than what differs; and no value, since it may outlive the map.
     """
 
-    __slots__ = ("index", "read", "template")
+    __slots__ = ("index", "items", "template")
 
-    def __init__(self, template: PlannedStep, index: int, read: Reader) -> None:
-        self.template = template
+    def __init__(self, items: _Items, index: int) -> None:
+        self.items = items
+        self.template = items.each.step
         self.index = index
-        self.read = read
+
+    def read(self, slots: Slots) -> dict[str, Any]:
+        """The inputs of the call for the item."""
+        items = self.items
+        return items.each.read_item(slots[0], items.values[self.index])  # type: ignore[arg-type]  # slot 0 is filled
 
     @property
     def step_id(self) -> str:
@@ -181,12 +186,7 @@ class _Items(Sequence["PlannedStep"]):
     def __getitem__(self, at: int | slice) -> PlannedStep | Sequence[PlannedStep]:
         if isinstance(at, slice):
             return [self[index] for index in range(len(self))[at]]
-        return cast("PlannedStep", ItemStep(self.each.step, at, self.reader(self.values[at])))
-
-    def reader(self, value: Any) -> Reader:
-        """What reads the inputs of the call for one item."""
-        read_item = self.each.read_item
-        return lambda slots: read_item(slots[0], value)  # type: ignore[arg-type]  # slot 0 is filled before a run begins
+        return cast("PlannedStep", ItemStep(self, at))
 
 
 class _ItemRows(Sequence["Row"]):
@@ -211,12 +211,10 @@ class _ItemRows(Sequence["Row"]):
 
     def __iter__(self) -> Iterator[Row]:
         _, plain, extra, _, validate_input, tool, validate_output, scalars, direct = self.row
-        template, reader = self.steps.each.step, self.steps.reader
-        for index, value in enumerate(self.steps.values):
-            read = reader(value)
-            step = ItemStep(template, index, read)
+        for index in range(len(self.steps)):
+            step = ItemStep(self.steps, index)
             # A bare tuple: nobody asks these for a field by name.
-            yield cast("Row", (step, plain, extra, read, validate_input, tool, validate_output, scalars, direct))
+            yield cast("Row", (step, plain, extra, step.read, validate_input, tool, validate_output, scalars, direct))
 
 
 def run_items(

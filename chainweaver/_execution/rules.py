@@ -34,6 +34,7 @@ class Rules:
         redaction: What views of a run do not show; never looked at here.
         pricing: Makes the cost report of a result; never called here.
         around_step, around_run: Make the generators around each step and around each run, outermost first.
+        concern_every_step: A step without any policy of its own is touched as well; follows from the others.
     """
 
     decides: bool = False
@@ -49,10 +50,12 @@ class Rules:
     around_step: tuple[Callable[[Run, PlannedStep], Wrapper], ...] = ()
     around_run: tuple[Callable[[Run], Wrapper], ...] = ()
 
-    @property
-    def concern_every_step(self) -> bool:
-        """Whether a step without any policy of its own is touched as well."""
-        return bool(self.guards or self.ceiling is not None or self.strict or self.dry or self.around_step)
+    concern_every_step: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        # Worked out once: every run asks for it, and every step with a policy.
+        concern = bool(self.guards or self.ceiling is not None or self.strict or self.dry or self.around_step)
+        object.__setattr__(self, "concern_every_step", concern)
 
 
 NO_RULES = Rules()
