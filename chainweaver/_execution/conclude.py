@@ -82,7 +82,7 @@ def merged_context(run: Run) -> dict[str, Any]:
         # Some keys met. Folding again and looking is the rare case; counting costs a third of looking.
         context = dict(initial or ())
         run.collisions = _without_passed_through(run, merge_step_outputs(context, _outputs(run), policy="overwrite"))
-    if run.releases:
+    if run.capture is summarize and run.releases:
         return {key: value for key, value in context.items() if value is not RELEASED}
     return context
 

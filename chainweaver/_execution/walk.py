@@ -35,7 +35,6 @@ def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part
         if run.releases:
             # Only frames that end with their step hold nothing of it.
             quick, rows = False, letting_go(run, rows)
-    wrapped = bool(run.rules.around_step)
     over: PlannedStep | None = None  # has ended, which is told together with the start of the next one
     try:
         for step, plain, extra, read, validate_input, tool, validate_output, scalars, direct in rows:
@@ -49,7 +48,7 @@ def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part
                 if over is not None:
                     yield Tell("step_end", run, over)
                     over = None
-                if wrapped or step.child is not None or step.each is not None:
+                if run.rules.around_step or step.child is not None or step.each is not None:
                     merged = yield from life_of(run, step)
                 else:
                     merged = yield from cast("Any", obtain(run, step))

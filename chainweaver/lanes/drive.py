@@ -151,7 +151,7 @@ async def drive(run: Run, performer: Performer) -> None:
     life = walk(run)
     services, owns_thread, stop = performer.services, performer.owns_thread, performer.stop
     now_ns, serve = services.runtime.now_ns, services.serve
-    tell, clock = services.teller, run.clock
+    tell, clock = None if services.listeners is None else services.teller, run.clock
     interrupt: BaseException | None = None
     try:
         command = next(life)
@@ -360,13 +360,15 @@ class Carrier:
         crowd, run, serve = self.crowd, self.run, self.crowd.services.serve
         calls_inline = crowd.calls_inline
         while going:
+            # Before others begin: of the step before nothing is held here for longer than anybody needs it (R37).
+            command: Command | None = None
+            failure: BaseException | None = None
+            reply = None
             step_run, others = crowd.split(going)
             for other in others:
                 crowd.spawn(other)
             if step_run is None or (command := step_run.command) is None:  # given up meanwhile
                 return
-            failure: BaseException | None = None
-            reply = None
             try:
                 if (
                     type(command) is tuple
