@@ -186,7 +186,7 @@ class _Items(Sequence["PlannedStep"]):
     def __getitem__(self, at: int | slice) -> PlannedStep | Sequence[PlannedStep]:
         if isinstance(at, slice):
             return [self[index] for index in range(len(self))[at]]
-        return cast("PlannedStep", ItemStep(self, at))
+        return cast("PlannedStep", ItemStep(self, range(len(self))[at]))
 
 
 class _ItemRows(Sequence["Row"]):
