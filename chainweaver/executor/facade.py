@@ -347,7 +347,9 @@ class FlowExecutor:
         if dry_run or not (deadline is None and cancel_token is None and dynamic_params is None and lane is None):
             dry = dry_run_unsupported if dry_run else None
             call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry)
-        return runs.carry_sync(*runs.begin(prepared.plan, initial_input, self._listeners, call))
+        begun = runs.begin(prepared.plan, initial_input, self._listeners, call)
+        del initial_input  # a run may let go of its values, and this frame lasts as long as the run
+        return runs.carry_sync(*begun)
 
     async def execute_flow_async(
         self,
@@ -373,7 +375,9 @@ class FlowExecutor:
         runs = self._bound or self._bind()
         dry = dry_run_unsupported if dry_run else None
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry)
-        return await runs.carry_async(*runs.begin(prepared.plan, initial_input, self._listeners, call))
+        begun = runs.begin(prepared.plan, initial_input, self._listeners, call)
+        del initial_input  # as in execute_flow
+        return await runs.carry_async(*begun)
 
     def resume_flow(
         self,

@@ -17,8 +17,8 @@ from anyio.lowlevel import current_token
 from chainweaver._execution.commands import RunCancelled, TimedOut
 from chainweaver._execution.schedule import Schedule
 from chainweaver.lanes.cancel import NEVER, Stop
-from chainweaver.lanes.drive import Carrier, call_here, drive, enter, raised
-from chainweaver.lanes.sync import LaneJob, ThreadJob
+from chainweaver.lanes.drive import Carrier, call_here, drive, enter
+from chainweaver.lanes.sync import LaneJob, ThreadJob, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -156,9 +156,7 @@ class AwaitingPerformer:
             self.stop.check()
             raise TimedOut(abandoned=not job.finished)
         self._refuse_late(scope, timeout_s, began_ns)
-        if job.error is not None:
-            raise raised(job.error)
-        return job.value
+        return value_of(job)
 
     def _refuse_late(self, scope: anyio.CancelScope, timeout_s: float | None, began_ns: int) -> None:
         """A tool that did end, but after its time."""

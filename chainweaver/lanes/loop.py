@@ -66,8 +66,10 @@ class LoopCall:
             self._task.cancel()
 
     async def _call(self) -> None:
+        # The loop may hold this call for longer than its caller does, and is not to hold what went in and out (R37).
+        args, self._args = self._args, ()
         try:
-            self.value = await self._fn(*self._args)
+            self.value = await self._fn(*args)
         except asyncio.CancelledError:
             raise
         except BaseException as exc:

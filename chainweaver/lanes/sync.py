@@ -201,9 +201,12 @@ class LaneJob:
 
     def cancel(self) -> None:
         """Take the call back if it has not begun; then it is finished at once."""
-        self._future.cancel()
+        future = self._future
+        if future is not None:
+            future.cancel()
 
     def _end(self, future: Any) -> None:
+        self._future = None  # a future keeps whom it has told, and so itself
         try:
             self.value = future.result()
         except BaseException as exc:
@@ -211,6 +214,18 @@ class LaneJob:
         self.cancelled = future.cancelled()
         self.finished = True
         self._done()
+
+
+def value_of(job: Job) -> Any:
+    """What a finished job gives, or raises; taken out of it, since its thread may hold it for a while."""
+    value, error = job.value, job.error
+    job.value = job.error = None
+    if error is not None:
+        try:
+            raise raised(error)
+        finally:
+            del error  # its traceback holds this frame
+    return value
 
 
 def stop_job(job: Job, bell: Bell) -> bool:
@@ -307,9 +322,7 @@ class BlockingPerformer:
                 raise TimedOut(abandoned=not job.finished)
         if timeout_s is not None and self.services.runtime.now_ns() - began_ns > timeout_s * 1e9:
             raise TimedOut  # it did finish, but late
-        if job.error is not None:
-            raise raised(job.error)
-        return job.value
+        return value_of(job)
 
 
 # ---- a run
