@@ -213,15 +213,14 @@ def joined(lines: list[str]) -> str:
     return " ".join(line.strip() for line in lines)
 
 
-def spans(text: str) -> Iterator[tuple[range, range]]:
-    """For every statement its own lines, without those of statements in it, and the lines of the function around it.
+def spans(text: str) -> Iterator[tuple[range, range | None]]:
+    """For every statement its own lines, without those of statements in it, and those of the function around it.
 
-    A function goes with its own header and the whole file with code outside of functions: both run at import, and what
-    they have done is noticed elsewhere.
+    None for a statement outside of functions: it runs at import, and what it has done is noticed anywhere. The header
+    of a function goes with the function.
     """
-    whole = range(1, text.count("\n") + 2)
 
-    def walk(node: ast.AST, around: range) -> Iterator[tuple[range, range]]:
+    def walk(node: ast.AST, around: range | None) -> Iterator[tuple[range, range | None]]:
         for child in ast.iter_child_nodes(node):
             inside = around
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -232,4 +231,4 @@ def spans(text: str) -> Iterator[tuple[range, range]]:
                 yield range(child.lineno, max(end, child.lineno) + 1), inside
             yield from walk(child, inside)
 
-    yield from walk(ast.parse(text), whole)
+    yield from walk(ast.parse(text), None)

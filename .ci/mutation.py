@@ -51,22 +51,29 @@ class Reach(NamedTuple):
     seconds: Mapping[str, float]
     lines: Mapping[str, Mapping[int, frozenset[str]]]
     modules: Sequence[str]
+    failed: frozenset[str] = frozenset()
 
     def tests_of(self, path: str, text: str, line: int) -> list[tuple[str, float]]:
         """The tests that can notice a change in a line, each with its seconds.
 
-        First those that reach the statement, then those that reach the function around it; the fastest first.
+        First those that reach the statement, then those that reach the function around it; the fastest first. What runs
+        at import concerns all tests, those of the file first.
         """
         reached = self.lines.get(path, {})
         holding = [(own, around) for own, around in spans(text) if line in own]
-        own, around = min(holding, key=lambda pair: len(pair[0]), default=(range(0), range(1, text.count("\n") + 2)))
-        near = frozenset().union(*(reached.get(at, frozenset()) for at in own))
-        wide = frozenset().union(*(reached.get(at, frozenset()) for at in around))
-        ordered = sorted(near, key=self._speed) + sorted(wide - near, key=self._speed)
-        return [(test, round(self.seconds[test], 3)) for test in ordered]
+        own, around = min(holding, key=lambda pair: len(pair[0]), default=(range(0), None))
+        groups = [_among(reached, own), _among(reached, around or reached)]
+        if around is None:
+            groups.append(frozenset(self.seconds) - self.failed)
+        ordered = [test for group in groups for test in sorted(group, key=self._speed)]
+        return [(test, round(self.seconds[test], 3)) for test in dict.fromkeys(ordered)]
 
     def _speed(self, test: str) -> tuple[float, str]:
         return self.seconds[test], test
+
+
+def _among(reached: Mapping[int, frozenset[str]], lines: Iterable[int]) -> frozenset[str]:
+    return frozenset().union(*(reached.get(line, frozenset()) for line in lines))
 
 
 class Verdict(NamedTuple):
@@ -122,14 +129,14 @@ def map_room(tree: Path, room: str, folders: str) -> Reach:
     tests = [str(found.relative_to(tree)) for found in tree.glob(folders)]
     told, _ = start(tree, "map", room, *tests).communicate()
     found = json.loads(told)
-    names, failed = list(found["seconds"]), set(found["failed"])
+    names, failed = list(found["seconds"]), frozenset(found["failed"])
     for test in sorted(failed):
         print(f"note: {test} fails without any change, so it has no say here")
     lines = {
         path: {int(line): frozenset(names[at] for at in tests) - failed for line, tests in by_line.items()}
         for path, by_line in found["reached"].items()
     }
-    return Reach(found["seconds"], lines, found["modules"])
+    return Reach(found["seconds"], lines, found["modules"], failed)
 
 
 class Worker:

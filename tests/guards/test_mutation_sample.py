@@ -148,13 +148,13 @@ def test_the_map_tells_which_test_reaches_which_line_and_which_fails_by_itself(c
 
 def test_tests_that_reach_the_statement_come_first_and_the_fastest_of_them_foremost(ci):
     """Mutation: the order in which tests are asked."""
-    seconds = {"a": 3.0, "b": 1.0, "c": 2.0, "d": 0.5, "e": 0.1}
+    seconds = {"a": 3.0, "b": 1.0, "c": 2.0, "d": 0.5, "e": 0.1, "f": 0.01}
     lines = {10: "ab", 11: "abc", 12: "abcd", 19: "e"}
     reach = ci[0].Reach(seconds, {"small/sums.py": {line: frozenset(by) for line, by in lines.items()}}, [])
     ordered = {
         line: "".join(test for test, _ in reach.tests_of("small/sums.py", CODE, line)) for line in (5, 8, 10, 19)
     }
-    assert ordered == {5: "edbca", 8: "dbca", 10: "badc", 19: "e"}
+    assert ordered == {5: "edbcaf", 8: "dbca", 10: "badc", 19: "e"}
 
 
 # ---- the sample
