@@ -176,7 +176,7 @@ class Build:
             flow = self.composition.sub_flow(name, version)
         except FlowCompositionError as exc:
             self.composition_errors.append(exc)
-            detail = f"sub-flow '{name}' cannot be composed ({exc.reason}): {exc.detail}"
+            detail = f"sub-flow '{name}' cannot be composed ({exc.reason}): {exc.detail}; {exc.fix}"
             self.findings.error(step, f"composition_{exc.reason}", detail, None, "flow_name")
             return
         try:
