@@ -114,7 +114,8 @@ def test_a_flow_that_is_not_there_is_named_with_those_that_are():
         (1, "composition_unknown_flow"),
     ]
     assert result.errors[0].detail == (
-        "sub-flow 'inenr' cannot be composed (unknown_flow): 'f' calls 'inenr', which is not registered"
+        "sub-flow 'inenr' cannot be composed (unknown_flow): 'f' calls 'inenr', which is not registered; "
+        "did you mean 'inner'?"
     )
     assert [type(one) for one in errors] == [FlowCompositionError] * 2
     assert [(one.flow_name, one.reason) for one in errors if isinstance(one, FlowCompositionError)] == [

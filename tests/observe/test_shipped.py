@@ -345,8 +345,8 @@ def test_a_view_around_a_run_shows_the_redacted_result_and_closes_what_it_holds(
 def test_contexts_around_steps_and_runs_are_small_and_readable() -> None:
     """R38: what is built for a wrapper is a slotted object whose repr names its facts."""
     assert repr(a_step()) == (
-        f"StepAroundContext(trace_id='{TRACE}', flow_name='f', step_index=0, step_id='0', tool_name='search', now_ns=0, "
-        "nests=False)"
+        f"StepAroundContext(trace_id='{TRACE}', flow_name='f', step_index=0, step_id='0', tool_name='search', "
+        "now_ns=0, nests=False)"
     )
     assert RunAroundContext(TRACE, "f", 0) == RunAroundContext(TRACE, "f", 0, None, None)
     assert not hasattr(a_step(), "__dict__")
