@@ -16,7 +16,7 @@ from chainweaver._execution.asking import Unrehearsed
 from chainweaver._execution.commands import Nest, RunCancelled, Tell, TimedOut
 from chainweaver._execution.conclude import conclude, failure_of, set_surplus_aside, take_input
 from chainweaver._execution.liveness import lets_go, sum_up
-from chainweaver._execution.run import Run, segment_of
+from chainweaver._execution.run import Run
 from chainweaver._execution.trace import summarize
 from chainweaver.exceptions import FlowExecutionError
 from chainweaver.plan import ItemError
@@ -71,7 +71,7 @@ def _begun_flow(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], 
     """The run of a sub-flow before its first step: with its input, its limit and what a store holds of it."""
     if attempt == 1 and run.past is not None:
         attempt = run.past.attempts(run, step)
-    nested = _begun(run, step, plan, dict(given), segment_of(step.step_id, attempt))
+    nested = _begun(run, step, plan, dict(given), attempt)
     if step.timeout_s is not None:
         ends_ns = run.now_ns + round(step.timeout_s * 1e9)
         nested.deadline_ns = ends_ns if run.deadline_ns is None else min(ends_ns, run.deadline_ns)
@@ -108,14 +108,13 @@ def _given_back(nested: Run) -> dict[str, Any]:
     return written
 
 
-def _begun(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], segment: str) -> Run:
+def _begun(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], attempt: int = 1) -> Run:
     """A nested run before its first step, with all that it shares with the run around it."""
     now_ns = run.clock.now_ns
     nested = Run(plan, given, now_ns, run.began_wall + (now_ns - run.began_ns) / 1e9, run.capture, run.new_id)
     nested.clock = run.clock
     nested.parent = run
-    nested.path = (*run.path, step.step_id)
-    nested.key = (*run.key, segment)
+    nested.place = step, attempt
     nested.lane = run.lane
     nested.rules = run.rules
     # What most runs do not have is not handed on either: setting an attribute costs more than looking at one.
@@ -239,7 +238,7 @@ def run_items(
         need_counts=[0] * count,
         entries=range(count),
     )
-    nested = _begun(run, step, plan, given, segment_of(step.step_id))
+    nested = _begun(run, step, plan, given)
     nested.is_map = True
     nested.is_tolerant = each.on_item_error != "fail"
     nested.given = {}

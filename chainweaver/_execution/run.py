@@ -167,8 +167,7 @@ class Run:
         taken: Branching step -> the dependent that it chose, None for all of them.
         handed_back: Sub-flow step -> the keys under which it gave what was there before, noted where values are let go.
         parent: The run that this one is nested in.
-        path: Ids of the steps that it is nested in, outermost first.
-        key: The same with the number of the attempt, for stores: a new attempt begins anew.
+        place: The step of it that this run is inside of, and the number of the attempt.
         is_map: Its steps are the items of a map.
         is_tolerant: An item that fails is skipped, and its error kept.
         past: What a store holds of the runs nested in a resumed one; None where nothing was stored.
@@ -191,8 +190,7 @@ class Run:
     taken: dict[int, int | None] = _NOTHING_TAKEN
     handed_back: Mapping[int, frozenset[str]] = _NOTHING_HANDED_BACK
     parent: Run | None = None
-    path: tuple[str, ...] = ()
-    key: tuple[str, ...] = ()
+    place: tuple[PlannedStep, int] | None = None
     past: Past | None = None
     deadline_ns: int | None = None
     lane = "sync"
@@ -250,6 +248,21 @@ class Run:
     def _nested_id(self, root_id: str) -> str:
         # Worked out and not drawn: a nested run that goes on in another process is still the same run.
         return blake2b("/".join((root_id, *self.key)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Ids of the steps that the run is nested in, outermost first."""
+        if self.parent is None or self.place is None:
+            return ()
+        return (*self.parent.path, self.place[0].step_id)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The same with the numbers of the attempts, for stores: a new attempt begins anew."""
+        if self.parent is None or self.place is None:
+            return ()
+        step, attempt = self.place
+        return (*self.parent.key, segment_of(step.step_id, attempt))
 
     @property
     def root(self) -> Run:
