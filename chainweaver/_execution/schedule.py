@@ -132,7 +132,8 @@ class Schedule:
 
     def _pass_over_finished(self) -> None:
         for step in self.run.plan.steps:
-            if self.run.finished(step.index):
+            # A step that is passed over again must not call up, for a second time, one behind it that has its outcome.
+            if self.run.finished(step.index) or self.run.is_passed(step):
                 self._close(step)
         self._ready = sorted(index for index in self._ready if not self._closed[index])
 

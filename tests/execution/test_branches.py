@@ -335,3 +335,22 @@ def test_a_resumed_run_keeps_to_the_way_that_was_taken(way: Any):
     else:
         assert resumed.began == ["high"]
     assert run.details[1].status == "passed"
+
+
+def test_a_step_that_is_passed_over_again_calls_up_nothing_that_has_its_outcome():
+    """R24, R32: above limit 1 a resumed run closes what no branch led to before anything else begins."""
+    steps = [
+        a_step("fork", default_next="join"),
+        a_step("side", "fork"),
+        a_step("join", "fork side"),
+        a_step("last", "join"),
+        a_step("apart"),
+    ]
+    tools = [a_tool(name, ["n"], [f"{name}_out"]) for name in ("fork", "side", "join", "last", "apart")]
+    plan = a_plan(steps, tools)
+    run = a_run(plan, {"n": 1}, resumed=True)
+    for name in ("fork", "apart", "join"):
+        run.keep(plan.steps[plan.names[name]], {f"{name}_out": 1})
+    run.take(plan.names["fork"], plan.names["join"])
+
+    assert Crowd(run).began == ["last"]
