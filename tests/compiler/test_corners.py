@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import AliasPath, BaseModel, Field, InstanceOf, WrapValidator
+from pydantic import AliasChoices, AliasPath, BaseModel, Field, InstanceOf, WrapValidator
 
 from chainweaver import Native, literal
 from chainweaver.compiler.findings import COMPARED_NAMES, Findings
@@ -82,6 +82,20 @@ def test_a_required_field_that_is_looked_for_below_another_key_has_to_be_fed():
     assert found(compiled(a_chain(call(tool, {"user": literal({"name": "Ada"})})), tool)) == []
     [step] = compiled(a_chain(call(tool)), tool).plan.steps
     assert step.read([{"user": {"name": "Ada"}}, None, {}]) == {"user": {"name": "Ada"}}
+
+
+def test_a_name_that_a_step_surely_writes_comes_before_one_that_an_unknown_tool_may_have_written():
+    """R6, R9: of the names of a field the first that is declared; what nobody knows of is no declaration."""
+
+    class Aliased(BaseModel):
+        n: int = Field(validation_alias=AliasChoices("N"))
+
+    take, make = a_tool("take", Aliased, ["out"]), a_tool("make", {}, ["N"])
+    result = compiled(a_chain(call("nobody"), call(make), call(take)), make, take)
+
+    assert found(result) == [(0, "missing_tool", None)]
+    assert inputs(result, 2, {"n": 1}, None, {"N": 2}) == {"N": 2}
+    assert result.plan.steps[2].read([{"n": 1}, {"n": 3}, {"N": 2}, None, {}]) == {"N": 2}
 
 
 def test_a_name_is_compared_with_so_many_others_and_no_more():

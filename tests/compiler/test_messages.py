@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from chainweaver import RetryPolicy, SideEffectLevel, ToolSafetyContract, literal, ref, template
+from chainweaver import Native, RetryPolicy, SideEffectLevel, ToolSafetyContract, literal, ref, template
 from chainweaver.compiler import CompilationResult
 from tests.compiler.kit import a_chain, a_dag, a_tool, call, compiled, named, node, schema, sub
 from tests.compiler.schemas import Exactly, More, Text
@@ -21,6 +21,7 @@ ROWS = a_tool("rows", {"rows": list[int]}, {"parts": dict[str, int]})
 SENDS = a_tool("sends", ["n"], ["out"], safety=ToolSafetyContract(side_effects=SideEffectLevel.EXTERNAL))
 ONCE = a_tool("once", ["n"], ["out"], safety=ToolSafetyContract(safe_to_retry=False))
 ANY = a_tool("any", [], {"x": Any})
+LIST = a_tool("list", {}, {"list": Native[list[int]]})
 PAIR = a_tool("pair", {}, {"pair": tuple[int, str]})
 
 
@@ -70,6 +71,8 @@ CASES: dict[str, Callable[[], CompilationResult]] = {
     ),
     "a part that is not there": lambda: chain(call(PAIR), call(A, {"n": "/pair/2"}), tools=[PAIR, A]),
     "a part of what has none": lambda: chain(call(A), call(B, {"n": "/a_out/x"})),
+    "a part of a list that is no place": lambda: chain(call(LIST), call(A, {"n": "/list/x"}), tools=[LIST, A]),
+    "a part of a tuple that is no place": lambda: chain(call(PAIR), call(A, {"n": "/pair/x"}), tools=[PAIR, A]),
     "a mapping without meaning": lambda: chain(call(A, {"n": "/~2"})),
     "a default that does not fit": lambda: chain(call(A), call(TEXT, {"text": ref("/a_out", default=1)})),
     "types that do not fit": lambda: chain(
@@ -180,6 +183,10 @@ raises: InputMappingError: Input mapping of step 'text' reads unknown key 'm'.
 error: step 1 (a): missing_mapping_key: field 'n' of tool 'a' reads unknown key '/pair/2': there is no '2'; the names there are none [n]""",
     "a part of what has none": """
 error: step 1 (b): missing_mapping_key: field 'n' of tool 'b' reads unknown key '/a_out/x': there is no 'x'; the names there are none [n]""",
+    "a part of a list that is no place": """
+error: step 1 (a): missing_mapping_key: field 'n' of tool 'a' reads unknown key '/list/x': there is no 'x'; the names there are none [n]""",
+    "a part of a tuple that is no place": """
+error: step 1 (a): missing_mapping_key: field 'n' of tool 'a' reads unknown key '/pair/x': there is no 'x'; the names there are none [n]""",
     "a mapping without meaning": """
 error: step 0 (a): mapping_syntax: field 'n': Mapping value '/~2' is not valid at column 2: '~' in a pointer is written '~0', and '/' in a key '~1'. [n]
 raises: FlowExecutionError: Tool 'a' failed at step 0: field 'n': Mapping value '/~2' is not valid at column 2: '~' in a pointer is written '~0', and '/' in a key '~1'.""",
@@ -274,9 +281,9 @@ raises: InputMappingError: Input mapping of step 's' reads unknown key 'ns'.
 error: step 0 (a): mapping_syntax: step 's': map_over: Mapping value '/~2' is not valid at column 2: '~' in a pointer is written '~0', and '/' in a key '~1'. [map_over]
 raises: FlowExecutionError: Tool 'a' failed at step 0: map_over: Mapping value '/~2' is not valid at column 2: '~' in a pointer is written '~0', and '/' in a key '~1'.""",
     "a flow that is not there": """
-error: step 0 (innner): composition_unknown_flow: sub-flow 'innner' cannot be composed (unknown_flow): 'f' calls 'innner', which is not registered [flow_name]""",
+error: step 0 (innner): composition_unknown_flow: sub-flow 'innner' cannot be composed (unknown_flow): 'f' calls 'innner', which is not registered; did you mean 'inner'? [flow_name]""",
     "a flow that calls itself": """
-error: step 0 (inner): composition_cycle: in sub-flow 'inner': step 0 (f): composition_cycle: sub-flow 'f' cannot be composed (cycle): 'f' -> 'inner' -> 'f' [flow_name]""",
+error: step 0 (inner): composition_cycle: in sub-flow 'inner': step 0 (f): composition_cycle: sub-flow 'f' cannot be composed (cycle): 'f' -> 'inner' -> 'f'; take one of these steps out [flow_name]""",
     "findings of a sub-flow": """
 error: step 0 (inner): unknown_target_key: in sub-flow 'inner': step 2 (a): unknown_target_key: tool 'a' has no input field 'm'; its fields are n [m]
 warning: step 0 (inner): implicit_any: in sub-flow 'inner': step 1 (a): implicit_any: field 'n' of tool 'a' takes int, and key 'x' is declared as Any, so that nothing is checked before the run; give the output a type [n]
