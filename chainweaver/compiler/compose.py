@@ -195,7 +195,7 @@ def _gives(child: Build) -> FlowFacts:
     for name in names:
         seen = visible.look(name, size, parameters=False)
         outputs[name] = seen.kinds[0] if len(seen.kinds) == 1 else Any
-        if seen.place.sure or flow.outputs is not None:
+        if flow.outputs is not None or visible.is_written(name, size):
             sure.add(name)
     is_open = flow.outputs is None and any(writes.open or writes.unknown for writes in visible.writes)
     return FlowFacts(f"{flow.name} output", BaseModel, (), outputs, frozenset(sure), is_open=is_open)

@@ -195,6 +195,10 @@ class Visible:
         writers, sure = self._candidates(key, level)
         return Look((*(index + 1 for index in writers), *(() if sure else (0,))), key)
 
+    def is_written(self, key: str, level: int) -> bool:
+        """Whether one of the steps of earlier levels writes the key whenever none of them has failed."""
+        return self._candidates(key, level)[1]
+
     def read_all(self, level: int) -> list[int]:
         """The steps that a reader of the whole context sees, in plan order."""
         self.read_up_to = max(self.read_up_to, level)

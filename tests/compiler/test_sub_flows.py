@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from chainweaver import DAGFlowStep, FlowRegistry, SchemaRefAllowlist, literal
+from chainweaver import DAGFlow, DAGFlowStep, FlowRegistry, SchemaRefAllowlist, literal
 from chainweaver.compiler import CompilationResult, PlanCache, compile_flow
 from chainweaver.compiler.compose import Composition, finder_of
 from chainweaver.exceptions import FlowCompositionError
@@ -521,3 +521,28 @@ def test_a_flow_alone_names_no_others():
     result = PlanCache().compiled(a_chain(sub("inner")), {})
 
     assert [one[1] for one in found(result)] == ["composition_unknown_flow"]
+
+
+def test_a_key_that_one_step_surely_writes_is_sure_whoever_may_write_it_as_well():
+    """R12, R27: a sibling of the sub-flow that writes it too is told of beforehand, and fails."""
+    tools = [a_tool("a", [], ["v"]), a_tool("b", [], ["v"])]
+    inner = DAGFlow(
+        name="inner",
+        version="1.0.0",
+        description="d",
+        steps=[
+            DAGFlowStep(step_id="a", tool_name="a"),
+            DAGFlowStep(step_id="b", tool_name="b", depends_on=["a"], on_error="skip"),
+        ],
+    )
+    outer = DAGFlow(
+        name="outer",
+        version="1.0.0",
+        description="d",
+        steps=[DAGFlowStep(step_id="sub", flow_name="inner"), DAGFlowStep(step_id="c", tool_name="a")],
+    )
+
+    result = compile_flow(outer, tools, flows=[inner])
+
+    assert [(one.step_index, one.issue_type) for one in result.errors] == [(1, "sibling_conflict")]
+    assert result.plan.steps[1].fault is not None
