@@ -403,8 +403,11 @@ class Story:
         flows = [step.calls for step in self.steps if isinstance(step.calls, Story)]
         return is_chain and not any(step.over for step in self.steps) and all(flow._is_sequential() for flow in flows)
 
-    def definitions(self) -> Iterator[DAGFlow]:
-        """This flow and all that it runs."""
+    def definitions(self) -> list[DAGFlow]:
+        """The flows of it and of all that it runs."""
+        return [definition for flow in self.all_flows() for definition in flow._versions()]
+
+    def _versions(self) -> Iterator[DAGFlow]:
         yield DAGFlow(
             name=self.name,
             version="1.0.0",
@@ -417,16 +420,17 @@ class Story:
         if self.has_newer_version:
             other = DAGFlowStep(step_id="other", tool_name="hopeless")
             yield DAGFlow(name=self.name, version="2.0.0", description="not this one", steps=[other])
+
+    def all_flows(self) -> Iterator[Story]:
+        """It and all that it runs."""
+        yield self
         for step in self.steps:
             if isinstance(step.calls, Story):
-                yield from step.calls.definitions()
+                yield from step.calls.all_flows()
 
     def all_steps(self) -> Iterator[Step]:
         """Its steps and those of all that it runs."""
-        for step in self.steps:
-            yield step
-            if isinstance(step.calls, Story):
-                yield from step.calls.all_steps()
+        return (step for flow in self.all_flows() for step in flow.steps)
 
 
 SIZES: Sizes = ((1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8, 9, 10, 12), (1, 2, 2, 3), (1, 1, 2))

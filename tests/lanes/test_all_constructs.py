@@ -163,7 +163,7 @@ def _sights_of(step: stories.Step, told: Told) -> set[str]:
 def executor_of(story: Story, limit: int, **options: Any) -> FlowExecutor:
     return FlowExecutor(
         tools=TOOLS,
-        flows=list(story.definitions()),
+        flows=story.definitions(),
         max_step_concurrency=limit,
         decision_callback=stories.decide,
         approval_callback=stories.approve,
