@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from random import Random
 from typing import Any
@@ -65,6 +66,27 @@ def test_every_lane_tells_the_story_of_the_oracle(story: Story, turn: Lane) -> N
         executor._bind().limit = ABOVE_ONE
         for lane in LANES:
             assert facts(*told_by(lane, executor)) == first, f"{lane} at limit {ABOVE_ONE}"
+
+
+@pytest.mark.slow
+@settings(max_examples=2_000 if PROOF else 60)
+@given(random_stories(), st.sampled_from(LANES))
+def test_values_that_are_let_go_are_missed_by_nobody(story: Story, lane: Lane) -> None:
+    """R37: with named outputs and summaries, values end with their last reader; what comes of the run is the same."""
+    story = replace(story, outputs=story.outputs or ("x",))
+    expected = ending_of(story, INITIAL)
+    with executor_of(story, ABOVE_ONE, trace_values="summary") as executor:
+        for limit in (1, ABOVE_ONE):
+            executor._bind().limit = limit
+            found = outline(*told_by(lane, executor))
+            assert (found.status, found.raised, found.error) == (expected.status, expected.raised, expected.error)
+            assert found.final == expected.final
+            assert outcomes(found.trace) == outcomes(expected.trace)
+
+
+def outcomes(trace: list[Told]) -> list[Any]:
+    """A trace without values."""
+    return [(one.step, one.status, one.error, one.retries, one.decision, outcomes(one.inside or [])) for one in trace]
 
 
 def test_stories_hold_every_construct_and_most_end_well() -> None:
