@@ -214,8 +214,10 @@ class Schedule:
         while True:
             at = 0
             while at < len(self._nested):
-                nested = self._nested[at]
+                nested, under_way = self._nested[at], len(self._nested)
                 nested._fill(going)
+                if len(self._nested) > under_way:
+                    continue  # what it began stands before it, and may be over already
                 # What is ready waits for a place; it never starts once the run has been told to end.
                 if nested._flying or (nested._ready and nested.run.cancelled is None):
                     at += 1

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from chainweaver._execution import Lead, RunCancelled
 from chainweaver.exceptions import RunProtocolError
 from chainweaver.flow import RetryPolicy
-from tests.execution.kit import Crowd, Walk, a_plan, a_run, a_step, a_tool, error_of, facts, statuses
+from tests.execution.kit import Crowd, Walk, a_flow, a_plan, a_run, a_step, a_tool, error_of, facts, statuses
 
 
 class Anything(BaseModel):
@@ -439,3 +439,18 @@ def test_walking_and_scheduling_leave_the_same_facts_behind():
     crowd.ok("join", {"joined": 3})
 
     assert facts(walk.run) == facts(crowd.concluded())
+
+
+def test_an_item_that_is_over_at_once_is_not_waited_for():
+    """R4, R28: the sub-flow of an item may end without a command, in the middle of a map; the next item begins."""
+    inner = a_flow("inner", [a_step("one")])
+    each = a_step(
+        "each", tool_name=None, flow_name="inner", map_over="items", map_as="n", map_concurrency=1, on_item_error="skip"
+    )
+    plan = a_plan([each], [a_tool("one", ["n"], ["v"])], flows=[inner])
+    crowd = Crowd(a_run(plan, {"items": [1, "no number", 3]}))
+
+    assert crowd.began == ["each/0/one"]
+    assert crowd.ok("each/0/one", {"v": 1}) == ["each/2/one"]
+    crowd.ok("each/2/one", {"v": 3})
+    assert crowd.concluded().final_output == {"items": [1, "no number", 3], "v": [1, 3]}
