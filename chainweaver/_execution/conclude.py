@@ -47,7 +47,7 @@ def conclude(run: Run) -> None:
     """Give the run its status and, when all is well, its final output."""
     if run.failures:
         set_surplus_aside(run)
-    context = merged_context(run)
+    context = _folded(run)
     plan = run.plan
     if run.failures or run.input_error is not None:
         run.status = "failed"
@@ -71,6 +71,17 @@ def failure_of(run: Run) -> ChainWeaverError | None:
 
 def merged_context(run: Run) -> dict[str, Any]:
     """The initial context and the outputs of all steps that count, folded in plan order; less what was let go."""
+    return _reached(run, _folded(run))
+
+
+def _reached(run: Run, context: dict[str, Any]) -> dict[str, Any]:
+    """What a context still holds."""
+    if run.capture is summarize and run.releases:
+        return {key: value for key, value in context.items() if value is not RELEASED}
+    return context
+
+
+def _folded(run: Run) -> dict[str, Any]:
     initial, *outputs, _ = run.slots
     context = dict(initial or ())
     size = len(context)
@@ -82,8 +93,6 @@ def merged_context(run: Run) -> dict[str, Any]:
         # Some keys met. Folding again and looking is the rare case; counting costs a third of looking.
         context = dict(initial or ())
         run.collisions = _without_passed_through(run, merge_step_outputs(context, _outputs(run), policy="overwrite"))
-    if run.capture is summarize and run.releases:
-        return {key: value for key, value in context.items() if value is not RELEASED}
     return context
 
 
@@ -157,15 +166,19 @@ def _hold_against_schemas(run: Run, context: dict[str, Any]) -> None:
         run.status = "ok"
         run.final_output = {name: context[name] for name in plan.outputs or context if name in context}
         return
+    reached = _reached(run, context)
     try:
         if plan.context_gate is not None:
-            _pass(run, plan.context_gate, context, "flow context")
+            _pass(run, plan.context_gate, reached, "flow context")
         final = context if plan.project is None else plan.project(context)
+        if reached is not context and any(value is RELEASED for value in final.values()):
+            # Only a run that goes on after a change of the flow: a step lacks what it surely wrote when it was let go.
+            final = plan.project(reached)  # type: ignore[misc]  # only a run that projects lets go
         if plan.output_gate is not None:
             _pass(run, plan.output_gate, final, "flow output")
     except ChainWeaverError as error:
         run.output_error = error
-        run.refused = run.capture(context)
+        run.refused = run.capture(reached)
         run.status = "failed"
     else:
         run.status = "ok"
