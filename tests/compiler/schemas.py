@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, model_validator
 
 
 class Number(BaseModel):
@@ -55,6 +57,42 @@ class Request(BaseModel):
     prices: dict[str, float]
     limit: int = Field(10, validation_alias=AliasChoices("limit", "Limit"))
     hidden: int = Field(0, exclude=True)
+
+
+class Noted(BaseModel):
+    """Looks at one key, under either of its names, and then at itself."""
+
+    note: Any = Field(None, validation_alias=AliasChoices("note", "remark"))
+
+    @model_validator(mode="after")
+    def look(self) -> Noted:
+        return self
+
+
+class NotedOpen(Noted):
+    model_config = ConfigDict(extra="allow")
+
+
+class NotedClosed(Noted):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NotedBefore(Noted):
+    """Looks at everything before it looks at its field."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def look_before(cls, values: Any) -> Any:
+        return values
+
+
+class NotedInit(Noted):
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+
+
+class NotedRoot(RootModel[dict[str, Any]]):
+    """Is everything."""
 
 
 class Unlucky(Exception):
