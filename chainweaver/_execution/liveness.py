@@ -52,11 +52,20 @@ def fading_of(run: Run) -> Fading | None:
     """What lets go of the values of a run; None where they are kept."""
     if not run.releases:
         return None
-    # After a change of the flow a step may run again that others with an outcome waited for: they do not count as last.
-    again = run.resumed and any(
-        run.finished(step.index) and not all(map(run.finished, step.needs)) for step in run.plan.steps
-    )
-    return None if again else Fading(run)
+    return None if run.resumed and _runs_again(run) else Fading(run)
+
+
+def _runs_again(run: Run) -> bool:
+    """Whether a step will run for which others have waited that have their outcome: then they do not end after it.
+
+    Only after a change of the flow.
+    """
+    over: list[bool] = []
+    for step in run.plan.steps:
+        over.append(run.finished(step.index) or run.is_passed(step))
+        if over[-1] and not all(over[need] for need in step.needs):
+            return True
+    return False
 
 
 def letting_go(run: Run, rows: Iterable[Row]) -> Iterator[Row]:
