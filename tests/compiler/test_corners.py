@@ -10,11 +10,13 @@ from pydantic import AliasChoices, AliasPath, BaseModel, Field, InstanceOf, Wrap
 
 from chainweaver import Native, literal
 from chainweaver.compiler.findings import COMPARED_NAMES, Findings
+from chainweaver.compiler.predicates import parse_predicate
 from chainweaver.compiler.types import compatible
 from chainweaver.plan import KeyMissing
 from tests.compiler.kit import (
     a_chain,
     a_dag,
+    a_model,
     a_tool,
     call,
     compiled,
@@ -193,3 +195,35 @@ class Slug(str):
 def test_an_instance_of_a_subclass_may_equal_what_a_literal_expects(expected: Any, fits: bool):
     """R9: `Slug("x") == "x"`, so that it passes; it never equals a number."""
     assert compatible(InstanceOf[Slug], expected) is fits
+
+
+# ---- plans
+
+
+@pytest.mark.parametrize(("policy", "stops"), [("fail", True), ("skip", False), ("collect", False)])
+def test_a_map_ends_at_the_first_item_that_fails_when_it_fails_with_it(policy: str, stops: bool):
+    """R28: `on_item_error`, as the run of the items asks for it."""
+    each = compiled(a_dag(node("s", A, map_over="ns", map_as="n", on_item_error=policy)), A).plan.steps[0].each
+
+    assert each is not None
+    assert each.plan.stop_on_failure is stops
+
+
+def test_siblings_that_may_collide_are_compared_also_where_an_earlier_step_may_write_anything():
+    """R12: what is uncertain beforehand is for the run to see."""
+    free = a_tool("free", [], a_model("Free", {}, extra="allow"))
+    steps = [node("first", free), node("one", A, "first", on_error="skip"), node("two", A, "first")]
+    result = compiled(a_dag(*steps), free, A)
+
+    assert result.plan.steps[2].rivals == (1,)
+
+
+def test_a_subscript_that_leads_nowhere_is_told_by_its_own_text():
+    """R25: of a long predicate the part that could not be answered."""
+    holds = parse_predicate("n > 1 and user['name'] == 'Ada'").bind(
+        {"n": lambda it: it["n"], "user": lambda it: it["user"]}
+    )
+
+    with pytest.raises(KeyMissing) as missing:
+        holds({"n": 2, "user": {}})
+    assert missing.value.key == "user['name']"

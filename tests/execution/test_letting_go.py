@@ -11,6 +11,7 @@ import pytest
 
 from chainweaver import RetryPolicy
 from chainweaver._execution import Run, summarize
+from chainweaver._execution.conclude import merged_context
 from chainweaver._execution.liveness import forget_frames
 from chainweaver._execution.rules import Rules
 from chainweaver._execution.run import RELEASED
@@ -355,3 +356,27 @@ def test_frames_are_forgotten_of_all_exceptions_behind_one():
 
     assert [one.__traceback__ for one in (outer, cause, context, member)] == [None] * 4
     assert outer.__cause__ is cause
+
+
+def test_what_was_let_go_is_in_no_context_that_anybody_is_shown():
+    """R37: a context holds values, not their places."""
+    walk = Walk(begun(*CHAIN))
+    walk.ok({"a_out": [1]})
+    walk.ok({"b_out": [2]})
+
+    assert merged_context(walk.run) == {"b_out": [2]}
+
+
+def test_a_flow_at_any_depth_lets_go_with_the_outermost_run():
+    """R27, R37: summaries are left of it as soon as it has ended."""
+    innermost = a_flow("innermost", [a_step("x", tool_name="a")])
+    inner = a_flow("inner", [a_sub_step("deep", "innermost"), a_step("y", "deep", tool_name="b")])
+    run = begun(a_sub_step("sub", "inner"), a_step("c", "sub"), flows=[inner, innermost])
+    walk = Walk(run)
+    walk.ok({"a_out": [1, 2]})
+    middle = run.root.details[0].nested or walk.command  # the nested run is noted when it begins
+    assert isinstance(middle, Run)
+    deep = middle.details[0].nested
+
+    assert deep is not None
+    assert deep.slots[1] == {"a_out": "list[2]"}

@@ -53,3 +53,15 @@ def test_outputs_that_were_refused_are_neither_renamed_nor_saved(attended: Mappi
     assert run.slots[1] is None
     assert run.details[0].error is not None
     assert run.details[0].error.code == "E004"
+
+
+@pytest.mark.parametrize("mapping", [None, {"x": "a_out"}])
+def test_in_a_schedule_refused_outputs_are_not_renamed_either(mapping: Any):
+    """R10: what was refused is told, and nothing else."""
+    crowd = Crowd(a_run(a_plan([a_step("a", output_mapping=mapping)], [A]), {"n": 1}))
+    crowd.ok("a", {"a_out": "x"})
+    run = crowd.concluded()
+
+    assert statuses(run) == {"a": "failed"}
+    assert run.details[0].error is not None
+    assert run.details[0].error.code == "E004"

@@ -410,10 +410,14 @@ def _told(story: Story, lane: Lane, limit: int, **options: Any) -> Any:
     )
 
 
+def _records(result: ExecutionResult) -> list[Any]:
+    """The records that count, as in a canonical trace."""
+    counting = [one for one in result.execution_log if not (one.surplus or one.status == "cancelled")]
+    return [_summed(one) for one in counting]
+
+
 def _summed(record: StepRecord) -> Any:
     """A record with summaries of its values; of the border at the end, which shows what is left, none."""
-    if record.surplus or record.status == "cancelled":
-        return None
     inside = record.sub_result
     values = [] if record.step_id is None else [record.inputs, record.outputs or {}]
     return (
@@ -423,5 +427,5 @@ def _summed(record: StepRecord) -> Any:
         record.retry_errors,
         record.decision,
         [{key: summary_of(value) for key, value in one.items()} for one in values],
-        None if inside is None else [_summed(one) for one in inside.execution_log],
+        None if inside is None else _records(inside),
     )
