@@ -399,15 +399,7 @@ def _told(story: Story, lane: Lane, limit: int, **options: Any) -> Any:
     with Said() as said, executor_of(story, limit, **options).with_replaced_tools(LOOSE) as executor:
         raised, result = told_by(lane, executor)
     assert RELEASED not in result.partial_output.values()
-    failed = [record.error_message for record in result.execution_log if record.status == "failed"]
-    return (
-        raised,
-        result.status,
-        failed,
-        result.final_output,
-        sorted(said),
-        [_summed(one) for one in result.execution_log],
-    )
+    return raised, result.status, result.final_output, sorted(said), _records(result)
 
 
 def _records(result: ExecutionResult) -> list[Any]:
