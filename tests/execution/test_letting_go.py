@@ -289,7 +289,8 @@ def test_a_sub_flow_without_outputs_lets_go_with_the_run_around_it():
     inner = a_flow("inner", [a_step("x", tool_name="a")])
     for outputs, final in ((("c_out",), "list[2]"), (None, [1, 2])):
         run = begun(a_sub_step("sub", "inner"), a_step("c", "sub"), flows=[inner], outputs=outputs)
-        Walk(run).ok({"a_out": [1, 2]})
+        walk = Walk(run)
+        assert walk.ok({"a_out": [1, 2]})[1] == "c"
         nested = run.details[0].nested
 
         assert nested is not None
@@ -374,9 +375,11 @@ def test_a_flow_at_any_depth_lets_go_with_the_outermost_run():
     run = begun(a_sub_step("sub", "inner"), a_step("c", "sub"), flows=[inner, innermost])
     walk = Walk(run)
     walk.ok({"a_out": [1, 2]})
-    middle = run.root.details[0].nested or walk.command  # the nested run is noted when it begins
-    assert isinstance(middle, Run)
+    middle = run.details[0].nested
+    assert middle is not None
     deep = middle.details[0].nested
 
+    assert walk.asks[1] == "b"
     assert deep is not None
     assert deep.slots[1] == {"a_out": "list[2]"}
+    assert middle.slots[1] == {"a_out": [1, 2]}
