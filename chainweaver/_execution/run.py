@@ -569,3 +569,12 @@ def step_id_of(segment: str) -> str:
     'a/b#2'
     """
     return segment.partition("#")[0].replace("~2", "#").replace("~1", "/").replace("~0", "~")
+
+
+def attempt_of(segment: str) -> int:
+    """The attempt that a part of a key stands for.
+
+    >>> attempt_of("fetch"), attempt_of("a~1b~22#3")
+    (1, 3)
+    """
+    return int(segment.partition("#")[2] or 1)

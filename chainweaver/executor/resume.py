@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from chainweaver._execution.nested import run_flow, run_items
-from chainweaver._execution.run import Run, segment_of, step_id_of
+from chainweaver._execution.run import Run, attempt_of, segment_of, step_id_of
 from chainweaver.checkpoint import ExecutionSnapshot
 from chainweaver.exceptions import (
     ChainWeaverError,
@@ -217,6 +217,7 @@ class Stored:
     def __init__(self, steps: Iterable[StepDelta]) -> None:
         self.own: list[StepDelta] = []
         self.steps: dict[tuple[str, ...], list[StepDelta]] = {}
+        self._begun: dict[tuple[str, ...], int] = {}
         for delta in steps:
             if not delta.path:
                 self.own.append(delta)
@@ -225,13 +226,14 @@ class Stored:
                 self.steps.setdefault(delta.path[:size], [])
             if delta.path:
                 self.steps.setdefault(delta.path, []).append(delta)
+        for *around, segment in self.steps:
+            # Attempts that committed nothing are not here; those that did are numbered all the same.
+            place = (*around, segment_of(step_id_of(segment)))
+            self._begun[place] = max(self._begun.get(place, 1), attempt_of(segment))
 
     def attempts(self, run: Run, step: PlannedStep) -> int:
         """How many times a step of the run has begun its nested run, as far as the store knows; at least 1."""
-        attempt = 1
-        while (*run.key, segment_of(step.step_id, attempt + 1)) in self.steps:
-            attempt += 1
-        return attempt
+        return self._begun.get((*run.key, segment_of(step.step_id)), 1)
 
     def fill(self, nested: Run) -> None:
         """Give the steps of a nested run the outcomes that are stored."""

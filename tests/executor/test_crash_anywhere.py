@@ -25,6 +25,7 @@ from chainweaver import (
     FileCheckpointer,
     FlowExecutor,
     InMemoryCheckpointer,
+    RetryPolicy,
 )
 from chainweaver._execution import Schedule, walk
 from chainweaver.lanes.cancel import NEVER
@@ -196,6 +197,33 @@ def resumed(lane: Lane, executor: FlowExecutor, trace_id: str) -> ExecutionResul
 
     result: ExecutionResult = lane.backend(call)
     return result
+
+
+@pytest.mark.parametrize("done", [3, 4])
+@pytest.mark.parametrize("deep", [False, True])
+def test_an_attempt_that_committed_nothing_hides_none_after_it(done: int, deep: bool) -> None:
+    """R27, R32: a sub-flow goes on in its last attempt, also when that is the only one which the store knows."""
+    calls, store = Calls(last=done), InMemoryCheckpointer()
+
+    def busy_twice(given: Any) -> dict[str, int]:
+        if calls.counts["busy"] < 3:
+            raise OSError("busy")
+        return {"out": given.n + 1}
+
+    retry = RetryPolicy(max_retries=2, backoff_seconds=0)
+    flows = [dag(node("busy"), node("then", "busy"), name="inner")]
+    if deep:
+        flows.append(dag(node("nested", tool_name=None, flow_name="inner", output_mapping=None), name="middle"))
+    whole = node("whole", tool_name=None, flow_name=flows[-1].name, output_mapping=None, retry=retry)
+    flows.append(dag(whole, node("last", "whole")))
+    tools = [calls.tool("busy", busy_twice), calls.tool("then"), calls.tool("last")]
+    with FlowExecutor(tools=tools, flows=flows, checkpointer=store) as executor:
+        trace_id = crashed(executor, {"n": 1})
+        calls.last = None
+        result = executor.resume_flow(trace_id)
+    assert merged(result) == {"n": 1, "busy": 2, "then": 2, "last": 2}
+    assert result.step("whole").retry_count == 2
+    assert calls.counts == {"busy": 3, "then": 1, "last": 1}
 
 
 def leaves_failures(story: Story, trace: list[Told]) -> bool:

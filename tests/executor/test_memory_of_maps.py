@@ -9,8 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from chainweaver import Flow, FlowExecutor, FlowStep, Tool
+from tests.conftest import PROOF
 
-ITEMS, BYTES = 2_000, 10_000
+ITEMS, BYTES = 10_000 if PROOF else 2_000, 10_000
 LIMIT = 1.2
 
 
@@ -74,7 +75,7 @@ def peak_over_payload(flow: Flow, parts: int, **options: Any) -> float:
 
 @pytest.mark.parametrize("limit", [1, 16])
 def test_a_map_that_keeps_summaries_peaks_at_its_inputs_and_outputs(limit: int):
-    """R26, R36: with `trace_values="summary"` an item of 10 kB is held once as it came and once as it left."""
+    """R28, R36: with `trace_values="summary"` an item of 10 kB is held once as it came and once as it left."""
     assert peak_over_payload(CLEANING, 2, trace_values="summary", max_step_concurrency=limit) <= LIMIT
 
 

@@ -124,7 +124,7 @@ class _Flow:
     def _needs(self, step: Step) -> set[str]:
         """R3: who reads a key waits for all who may have written it, back to the last who surely did."""
         needs = set(step.needs)
-        for key in step.keys_mapped() | step.keys_asked():
+        for key in step.keys_mapped() | (step.keys_asked() - self._surely_written(step)):
             for one in reversed(self._before(step)):
                 if key in one.keys_written():
                     needs.add(one.name)

@@ -394,14 +394,14 @@ class Story:
         A step that had begun when another one failed has noted the call, if there was room for both at the same time.
         """
         reads = [step.reads for step in self.all_steps()]
-        return self._is_sequential() or not any(0 < one.get(kind, 0) < ALWAYS for one in reads for kind in COUNTED)
+        return self.is_sequential() or not any(0 < one.get(kind, 0) < ALWAYS for one in reads for kind in COUNTED)
 
-    def _is_sequential(self) -> bool:
+    def is_sequential(self) -> bool:
         """Whether there is never more than one step that could run, whatever the limit."""
         needed = [need for step in self.steps for need in step.needs]
         is_chain = len(set(needed)) == len(needed) == len(self.steps) - 1
         flows = [step.calls for step in self.steps if isinstance(step.calls, Story)]
-        return is_chain and not any(step.over for step in self.steps) and all(flow._is_sequential() for flow in flows)
+        return is_chain and not any(step.over for step in self.steps) and all(flow.is_sequential() for flow in flows)
 
     def definitions(self) -> list[DAGFlow]:
         """The flows of it and of all that it runs."""
@@ -578,8 +578,20 @@ class _Author:
         if step.fallback is None and written.lists and choose((False, True)):
             reads["items"] = choose(written.lists_for(step))
         child = self.story(f"story_{step.name}", sizes, list(reads))
+        if step.retries and child.is_sequential() and choose((True, True, False)):
+            child = self._worn(child)
         retries = step.retries if child.bears_retries() else None
         return replace(step, reads=reads, calls=child, retries=retries, has_limit=False)
+
+    def _worn(self, child: Story) -> Story:
+        """A sub-flow one of whose steps fails at first, so that all of it has to be tried again."""
+        at = self.choose(range(len(child.steps)))
+        step = child.steps[at]
+        if isinstance(step.calls, Story):
+            return child
+        reads = {"x": "x", **step.reads, "failures": self.choose((1, 2))}
+        step = replace(step, calls="work", reads=reads, candidates=(), retries=None, on_error="fail")
+        return replace(child, steps=(*child.steps[:at], step, *child.steps[at + 1 :]))
 
     def _repairs(self, needed: bool, over: bool) -> dict[str, Any]:
         """What is done about failures; mostly something, where there is trouble."""
