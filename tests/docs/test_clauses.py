@@ -1,4 +1,4 @@
-"""Every clause of docs/run-semantics.md is proven by a test that names it, or is on a short list of those that wait."""
+"""Every clause of docs/run-semantics.md is proven by a test that names it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from collections.abc import Iterator
 
 from tests.docs.pages import ROOT
 
-CLAUSE = re.compile(r"^\*\*(R\d+)\*\*(?: \*\(([a-z ]+)\)\*)? ", re.MULTILINE)
-MARKS = {"", "in part", "not yet"}
-NOT_YET: set[str] = set()
-"""Clauses of constructs that come later; one leaves this list together with its mark."""
+CLAUSE = re.compile(r"^\*\*(R\d+)\*\* ", re.MULTILINE)
 
 
-def clauses() -> dict[str, str]:
-    """Number -> mark, in the order of the page."""
-    return dict(CLAUSE.findall((ROOT / "docs" / "run-semantics.md").read_text(encoding="utf-8")))
+def clauses() -> list[str]:
+    """The numbers in the order of the page."""
+    return CLAUSE.findall((ROOT / "docs" / "run-semantics.md").read_text(encoding="utf-8"))
 
 
 def cited(docstring: str) -> Iterator[str]:
@@ -37,25 +34,18 @@ def cited_by_tests() -> set[str]:
 
 def test_the_page_has_all_clauses_once_and_in_order():
     """Docs: numbers of clauses are promises; none is left out, used twice or moved."""
-    numbers = CLAUSE.findall((ROOT / "docs" / "run-semantics.md").read_text(encoding="utf-8"))
-    assert [number for number, _ in numbers] == [f"R{number}" for number in range(1, 41)]
-    assert {mark for _, mark in numbers} <= MARKS
+    assert clauses() == [f"R{number}" for number in range(1, 41)]
 
 
-def test_clauses_that_wait_are_those_that_are_marked():
-    """Docs: what is not yet is said on the page and known here, one by one."""
-    assert {number for number, mark in clauses().items() if mark == "not yet"} == NOT_YET
-
-
-def test_every_clause_that_holds_is_proven_by_a_test_that_names_it():
+def test_every_clause_is_proven_by_a_test_that_names_it():
     """Docs: a clause without a test is an intention."""
-    unproven = clauses().keys() - NOT_YET - cited_by_tests()
-    assert sorted(unproven, key=lambda number: int(number[1:])) == []
+    cited = cited_by_tests()
+    assert [number for number in clauses() if number not in cited] == []
 
 
 def test_tests_name_only_clauses_that_exist():
     """Docs: a test that cites a clause that is not there proves something else."""
-    assert sorted(cited_by_tests() - clauses().keys()) == []
+    assert sorted(cited_by_tests().difference(clauses())) == []
 
 
 def test_citations_are_read_in_every_form():
