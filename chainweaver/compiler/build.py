@@ -315,7 +315,7 @@ class Build:
             inline_lanes=frozenset(),
             names={},
             facts=cache(lambda: plan_facts((step,))),
-            liveness=_no_liveness,
+            liveness=lambda: Liveness((), (), {}),
         )
 
     def _tool(self, known: KnownTool | None) -> PlannedTool | None:
@@ -477,10 +477,6 @@ def _summary_row(step: PlannedStep) -> Row:
     """The same, where a text is no less to be summed up than a list."""
     tool: Any = step.tool or _NO_TOOL
     return _row(step)._replace(scalars=tool.number_inputs and tool.number_outputs)
-
-
-def _no_liveness() -> Liveness:
-    return Liveness((), (), {})
 
 
 class _NoTool:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from chainweaver import FlowStep
 from chainweaver._execution import Invoke, Lead, Run, RunCancelled, TimedOut
-from chainweaver._execution.run import segment_of, step_id_of
+from chainweaver._execution.run import attempt_of, segment_of, step_id_of
 from chainweaver.exceptions import (
     ContextKeyCollisionError,
     FlowExecutionError,
@@ -566,6 +566,7 @@ def test_a_part_of_a_key_leads_back_to_its_step(step_id: str):
     first, second = segment_of(step_id), segment_of(step_id, 2)
 
     assert step_id_of(first) == step_id_of(second) == step_id
+    assert (attempt_of(first), attempt_of(second)) == (1, 2)
     assert second == f"{first}#2"
     assert not set("/#") & set(first)
 

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from chainweaver import FlowStep
 from chainweaver._execution import Run, capture_within, reference_only, summarize
@@ -244,6 +244,15 @@ def test_a_later_change_beside_a_date_does_not_show(played):
 
     assert run.inputs == [{"rows": [{"when": when, "n": 1}]}]
     assert run.referred(0) == ()
+
+
+@pytest.mark.parametrize("capture", [SNAPSHOT, capture_of("reference", 64), summarize])
+def test_a_record_wraps_what_the_input_model_declares_secret(played, capture):
+    """R39: the context holds the bare text, as it was given; a view of it does not."""
+    run = played(a_tool("enter", {"key": SecretStr}, {"told": int}), {"key": "hunter2"}, {"told": 1}, capture=capture)
+
+    assert "hunter2" not in repr(run.inputs)
+    assert run.slots[0] == {"key": "hunter2"}
 
 
 @pytest.mark.parametrize(
