@@ -567,7 +567,7 @@ def check_rivals(run: Run, step: PlannedStep, merged: dict[str, Any]) -> None:
         taken = [key for key in taken if not is_passed_through(run, step, key)]
         run.slots[step.index + 1] = None
     if taken:
-        run.collided = step.index if run.collided is None else min(run.collided, step.index)
+        run.collided = step.index  # the lowest: what comes after a collision is superfluous, and not compared any more
         raise collision_error(run, step, tuple(dict.fromkeys(taken)))
 
 

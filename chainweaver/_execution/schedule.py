@@ -309,17 +309,16 @@ class Schedule:
         step = step_run.step
         if isinstance(exc, RunCancelled):
             self.run.cancel(step)
-            self._stop_by(step, exc, going)
+            self._stop_by(exc, going)
         else:
             tool = self.run.plan.rows[step.index].tool
             fail(self.run, step, tool, cast("Exception", exc))
         self._finish(step_run, going)
 
-    def _stop_by(self, step: PlannedStep, cancelled: RunCancelled, going: list[StepRun]) -> None:
+    def _stop_by(self, cancelled: RunCancelled, going: list[StepRun]) -> None:
         """A step was told to end: with the whole run, or because it had become superfluous."""
         if cancelled.reason != "surplus":
             self._cancel(cancelled, going)
-        self.run.detail(step.index).surplus = cancelled.reason == "surplus"
 
     def _advance(self, step_run: StepRun, resume: Resume, reply: Any, going: list[StepRun]) -> None:
         """Let a step go on to its next command, to its commit or to its end."""
@@ -337,7 +336,7 @@ class Schedule:
             else:
                 self._obtained(step_run, end.value, going)
         except RunCancelled as cancelled:
-            self._stop_by(step_run.step, cancelled, going)
+            self._stop_by(cancelled, going)
             self._finish(step_run, going)
         else:
             self._command(step_run, command, going)

@@ -7,7 +7,7 @@ compares them. Made by `lower`, used by everybody in this room who looks at a sc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import AliasChoices, AliasPath, BaseModel
@@ -80,10 +80,10 @@ class ModelFacts:
         if taken_by_name or aliases:
             self.accepted[name] = field
         for alias in aliases:
-            self.accepted[alias] = InputField(name, alias, FieldOf(self.model, name), info.is_required())
+            self.accepted[alias] = replace(field, key=alias)
         for root in rooted:
             # What lies at the root of a path is another type than the field, and nobody has written it down.
-            self.accepted.setdefault(root, InputField(name, root, Any, info.is_required()))
+            self.accepted.setdefault(root, replace(field, key=root, kind=Any))
 
     @property
     def name(self) -> str:

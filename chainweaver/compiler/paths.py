@@ -36,15 +36,21 @@ class DeadEnd(NamedTuple):
     names: tuple[str, ...]
 
 
+class _NoPart(NamedTuple):
+    """What is found where a value has no part of that name: the names of those that it has."""
+
+    names: tuple[str, ...] = ()
+
+
 def follow(kinds: Sequence[Any], tokens: Sequence[str]) -> list[Any] | DeadEnd:
     """The types that a path may reach from values of these types, or where it ends for all of them."""
     reached = [choice for kind in kinds for choice in _choices(kind)]
     for token in tokens:
         found = [_inside(kind, token) for kind in reached]
-        ends = [one for one in found if isinstance(one, DeadEnd)]
+        ends = [one for one in found if isinstance(one, _NoPart)]
         if len(ends) == len(found):
             return DeadEnd(token, tuple(dict.fromkeys(name for end in ends for name in end.names)))
-        reached = [choice for one in found if not isinstance(one, DeadEnd) for choice in _choices(one)]
+        reached = [choice for one in found if not isinstance(one, _NoPart) for choice in _choices(one)]
     return reached
 
 
@@ -56,7 +62,7 @@ def _choices(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _inside(kind: Any, token: str) -> Any | DeadEnd:
+def _inside(kind: Any, token: str) -> Any | _NoPart:
     """The type of one part of a value, Any when it is not declared."""
     annotation = annotation_of(kind)
     cls = get_origin(annotation) or annotation
@@ -67,26 +73,26 @@ def _inside(kind: Any, token: str) -> Any | DeadEnd:
     if cls in _MAPPINGS:
         return (get_args(annotation) or (Any, Any))[1]
     if cls in _WITHOUT_PARTS:
-        return DeadEnd(token, ())
+        return _NoPart()
     fields = _fields(cls)
     if fields is None:
         return Any
-    return fields[token] if token in fields else DeadEnd(token, tuple(fields))
+    return fields[token] if token in fields else _NoPart(tuple(fields))
 
 
-def _item(args: tuple[Any, ...], token: str) -> Any | DeadEnd:
+def _item(args: tuple[Any, ...], token: str) -> Any | _NoPart:
     if index_of(token) is None:
-        return DeadEnd(token, ())
+        return _NoPart()
     return args[0] if args else Any
 
 
-def _place(args: tuple[Any, ...], token: str) -> Any | DeadEnd:
+def _place(args: tuple[Any, ...], token: str) -> Any | _NoPart:
     index = index_of(token)
     if index is None:
-        return DeadEnd(token, ())
+        return _NoPart()
     if not args or args[-1] is Ellipsis:
         return args[0] if args else Any
-    return args[index] if index < len(args) else DeadEnd(token, ())
+    return args[index] if index < len(args) else _NoPart()
 
 
 def _fields(cls: Any) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, InstanceOf, WrapValidator
 
-from chainweaver import Native, literal
+from chainweaver import Native, literal, tool
 from chainweaver.compiler.findings import COMPARED_NAMES, Findings
 from chainweaver.compiler.predicates import parse_predicate
 from chainweaver.compiler.types import compatible
@@ -158,6 +158,17 @@ def test_a_container_that_passes_as_it_is_is_not_warned_of():
     """W8: `Native[...]` is what the warning advises."""
     tool = a_tool("rows", {"rows": Native[list[int]]}, {"parts": Native[dict[str, int]]})
     assert warned(compiled(a_chain(call(tool)), tool)) == []
+
+
+def test_a_container_without_a_type_for_its_items_is_not_warned_of():
+    """W8, R14: there is nothing to rebuild a bare `list` for, so a function that takes or gives one gets the object."""
+
+    @tool(output="ordered")
+    def sort(rows: list) -> list:  # type: ignore[type-arg]  # as many write it
+        """Sort rows."""
+        return sorted(rows)
+
+    assert warned(compiled(a_chain(call(sort, {"rows": "rows"})), sort)) == []
 
 
 # ---- types

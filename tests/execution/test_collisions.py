@@ -186,6 +186,18 @@ def test_the_lowest_collision_counts_in_every_order_of_replies(order):
     assert concluded.details[2].surplus
 
 
+@pytest.mark.parametrize("order", [["two", "three"], ["three", "two"]], ids="-".join)
+def test_of_steps_that_need_not_wait_for_each_other_the_lowest_collision_counts(order):
+    """R1, R12: steps that can write no common key are committed as they come, and each may overwrite the input."""
+    tools = [a_tool("two", ["n"], ["x"]), a_tool("three", ["n"], ["y"])]
+    plan = a_plan([a_step("two"), a_step("three")], tools, on_context_collision="error")
+    run = Crowd(a_run(plan, {"n": 1, "x": 1, "y": 1}))
+    for name in order:
+        run.ok(name, {{"two": "x", "three": "y"}[name]: 2})
+
+    assert run.concluded().collided == 0
+
+
 def test_a_collision_beyond_a_failure_did_not_happen():
     """R19: at limit 1 the failure would have kept the colliding step from running, so nothing is raised for it."""
     fails = a_tool("fails", ["n"], ["f"])
