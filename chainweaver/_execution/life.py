@@ -370,9 +370,9 @@ def led_outputs(
 def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any], value: Any) -> Fields:
     """Call the tool, and call it again as the retry policy says; the validated output fields."""
     retry = step.retry
-    number = attempts_begun(run, step, tool)
+    number = 1 if run.past is None or step.child is None or tool is not step.tool else run.past.attempts(run, step)
     if number > 1:
-        # They failed in an earlier part of the run, and nothing is stored of what they failed with.
+        # A store may know attempts of a sub-flow that failed in an earlier part of the run, but not what with.
         run.detail(step.index).retries = number - 1
     while True:
         command: Any = None
@@ -410,11 +410,6 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
         number += 1
         # The tool may have changed its model; the next attempt gets a fresh one from the same inputs.
         value = check_input(step, tool, given)
-
-
-def attempts_begun(run: Run, step: PlannedStep, tool: PlannedTool) -> int:
-    """The number of the attempt with which a step goes on: of sub-flows a store may know some that came before."""
-    return 1 if run.past is None or step.child is None or tool is not step.tool else run.past.attempts(run, step)
 
 
 def invocation(run: Run, step: PlannedStep, tool: PlannedTool, value: Any, number: int) -> PlainCall | Invoke:

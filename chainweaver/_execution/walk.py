@@ -51,7 +51,7 @@ def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part
                 if run.rules.around_step or step.child is not None or step.each is not None:
                     merged = yield from life_of(run, step)
                 else:
-                    merged = yield from cast("Any", obtain(run, step))
+                    merged = yield from obtain(run, step)  # type: ignore[misc]  # a step that nests nothing
                 if saving or listening or extra or step.rivals or step.guards_input:
                     yield from commit(run, step, merged)
                 else:
@@ -73,7 +73,8 @@ def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part
                 else:
                     reply = yield look_up
                     if isinstance(reply, Lead):
-                        fields = yield from cast("Any", led_outputs(run, step, tool, {}, value, reply))
+                        led: Any = led_outputs(run, step, tool, {}, value, reply)
+                        fields = yield from led
                     else:
                         fields = hit(run, step, tool, reply)
                     if not scalars:

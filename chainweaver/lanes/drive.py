@@ -151,7 +151,9 @@ async def drive(run: Run, performer: Performer) -> None:
     life = walk(run)
     services, owns_thread, stop = performer.services, performer.owns_thread, performer.stop
     now_ns, serve = services.runtime.now_ns, services.serve
-    tell, clock = None if services.listeners is None else services.teller, run.clock
+    tell = None if services.listeners is None else services.teller
+    save = None if services.checkpoints is None else services.saver
+    clock = run.clock
     interrupt: BaseException | None = None
     try:
         command = next(life)
@@ -168,6 +170,8 @@ async def drive(run: Run, performer: Performer) -> None:
                         reply = await performer.call(tool, command[1:], None)
                 elif tell is not None and type(command) is Tell:
                     reply = tell(command)
+                elif save is not None and type(command) is Save:
+                    reply = save(command)
                 elif stop.reason is not None or (reply := serve(command)) is LATER:
                     reply = await perform(command, performer)
             except RunCancelled as cancelled:
@@ -342,7 +346,7 @@ class Carrier:
         self.crowd = crowd
         self.asked: CancelReason | None = None
         self.interrupt: BaseException | None = None
-        self._now_ns = crowd.services.runtime.now_ns
+        self._clock, self._now_ns = run.clock, crowd.services.runtime.now_ns
         self._performing: set[StepRun] = set()
 
     async def start(self) -> None:
@@ -413,7 +417,7 @@ class Carrier:
     def give_up(self) -> list[StepRun]:
         """End the run without waiting for anybody; what is still performed replies to nobody."""
         with self.crowd.lock:
-            self.run.now_ns = self._now_ns()
+            self._clock.now_ns = self._now_ns()
             going = self.schedule.give_up(RunCancelled("interrupt"))
         self._stop(list(self._performing))
         return going
@@ -439,7 +443,7 @@ class Carrier:
         with self.crowd.lock:
             if step_run.command is not command:  # given up while it was performed: its reply comes too late
                 return []
-            self.run.now_ns = self._now_ns()
+            self._clock.now_ns = self._now_ns()
             going = schedule.ok(step_run, reply) if failure is None else schedule.err(step_run, failure)
             if self.asked is not None or schedule.doomed:
                 doomed = self._heed(going)
@@ -454,7 +458,7 @@ class Carrier:
         """Cancel the run if that was asked for; the step runs in flight that do not matter any more. Under the lock."""
         schedule = self.schedule
         if self.asked is not None and self.run.cancelled is None and not schedule.over:
-            self.run.now_ns = self._now_ns()
+            self._clock.now_ns = self._now_ns()
             going += schedule.cancel(RunCancelled(self.asked))
         doomed, schedule.doomed = schedule.doomed, []
         return doomed

@@ -166,9 +166,10 @@ class CheckpointService:
         if detail is None and run is self._run and step.branches is None:
             # Nearly every checkpoint is one of these; see _new_tuple.
             head = self._heads[index]
+            lasted_ns = run.clock.now_ns - started_ns
             delta = _new_tuple(
                 self._make,
-                (*head, "ok", outputs, None, 1, (), False, None, began_s, run.now_ns - started_ns, (), None, None),
+                head + ("ok", outputs, None, 1, (), False, None, began_s, lasted_ns, (), None, None),  # noqa: RUF005 - faster
             )
         else:
             delta = self._detailed(run, step, detail or _NO_DETAIL, outputs, began_s)
@@ -279,8 +280,6 @@ class Services:
             self.tell(command)
             return None
         if type(command) is Save:
-            if self.lock is None and (checkpoints := self.checkpoints) is not None:
-                return checkpoints.save(command)  # as save() does, which would cost every step another call
             return self.save(command)
         if type(command) is Lookup:
             found = self.look_up(command)
@@ -362,6 +361,11 @@ class Services:
     def teller(self) -> Callable[[Tell], None] | None:
         """What tells the listeners at once; None where nobody listens, or where telling has to wait for something."""
         return self._teller if self.lock is None and self.backlog is None else None
+
+    @property
+    def saver(self) -> Callable[[Save], None] | None:
+        """What saves at once; None where there is no checkpointer, or where saving takes turns."""
+        return None if self.lock is not None or self.checkpoints is None else self.checkpoints.save
 
     def listen(self, listeners: Listeners) -> None:
         """Have these told."""
