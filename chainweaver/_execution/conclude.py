@@ -93,6 +93,8 @@ def _folded(run: Run) -> dict[str, Any]:
         # Some keys met. Folding again and looking is the rare case; counting costs a third of looking.
         context = dict(initial or ())
         run.collisions = _without_passed_through(run, merge_step_outputs(context, _outputs(run), policy="overwrite"))
+        if run.parent is not None and run.collisions:
+            run.root.collided_inside = True
     return context
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 
 from chainweaver._execution.around import enter_run, leave_run
 from chainweaver._execution.asking import Unrehearsed
 from chainweaver._execution.commands import Nest, RunCancelled, Tell, TimedOut
 from chainweaver._execution.conclude import conclude, failure_of, set_surplus_aside, take_input
 from chainweaver._execution.liveness import lets_go, sum_up
+from chainweaver._execution.rules import NO_RULES
 from chainweaver._execution.run import Run
 from chainweaver._execution.trace import summarize
 from chainweaver.exceptions import FlowExecutionError
@@ -58,10 +59,11 @@ def run_flow(
             nested.cancelled = cancelled
         nested.stop_clock()
         conclude(nested)
-        leave_run(nested, opened)
+        if opened:
+            leave_run(nested, opened)
         if run.announcing:
             yield Tell("flow_end", nested)
-        return _outcome(run, nested)
+        return _given_back(nested) if nested.status == "ok" else _failed(run, nested)
     finally:
         if run.capture is summarize and lets_go(run):
             sum_up(nested)
@@ -84,17 +86,16 @@ def _begun_flow(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], 
     return nested
 
 
-def _outcome(run: Run, nested: Run) -> dict[str, Any]:
-    """What a sub-flow that has ended adds to the context, or what its step fails with."""
+def _failed(run: Run, nested: Run) -> NoReturn:
+    """Raise what the step of a sub-flow that ended badly fails with."""
     if nested.cancelled is not None:
         # Whatever else went wrong inside; but a limit of the step's own ends the step and not the run.
         if nested.cancelled.reason == "deadline" and nested.deadline_ns != run.deadline_ns:
             raise TimedOut
         raise RunCancelled(nested.cancelled.reason)
     error = failure_of(nested)
-    if error is not None:
-        raise error
-    return _given_back(nested)
+    assert error is not None, "a sub-flow that is not well has an error"
+    raise error
 
 
 def _given_back(nested: Run) -> dict[str, Any]:
@@ -110,14 +111,15 @@ def _given_back(nested: Run) -> dict[str, Any]:
 
 def _begun(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], attempt: int = 1) -> Run:
     """A nested run before its first step, with all that it shares with the run around it."""
-    now_ns = run.clock.now_ns
-    nested = Run(plan, given, now_ns, run.began_wall + (now_ns - run.began_ns) / 1e9, run.capture, run.new_id)
-    nested.clock = run.clock
+    clock, now_ns = run.clock, run.clock.now_ns
+    began_wall = run.began_wall + (now_ns - run.began_ns) / 1e9
+    nested = Run(plan, given, now_ns, began_wall, run.capture, run.new_id, clock)
     nested.parent = run
     nested.place = step, attempt
     nested.lane = run.lane
-    nested.rules = run.rules
     # What most runs do not have is not handed on either: setting an attribute costs more than looking at one.
+    if run.rules is not NO_RULES:
+        nested.rules = run.rules
     if run.deadline_ns is not None:
         nested.deadline_ns = run.deadline_ns
     if run.past is not None:

@@ -154,6 +154,7 @@ class Run:
         streaming: Somebody wants the chunks of streaming tools.
         deadline_ns: Monotonic time at which the run has to have ended, or None.
         collided: Lowest step that collided under the policy "error", which ends the run whatever `on_failure` says.
+        collided_inside: Keys met in a run that is nested in this one, at whatever depth; known of the outermost run.
         new_id: Makes the trace id, when somebody asks for it.
         given: The input as it was given, as the result shows it.
         given_references: The keys of it that show live objects.
@@ -176,6 +177,7 @@ class Run:
     input_error: ChainWeaverError | None = None
     output_error: ChainWeaverError | None = None
     collisions: Sequence[Collision] = ()
+    collided_inside = False
     collided: int | None = None
     cancelled: RunCancelled | None = None
     status: RunStatus = "running"
@@ -206,6 +208,7 @@ class Run:
         began_wall: float,
         capture: Capture,
         new_id: Callable[[], str],
+        clock: Clock | None = None,
     ) -> None:
         size = len(plan.steps)
         self.plan = plan
@@ -215,8 +218,10 @@ class Run:
         self.ended = [0] * size
         self.details: dict[int, Detail] = {}
         self.failures: list[int] = []
-        self.clock = clock = Clock()
-        clock.now_ns = now_ns
+        if clock is None:
+            clock = Clock()
+            clock.now_ns = now_ns
+        self.clock = clock
         self.began_ns = now_ns
         self.began_wall = began_wall
         self.capture = capture

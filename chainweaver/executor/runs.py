@@ -209,7 +209,7 @@ class Runs:
         conclude(run)
         if opened:
             leave_run(run, opened)
-        if run.collisions or run.plan.children:
+        if run.collisions or run.collided_inside:
             _log_collisions(run)
         result = ExecutionResult.of(run)
         if run.status == "ok" and services.checkpoints is not None and self.delete_on_success:
