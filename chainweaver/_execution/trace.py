@@ -138,15 +138,17 @@ class _Copier:
     def _fits(self, items: Any, depth: int) -> bool:
         """Whether there is budget for the items of the containers among these; it is taken off."""
         is_nested = False
+        budget, immutables = self.budget, self.immutables
         for item in items:
             kind = type(item)
             if kind in CONTAINERS:
                 is_nested = True
-                self.budget -= len(item)
-                if self.budget < 0:
+                budget -= len(item)
+                if budget < 0:
                     return False
-            elif kind not in self.immutables and not isinstance(kind, EnumMeta):
+            elif kind not in immutables and not isinstance(kind, EnumMeta):
                 self.has_foreign = True
+        self.budget = budget
         return not is_nested or depth < MAX_DEPTH
 
 

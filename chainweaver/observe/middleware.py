@@ -163,4 +163,9 @@ def call_hooks(hook: str, bound: tuple[BoundHook, ...], context: object) -> None
         try:
             call(context)
         except Exception as exc:
-            _log.warning("Middleware %d (%s) raised in %s: %s", position, name, hook, exc, exc_info=True)
+            log_failure(hook, position, name, exc)
+
+
+def log_failure(hook: str, position: int, name: str, exc: Exception) -> None:
+    """Say that a hook raised, and go on."""
+    _log.warning("Middleware %d (%s) raised in %s: %s", position, name, hook, exc, exc_info=exc)

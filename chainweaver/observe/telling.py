@@ -15,7 +15,7 @@ from chainweaver.observe.contexts import (
     StepEndContext,
     StepStartContext,
 )
-from chainweaver.observe.middleware import Listeners, call_hooks
+from chainweaver.observe.middleware import Listeners, log_failure
 from chainweaver.results import ExecutionResult, date_of, record_of
 
 if TYPE_CHECKING:
@@ -84,16 +84,27 @@ def teller_of(listeners: Listeners) -> Callable[[Tell], None]:
     starts, ends = listeners.on_step_start, listeners.on_step_end
 
     def tell(command: Tell) -> None:
-        run, step, over = command.run, command.step, command.over
-        if over is not None and ends:
-            call_hooks("on_step_end", ends, LateStepEnd(run, over))
+        moment, run, step = command.moment, command.run, command.step
+        over = command.over
         if step is None:
-            (tell_start if command.moment == "flow_start" else tell_end)(listeners, run)
-        elif command.moment == "step_start":
-            if starts:
-                call_hooks("on_step_start", starts, LateStepStart(run, step))
-        elif ends:
-            call_hooks("on_step_end", ends, LateStepEnd(run, step))
+            (tell_start if moment == "flow_start" else tell_end)(listeners, run)
+        elif moment == "step_end":
+            over = step
+        # As in call_hooks, which would cost every step two more calls.
+        if over is not None and ends:
+            ended = LateStepEnd(run, over)
+            for position, name, call in ends:
+                try:
+                    call(ended)
+                except Exception as exc:
+                    log_failure("on_step_end", position, name, exc)
+        if moment == "step_start" and step is not None:
+            started = LateStepStart(run, step)
+            for position, name, call in starts:
+                try:
+                    call(started)
+                except Exception as exc:
+                    log_failure("on_step_start", position, name, exc)
 
     return tell
 
