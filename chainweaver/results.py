@@ -164,7 +164,7 @@ class ExecutionResult(BaseModel):
         values["status"] = run.status
         values["success"] = run.status == "ok"
         values["final_output"] = run.final_output
-        _set(result, "_run", run)
+        _set_run(result, run)
         return result
 
     if not TYPE_CHECKING:
@@ -293,6 +293,7 @@ def _canonical(record: StepRecord) -> dict[str, Any]:
 
 
 _set = object.__setattr__
+_set_run = ExecutionResult.__dict__["_run"].__set__
 _FIELDS = frozenset(ExecutionResult.model_fields)
 _INTERNAL = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 

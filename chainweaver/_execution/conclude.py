@@ -83,7 +83,7 @@ def _reached(run: Run, context: dict[str, Any]) -> dict[str, Any]:
 
 def _folded(run: Run) -> dict[str, Any]:
     initial, *outputs, _ = run.slots
-    context = dict(initial or ())
+    context = {} if initial is None else initial.copy()
     size = len(context)
     for values in outputs:
         if values is not None:
@@ -91,7 +91,7 @@ def _folded(run: Run) -> dict[str, Any]:
             size += len(values)
     if len(context) != size:
         # Some keys met. Folding again and looking is the rare case; counting costs a third of looking.
-        context = dict(initial or ())
+        context = {} if initial is None else initial.copy()
         run.collisions = _without_passed_through(run, merge_step_outputs(context, _outputs(run), policy="overwrite"))
         if run.parent is not None and run.collisions:
             run.root.collided_inside = True
