@@ -873,17 +873,17 @@ class FlowExecutionError(ToolError):
 
 
 class ToolTimeoutError(ToolError):
-    """A tool did not finish in its time.
+    """A tool, or the sub-flow of a step, did not finish in its time.
 
     Attributes:
-        tool_name: Name of the tool.
+        tool_name: Name of the tool or of the sub-flow.
         timeout_seconds: The limit that was in force, in seconds.
     """
 
     code = "E008"
 
-    def __init__(self, tool_name: str, timeout_seconds: float, **facts: Unpack[Place]) -> None:
-        super().__init__(f"Tool '{tool_name}' did not finish within {timeout_seconds} seconds.", **facts)
+    def __init__(self, tool_name: str, timeout_seconds: float, kind: str = "Tool", **facts: Unpack[Place]) -> None:
+        super().__init__(f"{kind} '{tool_name}' did not finish within {timeout_seconds} seconds.", **facts)
         self.tool_name = tool_name
         self.timeout_seconds = timeout_seconds
 

@@ -456,7 +456,8 @@ def call_error(step: PlannedStep, tool: PlannedTool, exc: Exception) -> tuple[Ch
     """What an attempt failed with: the domain error, and the exception that retry policies are asked about."""
     if isinstance(exc, TimedOut):
         why = "it was abandoned in its thread and may still be running" if exc.abandoned else None
-        timeout = ToolTimeoutError(tool.name, own_limit_s(step, tool) or 0.0, why=why)
+        kind = "Tool" if step.child is None or tool is not step.tool else "Sub-flow"
+        timeout = ToolTimeoutError(tool.name, own_limit_s(step, tool) or 0.0, kind, why=why)
         return timeout, timeout
     error = domain_error(step, exc)
     # What a sub-flow failed with is asked about as if its tool had been called here.

@@ -409,6 +409,7 @@ def test_the_limit_of_the_step_holds_for_the_sub_flow_as_a_whole():
     error = error_of(walk.run)
     assert isinstance(error, ToolTimeoutError)
     assert (error.tool_name, error.timeout_seconds) == ("inner", 1.0)
+    assert str(error).startswith("Sub-flow 'inner' did not finish within 1.0 seconds.")
     assert (nested_of(walk.run).status, statuses(nested_of(walk.run))) == ("cancelled", {"a": "ok", "b": "cancelled"})
     assert walk.run.status == "failed"
 
