@@ -73,13 +73,16 @@ def _begun_flow(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], 
     """The run of a sub-flow before its first step: with its input, its limit and what a store holds of it."""
     if attempt == 1 and run.past is not None:
         attempt = run.past.attempts(run, step)
-    nested = _begun(run, step, plan, dict(given), attempt)
+    given, fed = dict(given), run.slots[-1] or {}
+    if step.dynamic_fields:
+        # What dynamic parameters feed is none of its inputs, which records show, but a parameter of its own (R13).
+        fed = {**fed, **{name: given.pop(name) for name in step.dynamic_fields if name in given}}
+    nested = _begun(run, step, plan, given, attempt)
     if step.timeout_s is not None:
         ends_ns = run.now_ns + round(step.timeout_s * 1e9)
         nested.deadline_ns = ends_ns if run.deadline_ns is None else min(ends_ns, run.deadline_ns)
     if plan.dynamic_params:
-        passed = run.slots[-1] or {}
-        nested.slots[-1] = {name: passed[name] for name in plan.dynamic_params if name in passed}
+        nested.slots[-1] = {name: fed[name] for name in plan.dynamic_params if name in fed}
     take_input(nested)
     if nested.past is not None:
         nested.past.fill(nested)

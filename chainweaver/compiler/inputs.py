@@ -77,6 +77,10 @@ def bind_inputs(step: Lowered, visible: Visible, findings: Findings) -> BoundInp
         read = reader_of(binding.named(schema))
         if schema.open:
             read, given = binding.everything(), None
+    parameters = getattr(schema, "parameters", None)
+    if parameters is not None and given is not None:
+        for target in sorted(binding.dynamic - parameters):
+            binding.told.unlisted_parameter(target)
     hidden = {key for name in binding.dynamic for key in (name, *binding.keys.get(name, ()))}
     return BoundInputs(read, tuple(sorted(binding.writers)), tuple(sorted(hidden)), given)
 
@@ -154,14 +158,14 @@ class _Binding:
         """A reader of the whole context, for models that take any key."""
         earlier = self.visible.read_all(self.step.level)
         self.writers.update(earlier)
-        self.dynamic.update(self.visible.dynamic)
+        self.dynamic.update(self.visible.dynamic | self.visible.hidden)
         return whole_context_reader([index + 1 for index in earlier], self.visible.dynamic_slot)
 
     # ---- sources
 
     def _note(self, target: str, key: str, seen: Seen) -> None:
         self.writers.update(seen.writers)
-        if key in self.visible.dynamic:
+        if key in self.visible.dynamic or key in self.visible.hidden:
             self.dynamic.add(target)
 
     def _look(self, target: str, key: str, text: str) -> Seen:

@@ -74,6 +74,8 @@ def bind_map(step: Lowered, visible: Visible, findings: Findings) -> BoundMap:
     sure = {key for key, seen in found.items() if seen.place.sure}
     initial = Initial(kinds, frozenset(sure), visible.initial.others)
     inside = Visible(initial, tuple(key for key in dynamic if key != as_key), 1)
+    if over in visible.dynamic:
+        inside.hidden = frozenset({as_key})
     # The item stands where a step before it would have written it.
     inside.add(replace(step, index=0, level=INITIAL), Writes({as_key: _kind(item_kinds)}, frozenset({as_key})))
     inner = bind_inputs(step, inside, findings)
