@@ -234,9 +234,14 @@ def way_out(answer: object, fix: str) -> str:
     return "write the callback, and what stands around it, with 'async def'"
 
 
+def values_of(value: Any) -> dict[str, Any]:
+    """The validated inputs by name."""
+    return dict(value) if isinstance(value, Mapping) else dict(value.__dict__, **(value.__pydantic_extra__ or {}))
+
+
 def shown_values(step: PlannedStep, value: Any) -> dict[str, Any]:
-    """The validated inputs by name, as somebody outside may see them."""
-    values = dict(value) if isinstance(value, Mapping) else dict(value.__dict__, **(value.__pydantic_extra__ or {}))
+    """The same, as somebody who looks on may see them."""
+    values = values_of(value)
     for name in step.dynamic_fields:
         if name in values:
             values[name] = "<dynamic parameter>"

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chainweaver._execution.asking import Unrehearsed, allowed, approval, chosen_tool, guardrail, shown_values
+from chainweaver._execution.asking import (
+    Unrehearsed,
+    allowed,
+    approval,
+    chosen_tool,
+    guardrail,
+    shown_values,
+    values_of,
+)
 from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
 from chainweaver._execution.conclude import has_gaps, is_passed_through
 from chainweaver._execution.liveness import forget_frames, lets_go
@@ -413,8 +421,8 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
 
 
 def invocation(run: Run, step: PlannedStep, tool: PlannedTool, value: Any, number: int) -> PlainCall | Invoke:
-    """The command that performs an attempt."""
-    if step.capability is None or tool is not step.tool:
+    """The command that performs an attempt of a capability step: by the hook, or by the tool that stands in for it."""
+    if tool is not step.tool:
         return run.invocation(step, tool, value, number)
     if run.rules.capability is None:
         raise FlowExecutionError(
@@ -424,7 +432,7 @@ def invocation(run: Run, step: PlannedStep, tool: PlannedTool, value: Any, numbe
             fix="pass capability_hook= to FlowExecutor",
         )
     context = CapabilityContext(
-        run.trace_id(), run.plan.flow_name, step.index, step.step_id, step.capability, shown_values(step, value),
+        run.trace_id(), run.plan.flow_name, step.index, step.step_id, step.capability or "", values_of(value),
         run.idempotency_key(step), number,
     )  # fmt: skip
     return Invoke(run.rules.capability, context, None, run.limit_s(tool.timeout_s, step.timeout_s))

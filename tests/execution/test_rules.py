@@ -312,6 +312,16 @@ def test_a_capability_obeys_its_mappings():
     assert walk.run.slots[1] == {"found": "Ada"}
 
 
+def test_a_capability_gets_the_values_of_dynamic_parameters():
+    """R13: whoever performs a step needs them, and the record does not show them."""
+    one = DAGFlowStep(step_id="ask", step_type="capability", capability_id="people", input_mapping={"key": "token"})
+    plan = a_plan([one], [], dynamic_params=["token"])
+    walk = Walk(a_run(plan, {}, dynamic={"token": 7}, rules=Rules(capability=HOOK)))
+
+    assert walk.asks == ("perform", "people", {"key": 7}, None, 1)
+    assert walk.run.inputs[0] == {"key": "<dynamic parameter>"}
+
+
 def test_without_a_hook_a_capability_fails():
     """R16: recorded, and the message says what to do."""
     walk = capable(asks=False)
@@ -329,6 +339,14 @@ def test_what_a_capability_gives_has_to_have_names(returned: object):
 
     assert f"it returned {type(returned).__name__}, not a mapping" in str(error_of(walk.run))
     assert "let the capability hook give back a mapping" in str(error_of(walk.run))
+
+
+def test_a_capability_gives_names_that_are_texts():
+    """R10, R36: a record could not show others."""
+    walk = capable()
+    walk.ok({"name": "Ada", 3: "C"})
+
+    assert "it returned a mapping with 3 for a name, and a name is a text" in str(error_of(walk.run))
 
 
 def test_a_capability_is_tried_again_and_obeys_limits():
