@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 from chainweaver._execution.around import enter_run, leave_run
 from chainweaver._execution.asking import Unrehearsed
 from chainweaver._execution.commands import Nest, RunCancelled, Tell, TimedOut
-from chainweaver._execution.conclude import conclude, failure_of, set_surplus_aside, take_input
+from chainweaver._execution.conclude import conclude, failure_of, gap_of, set_surplus_aside, take_input
 from chainweaver._execution.liveness import lets_go, sum_up
 from chainweaver._execution.rules import NO_RULES
 from chainweaver._execution.run import Run
@@ -276,6 +276,8 @@ def _lists(run: Run, nested: Run, each: PlannedMap) -> dict[str, Any]:
         assert error is not None, "an item that failed has an error"
         raise error
     nested.status = "ok"
+    if nested.rules.dry == "skip":
+        _skip_what_lacks_rehearsal(nested)
     if each.on_item_error == "fail" and nested.details:
         # Only a dry run passes over items without being told to; lists with gaps would be taken for whole ones.
         for detail in nested.details.values():
@@ -283,6 +285,16 @@ def _lists(run: Run, nested: Run, each: PlannedMap) -> dict[str, Any]:
                 raise Unrehearsed(detail.error)
     nested.final_output = _gathered(nested, each)
     return nested.final_output
+
+
+def _skip_what_lacks_rehearsal(nested: Run) -> None:
+    """Leave out the items whose sub-flow ended well without all of its steps, as those whose tool has no dry run."""
+    for index, step in enumerate(nested.plan.steps):
+        inner = None if (detail := nested.details.get(index)) is None else detail.nested
+        error = None if inner is None or detail is None or detail.status is not None else gap_of(inner)
+        if error is not None:
+            nested.slots[index + 1] = None
+            nested.skip(step, error)
 
 
 def _values(step: PlannedStep, found: Any) -> Sequence[Any]:

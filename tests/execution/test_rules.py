@@ -261,11 +261,19 @@ def test_a_failure_inside_a_sub_flow_is_one_outside_although_another_step_was_pa
     assert statuses(walk.run) == {"sub": "failed"}
 
 
+@pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize(("policy", "expected"), [("fail", None), ("skip", []), ("collect", 2)])
-def test_a_map_whose_items_cannot_be_rehearsed(policy: str, expected: Any):
-    """R26, R28: it is passed over as a whole, unless its policy has something to put in their place."""
-    plan = one_step(A, map_over="ns", map_as="n", on_item_error=policy)
+def test_a_map_whose_items_cannot_be_rehearsed(policy: str, expected: Any, inside: bool):
+    """R26, R28: it is passed over as a whole, unless its policy has something to put in their place; a sub-flow that
+    could be rehearsed in part is no better."""
+    steps = [a_step("x", tool_name="rehearsed", output_mapping={"x": "out"}), a_step("y", tool_name="a")]
+    items: dict[str, Any] = {"map_over": "ns", "map_as": "n", "on_item_error": policy}
+    if inside:
+        plan = a_plan([a_sub_step("0", "inner", **items)], [A, REHEARSED], flows=[a_flow("inner", steps)])
+    else:
+        plan = one_step(A, **items)
     walk = Walk(a_run(plan, {"ns": [1, 2]}, rules=SKIP))
+    walk.to_the_end({"rehearsed": {"out": 0}})
 
     assert walk.asks is None
     merged = walk.run.slots[1]
