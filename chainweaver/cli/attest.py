@@ -63,7 +63,7 @@ def attest(
     try:
         attestation = attest_flow(ready.source.flow, executor, inputs, runs=runs, limits=limits or (1, 4), seed=seed)
     except (TypeError, ValueError) as exc:  # there is too little to make inputs of, or too few runs to compare
-        raise CommandLineError(str(exc), fix=None if given else "give inputs with --input") from exc
+        raise CommandLineError(str(exc), invalid=True, fix=None if given else "give inputs with --input") from exc
     if out is not None:
         _write(attestation, out)
     if not attestation.holds:

@@ -62,7 +62,7 @@ def fuzz(
     try:
         report = fuzzer.run(max_examples=examples, seed=seed)
     except TypeError as exc:  # there is too little to make inputs of
-        raise CommandLineError(str(exc), fix="give the flow an input schema") from exc
+        raise CommandLineError(str(exc), invalid=True, fix="give the flow an input schema") from exc
     what = f"Flow '{report.flow_name}' {report.flow_version}"
     faults = [
         Fault.of(VerificationError(what, f"{one.kind}: {one.detail}", where=ready.source.name))

@@ -103,9 +103,9 @@ def test_what_was_not_decided_fails_with_the_option_that_would_help(call: Call, 
 def test_options_that_make_no_sense_are_refused_before_anything_runs(
     call: Call, shop: Path, args: tuple[str, ...], lines: list[str]
 ):
-    """CLI: exit status 1, and nothing was started."""
+    """CLI: exit status 2, and nothing was started."""
     called = call("run", "shop", *ROWS, *args)
-    assert (called.status, called.out) == (1, "")
+    assert (called.status, called.out) == (2, "")
     lines[0] = f"chainweaver: [CW-E106] {lines[0]}"
     assert called.err.splitlines()[: len(lines)] == lines
 
