@@ -15,7 +15,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from chainweaver.compiler import flow_digest
-from chainweaver.testing.matching import differences
+from chainweaver.testing.matching import ADDRESS, differences
 from chainweaver.testing.runner import tools_of
 from chainweaver.testing.trials import LANES, LaneName, Outcome, Trials, Way, digest_of, ways_of
 
@@ -41,6 +41,9 @@ class Attestation(BaseModel):
         ways: The lanes and limits, such as "sync lane at limit 1".
         result_digest: Of statuses, outputs and canonical traces of the first run with each input.
         environment: Versions of what ran it.
+        failed_inputs: With how many of them the first run failed; what fails in the same way every time is
+            deterministic.
+        first_failure: Why the first of these runs failed; None where none did.
         verdict: "deterministic", or "different" with the first difference.
         difference: Which input, which run, which step, which field, and both values; None where there is none.
     """
@@ -57,6 +60,8 @@ class Attestation(BaseModel):
     ways: tuple[str, ...]
     result_digest: str
     environment: dict[str, str]
+    failed_inputs: int = 0
+    first_failure: str | None = None
     verdict: Literal["deterministic", "different"]
     difference: str | None = None
 
@@ -86,6 +91,7 @@ def attest_flow(
     limits: Collection[int] = (1, 4),
     strategy: SearchStrategy[dict[str, Any]] | None = None,
     seed: int = 0,
+    dynamic_params: Mapping[str, Any] | None = None,
 ) -> Attestation:
     """Run a flow several times in several ways, and say whether it gave the same every time.
 
@@ -103,6 +109,7 @@ def attest_flow(
         limits: The values of `max_step_concurrency`.
         strategy: Makes the inputs, instead of the schema.
         seed: Of generated inputs and of jitter.
+        dynamic_params: Values for the flow's `dynamic_params`, for every run.
 
     Raises:
         ValueError: There would be nothing to compare.
@@ -123,9 +130,9 @@ def attest_flow(
     ways = ways_of(lanes, limits)
     if runs * len(ways) < 2:
         raise ValueError("One run cannot differ from itself: ask for two runs, lanes or limits at least.")
-    with Trials(executor, flow, ways, seed) as trials:
+    with Trials(executor, flow, ways, seed, dynamic_params) as trials:
         given = inputs_for(trials, inputs, strategy, seed)
-        stories, difference = compared(trials, ways, given, runs)
+        stories, failures, difference = compared(trials, ways, given, runs)
         names = tools_of(trials.flow, trials.executor.registry)
         tools = trials.executor.registered_tools
         return Attestation(
@@ -139,6 +146,8 @@ def attest_flow(
             ways=tuple(map(str, ways)),
             result_digest=digest_of(stories),
             environment=environment(),
+            failed_inputs=len(failures),
+            first_failure=failures[0] if failures else None,
             verdict="deterministic" if difference is None else "different",
             difference=difference,
         )
@@ -173,13 +182,17 @@ def inputs_for(
 
 def compared(
     trials: Trials, ways: list[Way], inputs: list[dict[str, Any]], runs: int
-) -> tuple[list[dict[str, Any]], str | None]:
-    """The story of the first run with each input, and the first difference from one of them."""
+) -> tuple[list[dict[str, Any]], list[str], str | None]:
+    """The story of the first run with each input, why such runs failed, and the first difference from one of them."""
     stories: list[dict[str, Any]] = []
+    failures: list[str] = []
     first: str | None = None
     for at, given in enumerate(inputs):
-        story = trials.run(ways[0], given).story()
+        outcome = trials.run(ways[0], given)
+        story, failure = outcome.story(), outcome.failure()
         stories.append(story)
+        if failure is not None:
+            failures.append(ADDRESS.sub("", failure))
         others = ((way, run) for way in ways for run in range(runs) if (way, run) != (ways[0], 0))
         for way, run in others:
             told = difference_from(story, trials.run(way, given))
@@ -187,7 +200,7 @@ def compared(
                 place = f"input {at}, run {run + 1} on the {way}, compared with run 1 on the {ways[0]}"
                 first = first or f"{place}: {told}"
                 break
-    return stories, first
+    return stories, failures, first
 
 
 def difference_from(story: dict[str, Any], outcome: Outcome) -> str | None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from chainweaver.canonical import Unfingerprintable, digest
-from chainweaver.exceptions import ChainWeaverError
+from chainweaver.exceptions import ChainWeaverError, told
 from chainweaver.formats.json_form import json_form
 from chainweaver.objects import UncopyableError, independent_copy
 from chainweaver.results import ExecutionResult
@@ -65,6 +65,12 @@ class Outcome(NamedTuple):
         """Something left the call that is no result and carries none."""
         return self.result is None
 
+    def failure(self) -> str | None:
+        """Why the run did not end well, in one line; None where it did."""
+        if self.result is None:
+            return told(self.raised) if self.raised is not None else "the run gave no result"
+        return None if self.result.success else first_line(self.result)
+
     def story(self) -> dict[str, Any]:
         """What has to be the same in every run with this input."""
         raised = None if self.raised is None else type(self.raised).__name__
@@ -79,14 +85,23 @@ class Trials:
         flow: The flow, or the name that the executor has it under.
         ways: How it may be run.
         seed: Of the jitter.
+        dynamic_params: Passed to every run.
 
     Attributes:
         flow: The flow.
         runs: How many runs there were.
     """
 
-    def __init__(self, executor: FlowExecutor, flow: AnyFlow | str, ways: Collection[Way], seed: int = 0) -> None:
+    def __init__(
+        self,
+        executor: FlowExecutor,
+        flow: AnyFlow | str,
+        ways: Collection[Way],
+        seed: int = 0,
+        dynamic_params: Mapping[str, Any] | None = None,
+    ) -> None:
         registry, self.flow = with_flow(executor, flow)
+        self._params = dynamic_params
         clock = VirtualClock(seed=seed).runtime()
         runtime = Runtime(
             now_ns=clock.now_ns,
@@ -119,10 +134,13 @@ class Trials:
         self.runs += 1
         executor, name, version = self._executors[way.limit], self.flow.name, self.flow.version
         own = own_input(given)
+        # A mapping that is none is told about by the executor.
+        params = own_input(self._params) if isinstance(self._params, Mapping) else self._params
+        options: dict[str, Any] = {"version": version, "dynamic_params": params}
         try:
             if way.lane == "sync":
-                return Outcome(executor.execute_flow(name, own, version=version), None)
-            return self._loop().call(run_async, executor, name, version, own)  # type: ignore[no-any-return]
+                return Outcome(executor.execute_flow(name, own, **options), None)
+            return self._loop().call(run_async, executor, name, own, options)  # type: ignore[no-any-return]
         except (Exception, SystemExit) as exc:
             return outcome_of(exc)
 
@@ -145,12 +163,19 @@ class Trials:
         return self._portal
 
 
-async def run_async(executor: FlowExecutor, name: str, version: str, given: dict[str, Any]) -> Outcome:
+async def run_async(executor: FlowExecutor, name: str, given: dict[str, Any], options: Mapping[str, Any]) -> Outcome:
     """Run a flow on the async lane; nothing that ends the run may end the loop."""
     try:
-        return Outcome(await executor.execute_flow_async(name, given, version=version), None)
+        return Outcome(await executor.execute_flow_async(name, given, **options), None)
     except (Exception, SystemExit) as exc:
         return outcome_of(exc)
+
+
+def first_line(result: ExecutionResult) -> str:
+    """The failure of a run in one line."""
+    failed = next((record for record in result.execution_log if record.status == "failed"), None)
+    message = None if failed is None else failed.error_message
+    return (message or f"the run ended as {result.status}").split("\n", 1)[0]
 
 
 def outcome_of(exc: BaseException) -> Outcome:

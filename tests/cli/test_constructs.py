@@ -392,6 +392,49 @@ def test_attest_says_that_a_flow_gives_the_same_again(call: Call, shop: Path):
     assert json.loads((shop / "kept.json").read_text()) == data
 
 
+@pytest.fixture
+def parametrised(project: Path) -> None:
+    """A flow that reads a dynamic parameter."""
+    (project / "dyn.flow.yaml").write_text(
+        "{type: Flow, name: dyn, version: 1.0.0, description: '', dynamic_params: [token],"
+        " steps: [{tool_name: fetch}]}",
+        encoding="utf-8",
+    )
+    (project / "dyn.py").write_text(
+        "from chainweaver import tool\n@tool\ndef fetch(url: str, token: str) -> str:\n    return url + token\n",
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.usefixtures("parametrised")
+def test_attest_and_fuzz_take_dynamic_parameters(call: Call):
+    """R13: the same option as that of run."""
+    attested = call("attest", "dyn", "--input", '{"url": "u"}', "--param", "token=t")
+    assert (attested.status, attested.out.splitlines()[0]) == (0, "dyn 1.0.0: deterministic")
+    fuzzed = call("fuzz", "dyn", "--examples", "5", "--param", "token=t", "--no-failures")
+    assert (fuzzed.status, fuzzed.out) == (0, "dyn 1.0.0: nothing found in 5 inputs, 25 runs, seed 0\n")
+    for command in ("attest", "fuzz"):
+        refused = call(command, "dyn", "--param", "tokn=t")
+        assert (refused.status, "  fix     did you mean 'token'?" in refused.err) == (2, True)
+
+
+@pytest.mark.usefixtures("parametrised")
+def test_attest_and_fuzz_say_that_every_run_failed(call: Call):
+    """CLI: with the first error, and exit status 1."""
+    failed = "Schema validation failed for tool 'fetch' at step 0 (input): token: Field required."
+    attested = call("attest", "dyn", "--input", '{"url": "u"}')
+    assert (attested.status, attested.out.splitlines()[0]) == (1, "dyn 1.0.0: deterministic, every run failed")
+    assert f"failed      1 of 1 input, the first with: {failed}" in attested.out
+    assert attested.err.splitlines()[0] == (
+        f"chainweaver: [CW-E113] Flow 'dyn' 1.0.0: every run failed, the first with: {failed}"
+    )
+    fuzzed = call("fuzz", "dyn", "--examples", "5")
+    assert (fuzzed.status, fuzzed.out.splitlines()[-1]) == (1, "dyn 1.0.0: 1 finding in 5 inputs, 25 runs, seed 0")
+    assert fuzzed.err.splitlines()[0] == (
+        f"chainweaver: [CW-E113] Flow 'dyn' 1.0.0: failure: every run failed, the first with: {failed}"
+    )
+
+
 def test_attest_names_the_first_difference(call: Call, shop: Path):
     """CLI: exit status 1, with the input, the run, the step and both values."""
     text = (shop / "shop.py").read_text().replace("n * RATE", "n * next(COUNT)")
