@@ -144,6 +144,7 @@ class Build:
         writes = writes_of(step)
         self.branches.append(bind_branches(step, writes, self.visible, self.positions, findings))
         self.looks.append(tuple(self.visible.looks[looked:]))
+        self._warn_of_parameters(step, call)
         asked = () if self.branches[-1] is None else self.branches[-1].writers
         self._add_implicit_needs(step, tuple(sorted({*inputs.writers, *asked})))
         self.visible.add(step, writes)
@@ -189,6 +190,19 @@ class Build:
         self.findings.inherit(step, flow.name, compiled)
         self.sub_plans[step.index] = compiled.plan
         step.primary = callee_of(child)
+
+    def _warn_of_parameters(self, step: Lowered, call: BoundInputs) -> None:
+        """Point out the dynamic parameters of a sub-flow that no run can hand on to it."""
+        child = self.children.get(step.index)
+        if child is None or call.given is None:  # a sub-flow that takes everything may find them in the context
+            return
+        for name in child.flow.dynamic_params:
+            if name not in self.flow.dynamic_params and name not in call.given:
+                detail = (
+                    f"sub-flow '{child.flow.name}' takes the dynamic parameter '{name}', and flow '{self.flow.name}' "
+                    "has none to hand on; list it in dynamic_params here too, or feed it in input_mapping"
+                )
+                self.findings.warning(step, "missing_dynamic_parameter", detail, name)
 
     def _add_implicit_needs(self, step: Lowered, writers: tuple[int, ...]) -> None:
         """Let a step wait for everybody whose output it may read (R3)."""

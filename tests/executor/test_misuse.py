@@ -302,6 +302,33 @@ def test_a_flow_without_dynamic_parameters_says_where_they_are_listed():
         executor.execute_flow("twice", {"n": 1}, dynamic_params={"token": 1})
 
 
+@pytest.mark.parametrize(
+    ("step", "sentence"),
+    [
+        (
+            FlowStep(tool_name="double"),
+            "Schema validation failed for tool 'double' at step 0 (input): n: Field required.",
+        ),
+        (
+            FlowStep(tool_name="double", input_mapping={"n": "n"}),
+            "Input mapping of step 'double' reads unknown key 'n'.",
+        ),
+    ],
+)
+def test_a_dynamic_parameter_that_is_missing_is_asked_for_as_one(step: FlowStep, sentence: str):
+    """R13: a context key would be the wrong remedy: it is shown in every record."""
+    flow = linear(step, dynamic_params=["n"])
+    around = linear(FlowStep(flow_name="flow", input_mapping={"m": 1}), name="around")
+    executor = FlowExecutor(tools=[double], flows=[flow, around])
+    for name in ("flow", "around"):
+        lines = str(executor.execute_flow(name, {}).execution_log[0].error_message).splitlines()
+        assert (lines[0], lines[-1]) == (
+            sentence,
+            "  fix     pass dynamic_params={'n': ...}, or --param n=...; "
+            "a flow that runs this one has to list the name as well",
+        )
+
+
 def test_a_run_is_resumed_by_its_trace_id():
     """R33: passing the result says what to pass."""
     executor = FlowExecutor(tools=[double], flows=[FLOW], checkpointer=InMemoryCheckpointer())
