@@ -15,6 +15,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from chainweaver.compiler import flow_digest
+from chainweaver.executor.settings import check_count, named
 from chainweaver.testing.matching import ADDRESS, differences
 from chainweaver.testing.runner import tools_of
 from chainweaver.testing.trials import LANES, LaneName, Outcome, Trials, Way, digest_of, ways_of
@@ -112,6 +113,7 @@ def attest_flow(
         dynamic_params: Values for the flow's `dynamic_params`, for every run.
 
     Raises:
+        TypeError: An argument is not what it has to be.
         ValueError: There would be nothing to compare.
         ChainWeaverError: The flow cannot be started at all.
         MissingExtraError: Inputs have to be generated, and the extra `testing` is not installed.
@@ -128,6 +130,7 @@ def attest_flow(
     ('deterministic', 16)
     """
     ways = ways_of(lanes, limits)
+    check_count("runs", runs, 1)
     if runs * len(ways) < 2:
         raise ValueError("One run cannot differ from itself: ask for two runs, lanes or limits at least.")
     with Trials(executor, flow, ways, seed, dynamic_params) as trials:
@@ -162,11 +165,13 @@ def inputs_for(
     """The inputs, made where only their number is given.
 
     Raises:
+        TypeError: It is neither a number nor a mapping nor several of them.
         ValueError: There are none.
     """
     if isinstance(inputs, Mapping):
         return [dict(inputs)]
     if isinstance(inputs, int):
+        check_count("inputs", inputs, 1)
         from chainweaver.testing.generating import drawn, strategy_for_flow
 
         executor = trials.executor
@@ -174,7 +179,11 @@ def inputs_for(
             strategy = strategy_for_flow(trials.flow, executor.registered_tools, executor.registry)
         found = drawn(strategy, inputs, seed)
     else:
-        found = [dict(one) for one in inputs]
+        given = list(inputs) if isinstance(inputs, Iterable) else [inputs]
+        for one in given:
+            if not isinstance(one, Mapping):
+                raise TypeError(f"inputs has to be a mapping, several of them, or their number, not {named(one)}.")
+        found = [dict(one) for one in given]
     if not found:
         raise ValueError("There are no inputs to run the flow with.")
     return found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, field_serializer
 
 from chainweaver.exceptions import SchemaValidationError, told
+from chainweaver.executor.settings import check_count, listed, named
 from chainweaver.formats.json_form import json_form
 from chainweaver.results import ExecutionResult
 from chainweaver.testing.attesting import difference_from
@@ -152,7 +153,10 @@ class FlowFuzzer:
         self.flow = flow
         self._strategy = strategy
         self._strategies = strategies
-        self._invariants = tuple(invariants)
+        self._invariants = listed("invariants", invariants, "__call__")
+        for one in self._invariants:
+            if not callable(one):
+                raise TypeError(f"each of invariants has to be a function of a result, not {named(one)}.")
         self._ways = ways_of(lanes, limits)
         self._allow_failures = allow_failures
         self._dynamic_params = dynamic_params
@@ -166,9 +170,11 @@ class FlowFuzzer:
 
         Raises:
             MissingExtraError: The extra `testing` is not installed.
-            TypeError: No inputs can be made; the message says for which field.
+            TypeError: No inputs can be made; the message says for which field. Or an argument is no whole number.
+            ValueError: No input would be tried.
             ChainWeaverError: The flow cannot be started at all.
         """
+        check_count("max_examples", max_examples, 1)
         from chainweaver.testing.generating import each_of, strategy_for_flow
 
         smallest: dict[tuple[str, str], FuzzFinding] = {}
@@ -279,6 +285,7 @@ def minimize_failure(
         dynamic_params: Values for the flow's `dynamic_params`, for every run.
 
     Raises:
+        TypeError: The input is no mapping, or the predicate no function.
         ValueError: The flow does not fail with this input.
         ChainWeaverError: The flow cannot be started at all.
 
@@ -292,6 +299,10 @@ def minimize_failure(
     >>> minimize_failure(FlowExecutor(tools=[share]), split, {"total": 4711, "people": ["me", "me"], "tip": 12})
     {'total': 0, 'people': []}
     """
+    if not isinstance(failing_input, Mapping):
+        raise TypeError(f"failing_input has to be a mapping of context keys to values, not {named(failing_input)}.")
+    if predicate is not None and not callable(predicate):
+        raise TypeError(f"predicate has to be a function of a result, not {named(predicate)}.")
     way = Way("sync", 1)
     with Trials(executor, flow, [way], dynamic_params=dynamic_params) as trials:
         first = trials.run(way, failing_input)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from chainweaver.canonical import Unfingerprintable, digest
 from chainweaver.exceptions import ChainWeaverError, told
+from chainweaver.executor.settings import check_count, listed, named
 from chainweaver.formats.json_form import json_form
 from chainweaver.objects import UncopyableError, independent_copy
 from chainweaver.results import ExecutionResult
@@ -101,6 +102,8 @@ class Trials:
         dynamic_params: Mapping[str, Any] | None = None,
     ) -> None:
         registry, self.flow = with_flow(executor, flow)
+        if not isinstance(seed, int):
+            raise TypeError(f"seed has to be a whole number, not {named(seed)}.")
         self._params = dynamic_params
         clock = VirtualClock(seed=seed).runtime()
         runtime = Runtime(
@@ -202,14 +205,15 @@ def ways_of(lanes: Iterable[LaneName], limits: Iterable[int]) -> list[Way]:
     """Every lane with every limit, the simplest one first.
 
     Raises:
+        TypeError: They are no lists, or a limit is no whole number.
         ValueError: There is none, or a lane or a limit that does not exist.
     """
+    lanes, limits = listed("lanes", lanes, "upper"), listed("limits", limits, "real")
     ways = [Way(lane, limit) for lane in dict.fromkeys(lanes) for limit in dict.fromkeys(limits)]
     for way in ways:
         if way.lane not in LANES:
             raise ValueError(f"lanes has to be of 'sync' and 'async', not '{way.lane}'.")
-        if way.limit < 1:
-            raise ValueError(f"limits have to be at least 1, not {way.limit}.")
+        check_count("each of limits", way.limit, 1)
     if not ways:
         raise ValueError("There has to be at least one lane and one limit.")
     return ways

@@ -215,7 +215,7 @@ def test_without_the_extra_given_inputs_will_do(monkeypatch: pytest.MonkeyPatch)
         ({"inputs": []}, "There are no inputs"),
         ({"runs": 1, "lanes": ["sync"], "limits": [1]}, "One run cannot differ from itself"),
         ({"lanes": ["thread"]}, "lanes has to be of 'sync' and 'async', not 'thread'"),
-        ({"limits": [0]}, "limits have to be at least 1, not 0"),
+        ({"limits": [0]}, "each of limits has to be at least 1, not 0"),
         ({"lanes": []}, "at least one lane and one limit"),
     ],
 )

@@ -63,7 +63,7 @@ class TraceRecorder:
             raise TypeError(f"store has to be an object with save, such as FileTraceStore(path), not {store!r}.")
         if only is not None and not callable(only):
             raise TypeError(f"only has to be a function of a result, not {only!r}.")
-        if not isinstance(sample, (int, float)):
+        if not hasattr(sample, "__float__"):
             raise TypeError(f"sample has to be a number from 0 to 1, not {sample!r}.")
         if not 0 <= sample <= 1:
             raise ValueError(f"sample has to be a number from 0 to 1, not {sample!r}.")
