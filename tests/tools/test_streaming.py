@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from chainweaver.exceptions import ToolDefinitionError
+from chainweaver.executor import FlowExecutor
 from chainweaver.flow import Flow, FlowStep, ToolSafetyContract
 from chainweaver.tools import StreamingTool, Tool, ToolChunk
 
@@ -61,10 +62,24 @@ async def no_chunk(inputs):
     yield "a"
 
 
-@pytest.mark.parametrize(("stream_fn", "text"), [(ends_early, "without a final chunk"), (no_chunk, "gave str")])
-async def test_a_stream_that_breaks_its_promise_is_named(stream_fn, text):
-    with pytest.raises(ToolDefinitionError, match=text):
+@pytest.mark.parametrize(
+    ("stream_fn", "error", "text"),
+    [
+        (
+            ends_early,
+            RuntimeError,
+            r"its stream ended without a final chunk; yield ToolChunk\(outputs, is_final=True\)",
+        ),
+        (no_chunk, TypeError, r"its stream gave str, not ToolChunk; yield ToolChunk\(data\)"),
+    ],
+)
+async def test_a_stream_that_breaks_its_promise_is_named(stream_fn, error, text):
+    """R16: the tool was made, and went wrong when it was called."""
+    with pytest.raises(error, match=text):
         await streaming(stream_fn).run_async({"text": ""})
+    flow = Flow(name="f", description="", steps=[FlowStep(tool_name="spell")])
+    record = FlowExecutor(tools=[streaming(stream_fn)], flows=[flow]).execute_flow("f", {"text": ""}).step("0")
+    assert record.error_message.startswith(f"Tool 'spell' failed at step 0: {error.__name__}: its stream ")
 
 
 async def coroutine(inputs):
