@@ -61,11 +61,6 @@ class Outcome(NamedTuple):
     result: ExecutionResult | None
     raised: BaseException | None
 
-    @property
-    def is_crash(self) -> bool:
-        """Something left the call that is no result and carries none."""
-        return self.result is None
-
     def failure(self) -> str | None:
         """Why the run did not end well, in one line; None where it did."""
         if self.result is None:
