@@ -818,15 +818,16 @@ class CommandLineError(InputError):
 
     Attributes:
         detail: What is in the way, in one sentence.
-        missing: A file or module does not exist, as opposed to one that exists and is not what it has to be.
+        invalid: A file or module is there, and what it holds is not right (exit status 1). Otherwise what was typed is
+            wrong, or names what cannot be found (exit status 2).
     """
 
     code = "E106"
 
-    def __init__(self, detail: str, *, missing: bool = False, **facts: Unpack[Help]) -> None:
+    def __init__(self, detail: str, *, invalid: bool = False, **facts: Unpack[Help]) -> None:
         super().__init__(detail, **facts)
         self.detail = detail
-        self.missing = missing
+        self.invalid = invalid
 
 
 class DynamicParameterError(InputError):

@@ -135,6 +135,8 @@ def allowed(run: Run, step: PlannedStep, tool: PlannedTool) -> PlannedTool:
     rules, safety = run.rules, tool.safety
     if rules.strict and safety is None:
         fix = "give the tool a ToolSafetyContract, or run it without strict_safety"
+        if step.capability is not None and tool is step.tool:
+            fix = "a capability declares no effects: put a tool in its place, or run it without strict_safety"
         ceiling = "none" if rules.ceiling is None else rules.ceiling.value
         raise SafetyCeilingError(tool.name, "undeclared", ceiling, fix=fix)
     if rules.ceiling is not None and safety is not None and safety.side_effects > rules.ceiling:

@@ -41,7 +41,7 @@ from chainweaver.flow.callbacks import CapabilityContext
 from chainweaver.plan import KeyMissing, NoFingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator
 
     from chainweaver._execution.commands import Command, Nest, PlainCall, StepLife, WalkedLife
     from chainweaver._execution.run import Run
@@ -255,8 +255,9 @@ def mapping_error(run: Run, step: PlannedStep, exc: Exception) -> ChainWeaverErr
         key, known = str(exc.args[0]), visible_keys(run, step)
     else:
         return domain_error(step, exc)
+    fix = parameters_fix([key]) if key in run.plan.dynamic_params else None
     error: ChainWeaverError = _caused(
-        InputMappingError(step.name, step.number, key, known=known, step_name=step.label), exc
+        InputMappingError(step.name, step.number, key, known=known, step_name=step.label, fix=fix), exc
     )
     return error
 
@@ -303,22 +304,36 @@ def secrets_error(step: PlannedStep, field: str) -> CheckpointEncodeError:
 
 def schema_error(tool: PlannedTool, step: PlannedStep, exc: Exception, border: str) -> SchemaValidationError:
     """What a schema refused, without the refused values: they may be secret, and the record shows them anyway."""
-    fix = way_out(exc, border)
+    fix = way_out(exc, border, step.dynamic_fields)
     if border == "output" and step.capability is not None and tool is step.tool:
         fix = "let the capability hook give back a mapping with these names and types"
     return SchemaValidationError(tool.name, step.number, violations(exc), context=border, step_name=step.label, fix=fix)
 
 
-def way_out(exc: Exception, border: str) -> str:
-    """What to do about a refused value: at its source for inputs, in the tool for outputs."""
+def way_out(exc: Exception, border: str, parameters: Collection[str] = ()) -> str:
+    """What to do about a refused value: at its source for inputs, in the tool for outputs.
+
+    Args:
+        parameters: The inputs that dynamic parameters feed.
+    """
     if border.startswith("output"):
         return "let the tool return what its output schema declares, or declare what it returns"
     errors = getattr(exc, "errors", None)
     found = errors(include_url=False, include_context=False, include_input=False) if callable(errors) else []
     if found and all(one["type"] == "missing" for one in found):
-        named = ", ".join(f"'{one['loc'][-1]}'" for one in found)
+        missing = [str(one["loc"][-1]) for one in found]
+        if all(name in parameters for name in missing):
+            return parameters_fix(missing)
+        named = ", ".join(f"'{name}'" for name in missing if name not in parameters)
         return f"give the flow a context key {named}, or map one with input_mapping"
     return "map a value that fits, or convert it in a step before"
+
+
+def parameters_fix(names: Collection[str]) -> str:
+    """Where dynamic parameters come from."""
+    passed = ", ".join(f"'{name}': ..." for name in names)
+    typed = " ".join(f"--param {name}=..." for name in names)
+    return f"pass dynamic_params={{{passed}}}, or {typed}; a flow that runs this one has to list the name as well"
 
 
 # ---- outputs

@@ -110,11 +110,10 @@ class FlowFacts:
 
     Attributes:
         tolerant: Keys that it does not name are taken all the same.
-        parameters: The dynamic parameters that it lists; the values of others must not reach it.
         sure: The output keys that are there whenever it has not failed.
     """
 
-    __slots__ = ("accepted", "closed", "fields", "model", "name", "open", "outputs", "parameters", "sure", "tolerant")
+    __slots__ = ("accepted", "closed", "fields", "model", "name", "open", "outputs", "sure", "tolerant")
 
     def __init__(
         self,
@@ -126,7 +125,6 @@ class FlowFacts:
         *,
         is_open: bool,
         is_closed: bool = False,
-        parameters: Iterable[str] = (),
     ) -> None:
         self.name = name
         self.model = model
@@ -137,7 +135,6 @@ class FlowFacts:
         self.open = is_open
         self.closed = is_closed
         self.tolerant = not is_closed
-        self.parameters = frozenset(parameters)
 
     def field_names(self) -> list[str]:
         return [field.name for field in self.fields]
@@ -173,9 +170,8 @@ def _takes(child: Build) -> FlowFacts:
     name = f"{child.flow.name} input"
     if schema is not None:
         facts = FlowFacts(
-            schema.name, schema.model, schema.fields, {}, frozenset(),
-            is_open=schema.open, is_closed=schema.closed, parameters=child.flow.dynamic_params,
-        )  # fmt: skip
+            schema.name, schema.model, schema.fields, {}, frozenset(), is_open=schema.open, is_closed=schema.closed
+        )
         facts.accepted.update(schema.accepted)
         return facts
     visible = child.visible
@@ -184,8 +180,7 @@ def _takes(child: Build) -> FlowFacts:
         for key, writers in visible.reads.items()
         if INITIAL in writers and key not in visible.dynamic
     ]
-    is_open, parameters = visible.read_up_to > INITIAL, child.flow.dynamic_params
-    return FlowFacts(name, BaseModel, fields, {}, frozenset(), is_open=is_open, parameters=parameters)
+    return FlowFacts(name, BaseModel, fields, {}, frozenset(), is_open=visible.read_up_to > INITIAL)
 
 
 def _gives(child: Build) -> FlowFacts:

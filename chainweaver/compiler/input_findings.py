@@ -92,15 +92,6 @@ class InputFindings:
         )
         self.findings.warning(self.step, "implicit_any", detail, field.name)
 
-    def unlisted_parameter(self, target: str) -> None:
-        """A dynamic parameter feeds a sub-flow that does not list it, and whose records would show it."""
-        name = self.step.tool_name
-        detail = (
-            f"input '{target}' of sub-flow '{name}' is fed by a dynamic parameter, which it does not list, so that its "
-            f"records would show the value; add '{target}' to the dynamic_params of '{name}'"
-        )
-        self._schema_error(target, "unlisted_parameter", detail, certain=True)
-
     def syntax(self, target: str, exc: MappingSyntaxError) -> None:
         """A source is written in a way that has no meaning."""
         step, detail = self.step, f"field '{target}': {exc}"

@@ -77,10 +77,6 @@ def bind_inputs(step: Lowered, visible: Visible, findings: Findings) -> BoundInp
         read = reader_of(binding.named(schema))
         if schema.open:
             read, given = binding.everything(), None
-    parameters = getattr(schema, "parameters", None)
-    if parameters is not None and given is not None:
-        for target in sorted(binding.dynamic - parameters):
-            binding.told.unlisted_parameter(target)
     hidden = {key for name in binding.dynamic for key in (name, *binding.keys.get(name, ()))}
     return BoundInputs(read, tuple(sorted(binding.writers)), tuple(sorted(hidden)), given)
 

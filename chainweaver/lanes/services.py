@@ -353,7 +353,7 @@ class Services:
                     yield chunk
 
         async def fn(value: Any) -> Any:
-            return await final_outputs(tool.name, told(value))
+            return await final_outputs(told(value))
 
         return replace(tool, fn=fn)
 
