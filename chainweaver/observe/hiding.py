@@ -26,6 +26,7 @@ from pydantic import BaseModel, RootModel, SecretBytes, SecretStr
 from pydantic.types import Secret
 
 from chainweaver.observe.secret_texts import Literals, without_assigned, without_tokens
+from chainweaver.plan import ItemError
 
 if TYPE_CHECKING:
     from chainweaver.results import ExecutionResult, StepRecord
@@ -458,6 +459,8 @@ def _text_of(value: Any) -> str | None:
 
 
 def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, ItemError):
+        return ()  # it stands where a secret would be, and says what any record may say
     if isinstance(value, (SecretStr, SecretBytes, Secret)):
         return (value.get_secret_value(),)
     if isinstance(value, Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from chainweaver import (
     Flow,
@@ -58,6 +58,41 @@ def test_a_stored_trace_shows_no_text_that_a_tool_takes_as_a_secret(name: str, a
     written = store.load(result.trace_id).model_dump_json()
     assert "refused ***" in written
     assert SECRET not in written
+
+
+def test_what_collected_errors_say_is_no_secret_because_of_the_name_they_are_collected_under() -> None:
+    """R39, R28: the values are hidden, and an error is told of as in any other map, less what is secret in it."""
+
+    class Entry(BaseModel):
+        token: str
+        seen: int
+
+    @tool
+    def enter(item: int, password: str) -> Entry:
+        if item == 2:
+            raise PermissionError(f"no entry for user 2 with {password}")
+        return Entry(token=f"tk-{item}-12345678", seen=item)
+
+    store = InMemoryTraceStore()
+    flow = Flow(
+        name="f", description="", steps=[FlowStep(tool_name="enter", map_over="items", on_item_error="collect")]
+    )
+    executor = FlowExecutor(
+        tools=[enter], flows=[flow], redaction_policy=RedactionPolicy(), trace_recorder=TraceRecorder(store)
+    )
+    given = {"items": [1, 2], "password": "hunter2-long"}
+    for result in (executor.execute_flow("f", given), list(executor.stream_flow("f", given))[-1].result):
+        assert result is not None
+        for shown in (result, store.load(result.trace_id)):
+            outputs = shown.model_dump(mode="json")["execution_log"][0]["outputs"]
+            assert outputs["token"] == "***"
+            assert outputs["seen"][0] == 1
+            assert outputs["seen"][1]["error_type"] == "FlowExecutionError"
+            assert outputs["seen"][1]["error_code"] == "E006"
+            assert outputs["seen"][1]["message"].endswith("no entry for user 2 with ***.")
+            nested = shown.step("0").sub_result
+            assert nested is not None
+            assert "PermissionError: no entry for user 2 with ***" in str(nested.step("1").error_message)
 
 
 @pytest.mark.parametrize("name", GIVEN)
