@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -58,6 +59,38 @@ def test_a_stored_trace_shows_no_text_that_a_tool_takes_as_a_secret(name: str, a
     written = store.load(result.trace_id).model_dump_json()
     assert "refused ***" in written
     assert SECRET not in written
+
+
+@pytest.mark.parametrize("lane", ["sync", "async"])
+def test_the_reader_of_a_stream_gets_the_output_that_a_call_returns(lane: str) -> None:
+    """R39: the final output is no view; whoever listens is shown what the policy leaves of it."""
+    heard = []
+
+    class Ends:
+        def on_flow_end(self, context: Any) -> None:
+            heard.append(context.result.final_output)
+
+    @tool(output="token")
+    def issue(password: str) -> str:
+        return f"tk-{len(password)}-12345678"
+
+    flow = Flow(name="issue", description="", steps=[FlowStep(tool_name="issue")])
+    outer = Flow(name="outer", description="", steps=[FlowStep(flow_name="issue")])
+    executor = FlowExecutor(tools=[issue], flows=[flow, outer], redaction_policy=RedactionPolicy(), middleware=[Ends()])
+    given = {"password": "hunter2-long"}
+    returned = executor.execute_flow("outer", given)
+
+    async def read() -> list[Any]:
+        return [event async for event in executor.stream_flow_async("outer", given)]
+
+    events = list(executor.stream_flow("outer", given)) if lane == "sync" else asyncio.run(read())
+    inner, last = (event.result for event in events if event.kind == "flow_end")
+    assert last.final_output == returned.final_output == {"password": "hunter2-long", "token": "tk-12-12345678"}
+    assert last.initial_input == {"password": "***"}
+    assert last.canonical_trace() == returned.canonical_trace()
+    assert "12345678" not in str(last.execution_log)
+    assert inner.final_output["token"] == "***"
+    assert [output["token"] for output in heard] == ["***"] * 4
 
 
 def test_what_collected_errors_say_is_no_secret_because_of_the_name_they_are_collected_under() -> None:
