@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
 
 from chainweaver._execution import summarize
+from chainweaver._execution.run import segment_of
 from chainweaver.checkpoint import StepDelta
 from chainweaver.exceptions import ReplayError, violations
 from chainweaver.executor.captures import capture_of
@@ -92,15 +93,14 @@ class RecordedRun:
 
     def _nested(self, step: PlannedStep, record: StepRecord, path: tuple[str, ...], run: Run | None) -> Iterator[Any]:
         """The steps of the sub-flow of a step, or its items."""
-        nested = record.sub_result
-        detail = None if run is None else run.details.get(record.step_index)
-        for one in () if nested is None else nested.execution_log:
-            inner = _inner(step, one.step_id)
+        inside, nested = (*path, segment_of(record.step_id or step.step_id)), _nested_run(record, run)
+        for inner, one in _steps_inside(step, record):
             if run is None and step.each is not None and step.each.on_item_error == "collect":
                 self._refuse_hidden_error(step, one)
-            if inner is not None and one.status in ("ok", "skipped") and not one.surplus:
-                inside = (*path, record.step_id or step.step_id)
-                yield from self._step(inner, one, inside, None if detail is None else detail.nested)
+            if one.status != "failed":
+                yield from self._step(inner, one, inside, nested)
+            else:  # it is told with the step around it
+                yield from self._nested(inner, one, inside, nested)
 
     def _refuse_hidden_error(self, step: PlannedStep, item: StepRecord) -> None:
         """The error of an item may be a value of the steps behind its map."""
@@ -108,19 +108,33 @@ class RecordedRun:
             detail = f"its record hides the error of item {item.step_id} of step '{step.step_id}'"
             raise self.refused(detail, _ITSELF)
 
+    def _failed(
+        self, step: PlannedStep, record: StepRecord, path: tuple[str, ...], run: Run | None
+    ) -> tuple[StepDelta, ...] | None:
+        """The steps that failed in the nested run that a step went on without; None where there is none."""
+        if record.sub_result is None or (record.error_type is None and record.fallback_tool_name is None):
+            return None
+        inside, nested = (*path, segment_of(record.step_id or step.step_id)), _nested_run(record, run)
+        failed = (found for found in _steps_inside(step, record) if found[1].status == "failed")
+        return tuple(self._delta(inner, one, inside, nested) for inner, one in failed)
+
     def _step(
         self, step: PlannedStep, record: StepRecord, path: tuple[str, ...], run: Run | None
     ) -> Iterator[StepDelta]:
         if record.skipped and record.success:
             return  # no branch led to it, which follows from what was taken
-        nests = record.sub_result is not None and record.fallback_tool_name is None
-        yield StepDelta(
+        yield self._delta(step, record, path, run)
+        yield from self._nested(step, record, path, run)
+
+    def _delta(self, step: PlannedStep, record: StepRecord, path: tuple[str, ...], run: Run | None) -> StepDelta:
+        has_own = record.status == "ok" and (record.sub_result is None or record.fallback_tool_name is not None)
+        return StepDelta(
             step_index=record.step_index,
             step_id=record.step_id or step.step_id,
             tool_name=record.tool_name,
             fingerprint="",
-            status="skipped" if record.skipped else "ok",
-            outputs=None if nests or record.skipped else self._outputs(step, record, run),
+            status="ok" if record.status == "ok" else "skipped" if record.skipped else "failed",
+            outputs=self._outputs(step, record, run) if has_own else None,
             error=_error_of(record, run),
             attempts=0 if record.cached else record.retry_count + 1,
             retry_errors=tuple(record.retry_errors),
@@ -131,9 +145,8 @@ class RecordedRun:
             path=path,
             decision=record.decision,
             approval=record.approval,
+            inside=self._failed(step, record, path, run),
         )
-        if nests:
-            yield from self._nested(step, record, path, run)
 
     def _outputs(self, step: PlannedStep, record: StepRecord, run: Run | None) -> dict[str, Any]:
         shown = record.outputs if run is None else run.shown_outputs(record.step_index)
@@ -153,6 +166,20 @@ class RecordedRun:
         except Exception as exc:
             detail = f"outputs of step '{record.step_id}' cannot be brought back from JSON: {violations(exc)}"
             raise self.refused(detail, "replay the result itself, or from an earlier step") from exc
+
+
+def _nested_run(record: StepRecord, run: Run | None) -> Run | None:
+    """The run that is nested in the step of a record, for as long as it is there."""
+    detail = None if run is None else run.details.get(record.step_index)
+    return None if detail is None else detail.nested
+
+
+def _steps_inside(step: PlannedStep, record: StepRecord) -> Iterator[tuple[PlannedStep, StepRecord]]:
+    """The records of the steps of a sub-flow, or of items, that count and have come to an end."""
+    for one in () if record.sub_result is None else record.sub_result.execution_log:
+        inner = _inner(step, one.step_id)
+        if inner is not None and one.status != "cancelled" and not one.surplus:
+            yield inner, one
 
 
 def _inner(step: PlannedStep, step_id: str | None) -> PlannedStep | None:
