@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from chainweaver import (
     ApprovalDeniedError,
+    CancellationToken,
     ConditionalEdge,
     ContextKeyCollisionError,
     DAGFlowStep,
@@ -38,6 +39,7 @@ from chainweaver import (
     TraceRecorder,
     VerificationError,
 )
+from chainweaver.executor.differences import compared
 from chainweaver.flow.callbacks import ApprovalDecision, DecisionPolicy
 from tests.executor.kit import Calls, Number, Out, chain, dag, linear
 from tests.lanes.table import LANES, Lane
@@ -338,9 +340,7 @@ def test_a_step_that_only_one_of_the_runs_came_to_is_named():
 
 
 def test_a_cancelled_run_is_replayed_to_its_end():
-    """R23, R35: the step that was cancelled is the first difference."""
-    from chainweaver import CancellationToken
-
+    """R23, R35: its end is the difference."""
     token, calls = CancellationToken(), Calls()
 
     def cancels(given: Any) -> dict[str, int]:
@@ -1209,3 +1209,27 @@ def test_a_difference_at_a_border_of_a_nested_flow_names_the_step():
     """R35: input and output of a flow have no step of their own."""
     diff = StepDiff(step_index=-1, tool_name="inner", field="error_message", expected="a", actual="b", path=("sub",))
     assert diff.step == "input of flow 'inner' in step 'sub'"
+
+
+def test_a_cancelled_run_is_compared_as_far_as_it_came():
+    """R35, R23: steps that were cancelled do not count, nor do those behind them; the status of the run does."""
+    token = CancellationToken()
+    calls = Calls()
+    executor = FlowExecutor(
+        tools=[calls.tool("a"), calls.tool("b", lambda given: token.cancel() or {"out": 1}), calls.tool("c")],
+        flows=[linear(FlowStep(flow_name="inner")), chain("a", "b", "c", name="inner")],
+    )
+    with pytest.raises(FlowCancelledError) as caught:
+        executor.execute_flow("flow", {"n": 1}, cancel_token=token)
+    cancelled = caught.value.result
+    assert isinstance(cancelled, ExecutionResult)
+    replay = executor.replay_flow(cancelled)
+    assert [str(diff) for diff in replay.diffs] == ["output of flow 'flow', status: expected 'cancelled', found 'ok'"]
+
+    inside = cancelled.step("0").sub_result
+    assert inside is not None
+    whole = executor.execute_flow("inner", {"n": 1})
+    assert [diff.place for diff in compared(inside, whole).diffs] == ["status"]
+    found = whole.execution_log[0].model_copy(update={"outputs": {"out": 5}})
+    other = whole.model_copy(update={"execution_log": [found, *whole.execution_log[1:]]})
+    assert [diff.place for diff in compared(inside, other).diffs] == ["outputs.out"]
