@@ -21,6 +21,7 @@ from chainweaver import (
     DAGFlowStep,
     ExecutionResult,
     FlowCancelledError,
+    FlowCompositionError,
     FlowExecutor,
     FlowNotFoundError,
     FlowStatusError,
@@ -992,6 +993,18 @@ def test_the_input_is_hidden_alike_when_the_replay_never_comes_to_the_step_that_
     assert first(replay)[:2] == ("0", "status")
     assert replay.new_result.initial_input == {"n": 1, "who": "***"}
     assert "hunter2" not in replay.render()
+
+
+def test_the_version_of_a_sub_flow_that_is_gone_is_named():
+    """R35, R15: the one that the recorded run had is missing, and not the flow as such."""
+    flows = [linear(FlowStep(flow_name="inner")), chain("a", name="inner", version="1.0.0")]
+    recorded = FlowExecutor(tools=[Calls().tool("a")], flows=flows).execute_flow("flow", {"n": 1})
+    flows[1] = chain("a", name="inner", version="2.0.0")
+    later = FlowExecutor(tools=[Calls().tool("a")], flows=flows)
+    with pytest.raises(FlowCompositionError) as caught:
+        later.replay_flow(recorded)
+    assert "calls 'inner' 1.0.0, which is not registered" in str(caught.value)
+    assert "register 'inner' 1.0.0 first" in str(caught.value)
 
 
 def test_a_step_whose_output_a_trace_hides_is_not_gone_on_from():
