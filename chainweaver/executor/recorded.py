@@ -127,6 +127,7 @@ class RecordedRun:
         yield from self._nested(step, record, path, run)
 
     def _delta(self, step: PlannedStep, record: StepRecord, path: tuple[str, ...], run: Run | None) -> StepDelta:
+        self._refuse_odd_answers(step, record)
         has_own = record.status == "ok" and (record.sub_result is None or record.fallback_tool_name is not None)
         return StepDelta(
             step_index=record.step_index,
@@ -147,6 +148,16 @@ class RecordedRun:
             approval=record.approval,
             inside=self._failed(step, record, path, run),
         )
+
+    def _refuse_odd_answers(self, step: PlannedStep, record: StepRecord) -> None:
+        """What was answered at a step is looked at before it is built upon: a trace is a file that people can edit."""
+        for name, value in (("decision", record.decision), ("approval", record.approval)):
+            if value is not None and not isinstance(value, Mapping):
+                detail = f"the {name} of step '{record.step_id}' is a '{type(value).__name__}' and no mapping"
+                raise self.refused(detail)
+        decided = set(record.decision or ()) - ({"taken"} if step.branches is not None else set())
+        if decided and not isinstance(record.decision["chosen"] if "chosen" in decided else None, str):
+            raise self.refused(f"the decision of step '{record.step_id}' names no tool that was chosen")
 
     def _outputs(self, step: PlannedStep, record: StepRecord, run: Run | None) -> dict[str, Any]:
         shown = record.outputs if run is None else run.shown_outputs(record.step_index)

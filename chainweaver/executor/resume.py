@@ -30,6 +30,7 @@ from chainweaver.executor.runs import tell_start
 from chainweaver.executor.settings import named
 from chainweaver.lanes.services import CheckpointService, Services
 from chainweaver.objects import PlainEncodeError, RestoreError, bind_reduce, bind_restore
+from chainweaver.plan import KeyMissing
 
 if TYPE_CHECKING:
     from chainweaver.checkpoint import Checkpointer, StepDelta
@@ -340,22 +341,23 @@ def _fill_decision(run: Run, step: PlannedStep, delta: StepDelta) -> None:
 
 def _put_together(run: Run, step: PlannedStep, delta: StepDelta) -> None:
     """Give a step that ran a nested run the outputs that follow from the steps of that run."""
-    life = _nested_life(run, step)
-    if life is None:
-        detail = f"outputs of step '{step.step_id}' are not stored"
-        raise CheckpointDriftError(run.trace_id(), detail, fix="start the run anew")
-    outputs: dict[str, Any] = {}
     try:
-        while True:
+        life = _nested_life(run, step)
+        while life is not None:
             # All that it asks for was done before.
             next(life)
     except StopIteration as end:
-        outputs = end.value
+        outputs: dict[str, Any] = end.value
+    except KeyMissing as exc:
+        detail = f"outputs of step '{step.step_id}': it reads '{exc.key}', which is not there"
+        raise CheckpointDriftError(run.trace_id(), detail) from exc
     except ChainWeaverError as exc:
         raise CheckpointDriftError(run.trace_id(), f"outputs of step '{step.step_id}': {exc}") from exc
+    else:
+        detail = f"outputs of step '{step.step_id}' are not stored"
+        raise CheckpointDriftError(run.trace_id(), detail, fix="start the run anew")
     run.show_outputs(step, outputs)
-    renamed = outputs if step.rename is None else {key: outputs[name] for key, name in step.rename if name in outputs}
-    run.slots[step.index + 1] = renamed
+    run.slots[step.index + 1] = _renamed(step, outputs)
 
 
 def _play_in_vain(run: Run, step: PlannedStep) -> None:
@@ -399,8 +401,14 @@ def _fill_outputs(run: Run, step: PlannedStep, delta: StepDelta) -> None:
             run.show_outputs(step, outputs)
         elif step.rename is not None:
             run.show(step, outputs)
-    merged = outputs if step.rename is None else {key: outputs[name] for key, name in step.rename if name in outputs}
-    run.slots[step.index + 1] = merged
+    run.slots[step.index + 1] = _renamed(step, outputs)
+
+
+def _renamed(step: PlannedStep, outputs: dict[str, Any]) -> dict[str, Any]:
+    """The outputs of a step as they are merged; a store keeps no others, and one that is lost is left out."""
+    if step.rename is None:
+        return outputs
+    return {key: outputs[name] for key, name in step.rename if name in outputs}
 
 
 def _stored_error(step: PlannedStep, delta: StepDelta) -> ChainWeaverError:

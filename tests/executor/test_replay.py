@@ -995,6 +995,30 @@ def test_the_input_is_hidden_alike_when_the_replay_never_comes_to_the_step_that_
     assert "hunter2" not in replay.render()
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("initial_input", {}, "outputs of step '0'"),
+        ("decision", "x", "the decision of step '0' is a 'str' and no mapping"),
+        ("decision", [1], "the decision of step '0' is a 'list' and no mapping"),
+        ("decision", {"taken": "b"}, "the decision of step '0' names no tool that was chosen"),
+        ("approval", "yes", "the approval of step '0' is a 'str' and no mapping"),
+    ],
+)
+def test_a_trace_that_somebody_has_edited_is_refused_with_what_is_wrong_with_it(field: str, value: Any, said: str):
+    """R35: what the record does not hold is refused before anything starts, and is no error of the program."""
+    calls = Calls()
+    flow = linear(FlowStep(tool_name="a", map_over="xs", map_as="n"), FlowStep(tool_name="b"))
+    executor = FlowExecutor(tools=[calls.tool("a"), calls.tool("b")], flows=[flow])
+    document = json.loads(executor.execute_flow("flow", {"xs": [1]}).model_dump_json())
+    (document if field == "initial_input" else document["execution_log"][0])[field] = value
+    edited = ExecutionResult.model_validate_json(json.dumps(document))
+    calls.counts.clear()
+    with pytest.raises(ReplayError, match=said):
+        executor.replay_flow(edited, resume_from_step=1)
+    assert not calls.counts
+
+
 def test_the_version_of_a_sub_flow_that_is_gone_is_named():
     """R35, R15: the one that the recorded run had is missing, and not the flow as such."""
     flows = [linear(FlowStep(flow_name="inner")), chain("a", name="inner", version="1.0.0")]
