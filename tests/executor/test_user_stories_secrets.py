@@ -84,7 +84,8 @@ def test_the_reader_of_a_stream_gets_the_output_that_a_call_returns(lane: str) -
         return [event async for event in executor.stream_flow_async("outer", given)]
 
     events = list(executor.stream_flow("outer", given)) if lane == "sync" else asyncio.run(read())
-    inner, last = (event.result for event in events if event.kind == "flow_end")
+    results: list[Any] = [event.result for event in events if event.kind == "flow_end"]
+    inner, last = results
     assert last.final_output == returned.final_output == {"password": "hunter2-long", "token": "tk-12-12345678"}
     assert last.initial_input == {"password": "***"}
     assert last.canonical_trace() == returned.canonical_trace()
