@@ -818,15 +818,16 @@ class CommandLineError(InputError):
 
     Attributes:
         detail: What is in the way, in one sentence.
-        missing: A file or module does not exist, as opposed to one that exists and is not what it has to be.
+        invalid: A file or module is there, and what it holds is not right (exit status 1). Otherwise what was typed is
+            wrong, or names what cannot be found (exit status 2).
     """
 
     code = "E106"
 
-    def __init__(self, detail: str, *, missing: bool = False, **facts: Unpack[Help]) -> None:
+    def __init__(self, detail: str, *, invalid: bool = False, **facts: Unpack[Help]) -> None:
         super().__init__(detail, **facts)
         self.detail = detail
-        self.missing = missing
+        self.invalid = invalid
 
 
 class DynamicParameterError(InputError):
@@ -873,17 +874,17 @@ class FlowExecutionError(ToolError):
 
 
 class ToolTimeoutError(ToolError):
-    """A tool did not finish in its time.
+    """A tool, or the sub-flow of a step, did not finish in its time.
 
     Attributes:
-        tool_name: Name of the tool.
+        tool_name: Name of the tool or of the sub-flow.
         timeout_seconds: The limit that was in force, in seconds.
     """
 
     code = "E008"
 
-    def __init__(self, tool_name: str, timeout_seconds: float, **facts: Unpack[Place]) -> None:
-        super().__init__(f"Tool '{tool_name}' did not finish within {timeout_seconds} seconds.", **facts)
+    def __init__(self, tool_name: str, timeout_seconds: float, kind: str = "Tool", **facts: Unpack[Place]) -> None:
+        super().__init__(f"{kind} '{tool_name}' did not finish within {timeout_seconds} seconds.", **facts)
         self.tool_name = tool_name
         self.timeout_seconds = timeout_seconds
 

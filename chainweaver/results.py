@@ -6,7 +6,7 @@ kept. Built by the executor, read by users, stores and the command line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -60,6 +60,7 @@ class StepRecord(BaseModel):
         error_cause: Class of the original exception.
         by_reference: Fields shown as live objects, because copying them would have cost too much.
         surplus: It finished although an earlier failure had made it superfluous; its values do not count.
+        redacted: Places of the record of which a redaction policy hides something, as pointers: "/outputs/token".
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, ser_json_inf_nan="constants")
@@ -92,6 +93,7 @@ class StepRecord(BaseModel):
     error_cause: str | None = None
     by_reference: tuple[str, ...] = ()
     surplus: bool = False
+    redacted: tuple[str, ...] = ()
 
     @field_serializer(
         *("inputs", "outputs", "approval", "decision", "error_message", "retry_errors", "cache_note"), when_used="json"
@@ -113,6 +115,8 @@ class ExecutionResult(BaseModel):
         total_duration_ms: The time between them, by the monotonic clock.
         partial_output: The values reached, whatever the status.
         initial_input: The input as it was given.
+        redacted: Places of the result of which a redaction policy hides something, as pointers: "/initial_input/user".
+            Records, and nested results, name their own.
 
     >>> from chainweaver import Flow, FlowExecutor, FlowStep, tool
     >>> @tool
@@ -148,6 +152,7 @@ class ExecutionResult(BaseModel):
     parent_trace_id: str | None = None
     partial_output: dict[str, Any] = Field(default_factory=dict)
     memory: Any = None
+    redacted: tuple[str, ...] = ()
 
     @field_serializer("final_output", "initial_input", "partial_output", "cost_report", "memory", when_used="json")
     def _write_values(self, value: Any) -> Any:
@@ -164,7 +169,7 @@ class ExecutionResult(BaseModel):
         values["status"] = run.status
         values["success"] = run.status == "ok"
         values["final_output"] = run.final_output
-        _set(result, "_run", run)
+        _set_run(result, run)
         return result
 
     if not TYPE_CHECKING:
@@ -293,6 +298,7 @@ def _canonical(record: StepRecord) -> dict[str, Any]:
 
 
 _set = object.__setattr__
+_set_run = ExecutionResult.__dict__["_run"].__set__
 _FIELDS = frozenset(ExecutionResult.model_fields)
 _INTERNAL = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 
@@ -322,7 +328,7 @@ def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
         tool_name=step.name,
         inputs=_under_texts(run.inputs[step.index] or {}),
         outputs=outputs if status == "ok" else None,
-        **_error_fields(detail.error),
+        **error_fields(detail.error),
         success=status == "ok" or passed,
         started_at=date_of(run, run.began_ns if passed else started),
         ended_at=date_of(run, run.began_ns if passed else ended),
@@ -356,7 +362,8 @@ def _under_texts(values: dict[Any, Any]) -> dict[str, Any]:
     return {key if isinstance(key, str) else repr(key): value for key, value in values.items()}
 
 
-def _error_fields(error: ChainWeaverError | None) -> dict[str, Any]:
+def error_fields(error: ChainWeaverError | None) -> dict[str, Any]:
+    """What a record says of an error, with nothing hidden yet."""
     if error is None:
         return {}
     stored = getattr(error, "stored", None)
@@ -459,15 +466,39 @@ def _border_record(
         duration_ms=0.0,
         lane=run.lane,
         by_reference=by_reference,
-        **_error_fields(error),
+        **error_fields(error),
     )
 
 
 def _shown_input(run: Run) -> dict[str, Any]:
     """The input of a run as it is shown; a dict of its own."""
     redaction = run.rules.redaction
-    shown: dict[str, Any] = dict(run.given) if redaction is None else dict(redaction.redact_mapping(run.given))
-    return shown
+    if redaction is None:
+        return dict(run.given)
+    return dict(redaction.redact_mapping(run.given, _hidden_in(run)))
+
+
+def _redacted(run: Run) -> tuple[str, ...]:
+    """Where the result of a run hides something: in its input; what comes of it is no view (R39)."""
+    redaction = run.rules.redaction
+    if redaction is None:
+        return ()
+    return hidden_places("initial_input", run.given, redaction.redact_mapping(run.given, _hidden_in(run)))
+
+
+def hidden_places(field: str, values: Mapping[Any, Any], shown: Any) -> tuple[str, ...]:
+    """Pointers to those values of a field of which a view hides something.
+
+    >>> hidden_places("inputs", {"user": "ada", "a/b": "secret"}, {"user": "ada", "a/b": "***"})
+    ('/inputs/a~1b',)
+    """
+    if shown is values:
+        return ()
+    if not isinstance(shown, Mapping) or len(shown) != len(values):
+        return (f"/{field}",)
+    pairs = zip(values.items(), shown.items(), strict=True)
+    names = (str(name) for (key, value), (name, seen) in pairs if seen is not value or name is not key)
+    return tuple(f"/{field}/{name.replace('~', '~0').replace('/', '~1')}" for name in names)
 
 
 _BUILDERS: dict[str, Callable[[Run], Any]] = {
@@ -485,6 +516,7 @@ _BUILDERS: dict[str, Callable[[Run], Any]] = {
     "parent_trace_id": lambda run: None if run.parent is None else run.parent.trace_id(),
     "partial_output": lambda run: dict(run.final_output or {}) if run.is_map else merged_context(run),
     "memory": lambda run: None,
+    "redacted": _redacted,
 }
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: how many examples the property tests try.
+"""What all tests share: how many examples the property tests try, and that Ctrl-C means something.
 
 `make test` tries few examples and always the same ones; `make proof` sets CHAINWEAVER_PROOF=1, tries many and lets them
 differ from run to run. Test modules ask `tests.conftest.PROOF` where a corpus has two sizes.
@@ -7,6 +7,7 @@ differ from run to run. Test modules ask `tests.conftest.PROOF` where a corpus h
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,11 @@ settings.register_profile(
 )
 settings.register_profile("proof", max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("proof" if PROOF else "quick")
+
+# A shell that starts a job in the background has it ignore Ctrl-C, and what it starts inherits that: tests that
+# interrupt a run, or a child, would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

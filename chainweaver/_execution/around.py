@@ -7,6 +7,7 @@ and `schedule`, nested runs by the step they are in, the outermost run by the la
 from __future__ import annotations
 
 from contextlib import suppress
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chainweaver._execution.commands import Proceed, RunCancelled, Sleep, Tell
@@ -117,7 +118,7 @@ def until_proceed(run: Run, wrapper: Wrapper) -> Generator[Sleep, Any, None]:
     """Perform what a generator asks for until it lets what is inside proceed.
 
     Raises:
-        TypeError: It asks for something else, or for nothing at all.
+        TypeError, ValueError: It asks for something else, or for nothing at all.
         RunCancelled: It would wait beyond the deadline of the run.
     """
     try:
@@ -125,6 +126,7 @@ def until_proceed(run: Run, wrapper: Wrapper) -> Generator[Sleep, Any, None]:
         while not isinstance(asked, Proceed):
             if not isinstance(asked, Sleep):
                 raise TypeError(f"it yielded {asked!r}, which is neither Sleep(seconds) nor Proceed()")
+            asked = Sleep(_wait_s(asked.seconds), asked.jitter)
             left_s = run.remaining_s()
             if left_s is not None and asked.seconds >= left_s:
                 yield Sleep(left_s)
@@ -136,6 +138,13 @@ def until_proceed(run: Run, wrapper: Wrapper) -> Generator[Sleep, Any, None]:
     except BaseException:
         wrapper.close()
         raise
+
+
+def _wait_s(seconds: Any) -> float:
+    """A wait as every lane can perform it: what is over already is none."""
+    if not isinstance(seconds, (int, float)) or not isfinite(seconds):
+        raise ValueError(f"it yielded Sleep({seconds!r}), and a wait is a number of seconds")
+    return max(0.0, seconds)
 
 
 def finish(wrapper: Wrapper, outcome: Any) -> None:

@@ -135,6 +135,8 @@ def allowed(run: Run, step: PlannedStep, tool: PlannedTool) -> PlannedTool:
     rules, safety = run.rules, tool.safety
     if rules.strict and safety is None:
         fix = "give the tool a ToolSafetyContract, or run it without strict_safety"
+        if step.capability is not None and tool is step.tool:
+            fix = "a capability declares no effects: put a tool in its place, or run it without strict_safety"
         ceiling = "none" if rules.ceiling is None else rules.ceiling.value
         raise SafetyCeilingError(tool.name, "undeclared", ceiling, fix=fix)
     if rules.ceiling is not None and safety is not None and safety.side_effects > rules.ceiling:
@@ -234,9 +236,14 @@ def way_out(answer: object, fix: str) -> str:
     return "write the callback, and what stands around it, with 'async def'"
 
 
+def values_of(value: Any) -> dict[str, Any]:
+    """The validated inputs by name."""
+    return dict(value) if isinstance(value, Mapping) else dict(value.__dict__, **(value.__pydantic_extra__ or {}))
+
+
 def shown_values(step: PlannedStep, value: Any) -> dict[str, Any]:
-    """The validated inputs by name, as somebody outside may see them."""
-    values = dict(value) if isinstance(value, Mapping) else dict(value.__dict__, **(value.__pydantic_extra__ or {}))
+    """The same, as somebody who looks on may see them."""
+    values = values_of(value)
     for name in step.dynamic_fields:
         if name in values:
             values[name] = "<dynamic parameter>"

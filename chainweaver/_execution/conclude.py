@@ -83,7 +83,7 @@ def _reached(run: Run, context: dict[str, Any]) -> dict[str, Any]:
 
 def _folded(run: Run) -> dict[str, Any]:
     initial, *outputs, _ = run.slots
-    context = dict(initial or ())
+    context = {} if initial is None else initial.copy()
     size = len(context)
     for values in outputs:
         if values is not None:
@@ -91,7 +91,7 @@ def _folded(run: Run) -> dict[str, Any]:
             size += len(values)
     if len(context) != size:
         # Some keys met. Folding again and looking is the rare case; counting costs a third of looking.
-        context = dict(initial or ())
+        context = {} if initial is None else initial.copy()
         run.collisions = _without_passed_through(run, merge_step_outputs(context, _outputs(run), policy="overwrite"))
         if run.parent is not None and run.collisions:
             run.root.collided_inside = True
@@ -153,11 +153,20 @@ def set_surplus_aside(run: Run) -> None:
 
 def has_gaps(run: Run, indexes: Iterable[int]) -> bool:
     """Whether some of these steps were passed over in a dry run, or some inside of them."""
+    return next(_gaps(run, indexes), None) is not None
+
+
+def gap_of(run: Run) -> ChainWeaverError | None:
+    """Why the first step was passed over that a dry run left out, in the run or inside of its steps."""
+    return next(_gaps(run, range(len(run.plan.steps))), None)
+
+
+def _gaps(run: Run, indexes: Iterable[int]) -> Iterator[ChainWeaverError]:
     for detail in filter(None, map(run.details.get, indexes)):
-        nested = detail.nested
-        if detail.status == "skipped" or (nested is not None and has_gaps(nested, range(len(nested.plan.steps)))):
-            return True
-    return False
+        if detail.status == "skipped" and detail.error is not None:
+            yield detail.error
+        elif detail.nested is not None:
+            yield from _gaps(detail.nested, range(len(detail.nested.plan.steps)))
 
 
 def _hold_against_schemas(run: Run, context: dict[str, Any]) -> None:

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chainweaver._execution.asking import Unrehearsed, allowed, approval, chosen_tool, guardrail, shown_values
+from chainweaver._execution.asking import (
+    Unrehearsed,
+    allowed,
+    approval,
+    chosen_tool,
+    guardrail,
+    shown_values,
+    values_of,
+)
 from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Sleep, Tell, TimedOut
 from chainweaver._execution.conclude import has_gaps, is_passed_through
 from chainweaver._execution.liveness import forget_frames, lets_go
@@ -33,7 +41,7 @@ from chainweaver.flow.callbacks import CapabilityContext
 from chainweaver.plan import KeyMissing, NoFingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator
 
     from chainweaver._execution.commands import Command, Nest, PlainCall, StepLife, WalkedLife
     from chainweaver._execution.run import Run
@@ -247,8 +255,9 @@ def mapping_error(run: Run, step: PlannedStep, exc: Exception) -> ChainWeaverErr
         key, known = str(exc.args[0]), visible_keys(run, step)
     else:
         return domain_error(step, exc)
+    fix = parameters_fix([key]) if key in run.plan.dynamic_params else None
     error: ChainWeaverError = _caused(
-        InputMappingError(step.name, step.number, key, known=known, step_name=step.label), exc
+        InputMappingError(step.name, step.number, key, known=known, step_name=step.label, fix=fix), exc
     )
     return error
 
@@ -295,22 +304,36 @@ def secrets_error(step: PlannedStep, field: str) -> CheckpointEncodeError:
 
 def schema_error(tool: PlannedTool, step: PlannedStep, exc: Exception, border: str) -> SchemaValidationError:
     """What a schema refused, without the refused values: they may be secret, and the record shows them anyway."""
-    fix = way_out(exc, border)
+    fix = way_out(exc, border, step.dynamic_fields)
     if border == "output" and step.capability is not None and tool is step.tool:
         fix = "let the capability hook give back a mapping with these names and types"
     return SchemaValidationError(tool.name, step.number, violations(exc), context=border, step_name=step.label, fix=fix)
 
 
-def way_out(exc: Exception, border: str) -> str:
-    """What to do about a refused value: at its source for inputs, in the tool for outputs."""
+def way_out(exc: Exception, border: str, parameters: Collection[str] = ()) -> str:
+    """What to do about a refused value: at its source for inputs, in the tool for outputs.
+
+    Args:
+        parameters: The inputs that dynamic parameters feed.
+    """
     if border.startswith("output"):
         return "let the tool return what its output schema declares, or declare what it returns"
     errors = getattr(exc, "errors", None)
     found = errors(include_url=False, include_context=False, include_input=False) if callable(errors) else []
     if found and all(one["type"] == "missing" for one in found):
-        named = ", ".join(f"'{one['loc'][-1]}'" for one in found)
+        missing = [str(one["loc"][-1]) for one in found]
+        if all(name in parameters for name in missing):
+            return parameters_fix(missing)
+        named = ", ".join(f"'{name}'" for name in missing if name not in parameters)
         return f"give the flow a context key {named}, or map one with input_mapping"
     return "map a value that fits, or convert it in a step before"
+
+
+def parameters_fix(names: Collection[str]) -> str:
+    """Where dynamic parameters come from."""
+    passed = ", ".join(f"'{name}': ..." for name in names)
+    typed = " ".join(f"--param {name}=..." for name in names)
+    return f"pass dynamic_params={{{passed}}}, or {typed}; a flow that runs this one has to list the name as well"
 
 
 # ---- outputs
@@ -413,8 +436,8 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
 
 
 def invocation(run: Run, step: PlannedStep, tool: PlannedTool, value: Any, number: int) -> PlainCall | Invoke:
-    """The command that performs an attempt."""
-    if step.capability is None or tool is not step.tool:
+    """The command that performs an attempt of a capability step: by the hook, or by the tool that stands in for it."""
+    if tool is not step.tool:
         return run.invocation(step, tool, value, number)
     if run.rules.capability is None:
         raise FlowExecutionError(
@@ -424,7 +447,7 @@ def invocation(run: Run, step: PlannedStep, tool: PlannedTool, value: Any, numbe
             fix="pass capability_hook= to FlowExecutor",
         )
     context = CapabilityContext(
-        run.trace_id(), run.plan.flow_name, step.index, step.step_id, step.capability, shown_values(step, value),
+        run.trace_id(), run.plan.flow_name, step.index, step.step_id, step.capability or "", values_of(value),
         run.idempotency_key(step), number,
     )  # fmt: skip
     return Invoke(run.rules.capability, context, None, run.limit_s(tool.timeout_s, step.timeout_s))
@@ -456,7 +479,8 @@ def call_error(step: PlannedStep, tool: PlannedTool, exc: Exception) -> tuple[Ch
     """What an attempt failed with: the domain error, and the exception that retry policies are asked about."""
     if isinstance(exc, TimedOut):
         why = "it was abandoned in its thread and may still be running" if exc.abandoned else None
-        timeout = ToolTimeoutError(tool.name, own_limit_s(step, tool) or 0.0, why=why)
+        kind = "Tool" if step.child is None or tool is not step.tool else "Sub-flow"
+        timeout = ToolTimeoutError(tool.name, own_limit_s(step, tool) or 0.0, kind, why=why)
         return timeout, timeout
     error = domain_error(step, exc)
     # What a sub-flow failed with is asked about as if its tool had been called here.

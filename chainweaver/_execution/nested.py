@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 from chainweaver._execution.around import enter_run, leave_run
 from chainweaver._execution.asking import Unrehearsed
 from chainweaver._execution.commands import Nest, RunCancelled, Tell, TimedOut
-from chainweaver._execution.conclude import conclude, failure_of, set_surplus_aside, take_input
+from chainweaver._execution.conclude import conclude, failure_of, gap_of, set_surplus_aside, take_input
 from chainweaver._execution.liveness import lets_go, sum_up
 from chainweaver._execution.rules import NO_RULES
 from chainweaver._execution.run import Run
@@ -73,13 +73,16 @@ def _begun_flow(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], 
     """The run of a sub-flow before its first step: with its input, its limit and what a store holds of it."""
     if attempt == 1 and run.past is not None:
         attempt = run.past.attempts(run, step)
-    nested = _begun(run, step, plan, dict(given), attempt)
+    given, fed = dict(given), run.slots[-1] or {}
+    if step.dynamic_fields:
+        # What dynamic parameters feed is none of its inputs, which records show, but a parameter of its own (R13).
+        fed = {**fed, **{name: given.pop(name) for name in step.dynamic_fields if name in given}}
+    nested = _begun(run, step, plan, given, attempt)
     if step.timeout_s is not None:
         ends_ns = run.now_ns + round(step.timeout_s * 1e9)
         nested.deadline_ns = ends_ns if run.deadline_ns is None else min(ends_ns, run.deadline_ns)
     if plan.dynamic_params:
-        passed = run.slots[-1] or {}
-        nested.slots[-1] = {name: passed[name] for name in plan.dynamic_params if name in passed}
+        nested.slots[-1] = {name: fed[name] for name in plan.dynamic_params if name in fed}
     take_input(nested)
     if nested.past is not None:
         nested.past.fill(nested)
@@ -273,6 +276,8 @@ def _lists(run: Run, nested: Run, each: PlannedMap) -> dict[str, Any]:
         assert error is not None, "an item that failed has an error"
         raise error
     nested.status = "ok"
+    if nested.rules.dry == "skip":
+        _skip_what_lacks_rehearsal(nested)
     if each.on_item_error == "fail" and nested.details:
         # Only a dry run passes over items without being told to; lists with gaps would be taken for whole ones.
         for detail in nested.details.values():
@@ -280,6 +285,16 @@ def _lists(run: Run, nested: Run, each: PlannedMap) -> dict[str, Any]:
                 raise Unrehearsed(detail.error)
     nested.final_output = _gathered(nested, each)
     return nested.final_output
+
+
+def _skip_what_lacks_rehearsal(nested: Run) -> None:
+    """Leave out the items whose sub-flow ended well without all of its steps, as those whose tool has no dry run."""
+    for index, step in enumerate(nested.plan.steps):
+        inner = None if (detail := nested.details.get(index)) is None else detail.nested
+        error = None if inner is None or detail is None or detail.status is not None else gap_of(inner)
+        if error is not None:
+            nested.slots[index + 1] = None
+            nested.skip(step, error)
 
 
 def _values(step: PlannedStep, found: Any) -> Sequence[Any]:

@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-StepStatus: TypeAlias = Literal["ok", "skipped"]
+StepStatus: TypeAlias = Literal["ok", "skipped", "failed"]
 
 StepError: TypeAlias = tuple[str, str | None, str, str | None]
-"""error_type, error_code, error_message, error_cause: why a skipped step was skipped."""
+"""error_type, error_code, error_message, error_cause: what went wrong with a step."""
 
 
 class StepDelta(NamedTuple):
@@ -24,9 +24,9 @@ class StepDelta(NamedTuple):
         step_id: Name of the step within its flow.
         tool_name: Name of the tool.
         fingerprint: Fingerprint of the step's definition and tool; a resumed run compares it.
-        status: "ok", or "skipped" for a step that failed and was passed over.
+        status: "ok", or "skipped" for a step that failed and was passed over. "failed" is one of the steps `inside`.
         outputs: The fields of the validated outputs; None for a skipped step.
-        error: Why the step was skipped; None otherwise.
+        error: Why the step was skipped, or failed; None otherwise.
         attempts: How many attempts were made, 0 for outputs from a cache.
         retry_errors: The message of every attempt that failed before the last.
         cached: Whether the outputs came from a cache.
@@ -37,6 +37,8 @@ class StepDelta(NamedTuple):
             a step of the flow itself. A step that ran such a run has no outputs of its own: they follow from it.
         decision: What was decided: the dependent that was "taken", the tool that was "chosen".
         approval: Who agreed to the call.
+        inside: The failed steps of the nested run that the step went on without, skipped or with its fallback: nothing
+            else commits them. None where there is no such run.
 
     >>> delta = StepDelta(0, "add", "add", "5d1e", "ok", {"total": 3})
     >>> delta.outputs, delta.attempts
@@ -60,10 +62,14 @@ class StepDelta(NamedTuple):
     path: tuple[str, ...] = ()
     decision: dict[str, Any] | None = None
     approval: dict[str, Any] | None = None
+    inside: "tuple[StepDelta, ...] | None" = None
 
     def as_dict(self) -> dict[str, Any]:
         """The attributes by name; values are not copied."""
-        return self._asdict()
+        values = self._asdict()
+        if self.inside is not None:
+            values["inside"] = [one.as_dict() for one in self.inside]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StepDelta":
@@ -78,6 +84,9 @@ class StepDelta(NamedTuple):
             taken["error"] = (error_type, error_code, error_message, error_cause)
         for name in ("retry_errors", "path"):
             taken[name] = tuple(taken.get(name) or ())
+        if taken.get("inside") is not None:
+            inside = (one if isinstance(one, cls) else cls.from_dict(one) for one in taken["inside"])
+            taken["inside"] = tuple(inside)
         return cls(**taken)
 
     def with_outputs(self, outputs: dict[str, Any] | None) -> "StepDelta":

@@ -76,9 +76,9 @@ class Answer:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """2 for what is not there, 1 for what is not right."""
+    """2 for what was typed, or is not there; 1 for what is not right."""
     if isinstance(error, CommandLineError):
-        return MISSING if error.missing else FAILED
+        return FAILED if error.invalid else MISSING
     return MISSING if isinstance(error, (FlowNotFoundError, MissingExtraError)) else FAILED
 
 

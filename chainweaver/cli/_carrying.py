@@ -48,7 +48,9 @@ def carried(executor: FlowExecutor, screen: Screen | None, work: Callable[[], ob
             outcome.interrupted = True
         except SystemExit as exc:
             outcome.error = CommandLineError(
-                f"A tool ended the program: SystemExit: {exc}", fix="raise an exception where it calls sys.exit()"
+                f"A tool ended the program: SystemExit: {exc}",
+                invalid=True,
+                fix="raise an exception where it calls sys.exit()",
             )
             outcome.error.__cause__ = exc
     outcome.result = kept.result

@@ -50,6 +50,7 @@ class Shelf:
             if first.flow != source.flow:
                 raise CommandLineError(
                     f"Flow '{name}' {source.flow.version} is defined twice: in '{first.name}' and in '{source.name}'",
+                    invalid=True,
                     fix="give one of them another version, or leave it out of the directory",
                 )
         return list(versions.values())
@@ -92,7 +93,7 @@ def check_directory(directory: str) -> None:
     """
     if not os.path.isdir(directory):
         what = "is no directory" if os.path.exists(directory) else "does not exist"
-        raise CommandLineError(f"Directory '{directory}' {what}", missing=not os.path.exists(directory))
+        raise CommandLineError(f"Directory '{directory}' {what}")
 
 
 def shelf_for(source: Source, flows: Sequence[str] | None, modules: Sequence[Module]) -> Shelf:

@@ -99,7 +99,7 @@ def read_file(path: str) -> Source:
     try:
         file = read_flow_file(path)
     except FileNotFoundError:
-        raise CommandLineError(f"There is no file '{path}'", missing=True, fix=_near_file(path)) from None
+        raise CommandLineError(f"There is no file '{path}'", fix=_near_file(path)) from None
     except OSError as exc:
         raise CommandLineError(f"File '{path}' cannot be read: {exc.strerror}") from exc
     return Source(file.flow, path, file)
@@ -179,6 +179,7 @@ def tools_of(modules: Iterable[Module]) -> dict[str, Tool]:
             if found.setdefault(tool.name, tool) is not tool:
                 raise CommandLineError(
                     f"Tool '{tool.name}' is defined twice: in '{origin[tool.name]}' and in '{module.name}'",
+                    invalid=True,
                     fix="rename one of them, or leave one of the modules out",
                 )
             origin.setdefault(tool.name, module.name)
@@ -208,7 +209,7 @@ def _import_name(name: str) -> Any:
             raise _failed(name, exc) from exc
         near = f"{name}.py" if os.path.isfile(f"{name}.py") else None
         fix = f"did you mean '{near}'?" if near else "give a Python file, or the dotted name of an installed module"
-        raise CommandLineError(f"There is no module '{name}'", missing=True, fix=fix) from None
+        raise CommandLineError(f"There is no module '{name}'", fix=fix) from None
     except (Exception, SystemExit) as exc:
         raise _failed(name, exc) from exc
 
@@ -216,7 +217,7 @@ def _import_name(name: str) -> Any:
 def _import_file(name: str) -> Any:
     path = Path(name).resolve()
     if not path.is_file():
-        raise CommandLineError(f"There is no file '{name}'", missing=True, fix=_near_file(name, (".py",)))
+        raise CommandLineError(f"There is no file '{name}'", fix=_near_file(name, (".py",)))
     # As for a script: modules beside it can be imported.
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
@@ -263,6 +264,7 @@ def _is_of(module: Any, path: Path) -> bool:
 def _failed(name: str, exc: BaseException) -> CommandLineError:
     error = CommandLineError(
         f"Module '{name}' cannot be imported: {type(exc).__name__}: {exc}",
+        invalid=True,
         where=_line_of(exc),
         fix="correct the module; --traceback shows the whole way to the error",
     )
@@ -292,19 +294,23 @@ def read_input(given: str) -> dict[str, Any]:
     >>> read_input('{"n": 1}')
     {'n': 1}
     """
-    text, what = (given, "--input") if not given.startswith("@") else (_text_of(given[1:]), f"--input {given}")
+    in_file = given.startswith("@")
+    text, what = (_text_of(given[1:]), f"--input {given}") if in_file else (given, "--input")
     try:
         value = json.loads(text)
     except json.JSONDecodeError as exc:
         raise CommandLineError(
             f"{what} is no JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}",
+            invalid=in_file,
             fix="""write an object such as --input '{"name": "value"}', or --input @file.json""",
         ) from None
     except (ValueError, RecursionError) as exc:
-        raise CommandLineError(f"{what} is no JSON: {exc}") from None
+        raise CommandLineError(f"{what} is no JSON: {exc}", invalid=in_file) from None
     if not isinstance(value, dict):
         raise CommandLineError(
-            f"{what} is a JSON {_JSON_NAMES[type(value)]}, not an object", fix="""write {"name": value, ...}"""
+            f"{what} is a JSON {_JSON_NAMES[type(value)]}, not an object",
+            invalid=in_file,
+            fix="""write {"name": value, ...}""",
         )
     return value
 
@@ -318,9 +324,10 @@ def _text_of(path: str) -> str:
             return sys.stdin.read()
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise CommandLineError(f"There is no file '{path}' to read the input from", missing=True) from None
+        raise CommandLineError(f"There is no file '{path}' to read the input from") from None
     except (OSError, UnicodeDecodeError) as exc:
-        raise CommandLineError(f"The input cannot be read from '{path}': {exc}") from exc
+        is_there = isinstance(exc, UnicodeDecodeError)
+        raise CommandLineError(f"The input cannot be read from '{path}': {exc}", invalid=is_there) from exc
 
 
 def read_params(given: Iterable[str], flow: AnyFlow) -> dict[str, Any]:

@@ -89,7 +89,6 @@ def _companions(sources: Sequence[Source]) -> list[str]:
         stem = name.rsplit("/", 1)[-1].split(".")[0]
         raise CommandLineError(
             f"There are no tools for '{name}'",
-            missing=True,
             fix=f"put them into {stem}.py beside it, or name their module with --tools",
         )
     return list(dict.fromkeys(found))

@@ -21,19 +21,22 @@ def read_trace(path: str) -> ExecutionResult:
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise CommandLineError(f"There is no file '{path}'", missing=True) from None
+        raise CommandLineError(f"There is no file '{path}'") from None
     except OSError as exc:
         raise CommandLineError(f"File '{path}' cannot be read: {exc.strerror}") from exc
     try:
         result = ExecutionResult.model_validate_json(data)
     except ValidationError as exc:
         raise CommandLineError(
-            f"File '{path}' holds no trace: {violations(exc)}", fix="write one with: chainweaver run ... --trace FILE"
+            f"File '{path}' holds no trace: {violations(exc)}",
+            invalid=True,
+            fix="write one with: chainweaver run ... --trace FILE",
         ) from None
     if result.trace_schema_version != TRACE_SCHEMA_VERSION:
         found = result.trace_schema_version
         raise CommandLineError(
-            f"File '{path}' holds a trace of version '{found}', this release reads '{TRACE_SCHEMA_VERSION}'"
+            f"File '{path}' holds a trace of version '{found}', this release reads '{TRACE_SCHEMA_VERSION}'",
+            invalid=True,
         )
     return result
 
@@ -48,7 +51,7 @@ def check_target(path: str) -> None:
     if os.path.isdir(path):
         raise CommandLineError(f"Trace cannot be written to '{path}': it is a directory")
     if not os.path.isdir(folder):
-        raise CommandLineError(f"Trace cannot be written to '{path}': there is no directory '{folder}'", missing=True)
+        raise CommandLineError(f"Trace cannot be written to '{path}': there is no directory '{folder}'")
 
 
 def write_trace(result: ExecutionResult, path: str) -> None:

@@ -10,7 +10,7 @@ import typer
 from chainweaver.cli._answer import FAILED, OK, Answer, Fault
 from chainweaver.cli._asking import Approvals, Decisions
 from chainweaver.cli._compiling import compile_faults
-from chainweaver.cli._loading import read_input
+from chainweaver.cli._loading import read_input, read_params
 from chainweaver.cli._options import (
     ApproveOption,
     DecideOption,
@@ -19,6 +19,7 @@ from chainweaver.cli._options import (
     InputsOption,
     LimitsOption,
     OutputOption,
+    ParamOption,
     SeedOption,
     ToolsOption,
     TracebackOption,
@@ -43,6 +44,7 @@ def attest(
     seed: SeedOption = 0,
     tools: ToolsOption = None,
     flows: FlowsOption = None,
+    param: ParamOption = None,
     version: VersionOption = None,
     approve: ApproveOption = None,
     decide: DecideOption = None,
@@ -52,24 +54,37 @@ def attest(
 ) -> Answer:
     """Check that a flow gives the same again, on every lane and at every limit.
 
-    Its tools are really called, --runs times for each input, lane and limit. The exit status is 1 when runs differ.
+    Its tools are really called, --runs times for each input, lane and limit. The exit status is 1 when runs differ, and
+    when every run failed.
     """
     inputs = [read_input(one) for one in given] if given else examples
     ready = make_ready(source, tools, version, flows)
     faults = compile_faults(ready.source, ready.tools, ready.flows)
     if faults:
         return Answer(data=None, faults=faults, exit_code=FAILED)
+    params = read_params(param or (), ready.source.flow)
     executor = executor_for(ready, approve, decide)
     try:
-        attestation = attest_flow(ready.source.flow, executor, inputs, runs=runs, limits=limits or (1, 4), seed=seed)
+        attestation = attest_flow(
+            ready.source.flow,
+            executor,
+            inputs,
+            runs=runs,
+            limits=limits or (1, 4),
+            seed=seed,
+            dynamic_params=params or None,
+        )
     except (TypeError, ValueError) as exc:  # there is too little to make inputs of, or too few runs to compare
-        raise CommandLineError(str(exc), fix=None if given else "give inputs with --input") from exc
+        raise CommandLineError(str(exc), invalid=True, fix=None if given else "give inputs with --input") from exc
     if out is not None:
         _write(attestation, out)
+    what = f"Flow '{attestation.flow_name}' {attestation.flow_version}"
     if not attestation.holds:
-        what = f"Flow '{attestation.flow_name}' {attestation.flow_version} is not deterministic"
-        error = VerificationError(what, attestation.difference or "", where=ready.source.name)
+        error = VerificationError(f"{what} is not deterministic", attestation.difference or "", where=ready.source.name)
         faults = [Fault.of(error)]
+    elif attestation.failed_inputs == attestation.input_count:
+        detail = f"every run failed, the first with: {attestation.first_failure}"
+        faults = [Fault.of(VerificationError(what, detail, where=ready.source.name))]
     return Answer(
         data=attestation.model_dump(mode="json"),
         faults=faults,
@@ -98,10 +113,12 @@ def _write(attestation: Attestation, path: str) -> None:
 def _show(screen: Screen, attestation: Attestation) -> None:
     name = f"{attestation.flow_name} {attestation.flow_version}"
     style = "green" if attestation.holds else "bold red"
-    screen.line((name, "bold"), ": ", (attestation.verdict, style))
+    failed = ", every run failed" if attestation.failed_inputs == attestation.input_count else ""
+    screen.line((name, "bold"), ": ", (attestation.verdict, style), failed)
     told: dict[str, Any] = {
         "inputs": f"{attestation.input_count}, digest {attestation.inputs_digest}",
         "runs": f"{attestation.runs}: {', '.join(attestation.ways)}",
+        **_failures(attestation),
         "definition": attestation.definition_digest,
         "results": attestation.result_digest,
         "tools": counted(len(attestation.tool_schema_hashes), "tool"),
@@ -109,3 +126,10 @@ def _show(screen: Screen, attestation: Attestation) -> None:
     }
     screen.line()
     screen.pairs(told)
+
+
+def _failures(attestation: Attestation) -> dict[str, str]:
+    if not attestation.failed_inputs:
+        return {}
+    failed = f"{attestation.failed_inputs} of {counted(attestation.input_count, 'input')}"
+    return {"failed": f"{failed}, the first with: {attestation.first_failure}"}

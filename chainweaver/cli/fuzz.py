@@ -8,6 +8,7 @@ import typer
 
 from chainweaver.cli._answer import FAILED, OK, Answer, Fault
 from chainweaver.cli._compiling import compile_faults
+from chainweaver.cli._loading import read_params
 from chainweaver.cli._options import (
     ApproveOption,
     DecideOption,
@@ -15,6 +16,7 @@ from chainweaver.cli._options import (
     Format,
     LimitsOption,
     OutputOption,
+    ParamOption,
     SeedOption,
     ToolsOption,
     TracebackOption,
@@ -39,6 +41,7 @@ def fuzz(
     ] = False,
     tools: ToolsOption = None,
     flows: FlowsOption = None,
+    param: ParamOption = None,
     version: VersionOption = None,
     approve: ApproveOption = None,
     decide: DecideOption = None,
@@ -53,16 +56,18 @@ def fuzz(
     faults = compile_faults(ready.source, ready.tools, ready.flows)
     if faults:
         return Answer(data=None, faults=faults, exit_code=FAILED)
+    params = read_params(param or (), ready.source.flow)
     fuzzer = FlowFuzzer(
         executor_for(ready, approve, decide),
         ready.source.flow,
         limits=limits or (1, 4),
         allow_failures=not no_failures,
+        dynamic_params=params or None,
     )
     try:
         report = fuzzer.run(max_examples=examples, seed=seed)
     except TypeError as exc:  # there is too little to make inputs of
-        raise CommandLineError(str(exc), fix="give the flow an input schema") from exc
+        raise CommandLineError(str(exc), invalid=True, fix="give the flow an input schema") from exc
     what = f"Flow '{report.flow_name}' {report.flow_version}"
     faults = [
         Fault.of(VerificationError(what, f"{one.kind}: {one.detail}", where=ready.source.name))

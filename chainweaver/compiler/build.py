@@ -35,7 +35,7 @@ from chainweaver.compiler.lower import Lowered, lower
 from chainweaver.compiler.maps import BoundMap, bind_map, secret_roots
 from chainweaver.compiler.models import Catalogue, KnownTool
 from chainweaver.compiler.stand_ins import check_stand_ins
-from chainweaver.exceptions import FlowCompositionError, SchemaRefPolicyError
+from chainweaver.exceptions import FlowCompositionError, SchemaRefPolicyError, SchemaValidationError
 from chainweaver.flow import DEFAULT_REF_POLICY, DAGFlowStep, SchemaRefPolicy, resolve_model
 from chainweaver.plan import Liveness, Plan, PlannedMap, PlannedRetry, PlannedStep, PlannedTool, Row
 
@@ -144,6 +144,7 @@ class Build:
         writes = writes_of(step)
         self.branches.append(bind_branches(step, writes, self.visible, self.positions, findings))
         self.looks.append(tuple(self.visible.looks[looked:]))
+        self._check_parameters(step, call)
         asked = () if self.branches[-1] is None else self.branches[-1].writers
         self._add_implicit_needs(step, tuple(sorted({*inputs.writers, *asked})))
         self.visible.add(step, writes)
@@ -189,6 +190,35 @@ class Build:
         self.findings.inherit(step, flow.name, compiled)
         self.sub_plans[step.index] = compiled.plan
         step.primary = callee_of(child)
+
+    def _check_parameters(self, step: Lowered, call: BoundInputs) -> None:
+        """Hold the dynamic parameters of a sub-flow against those that its step can feed it with."""
+        child = self.children.get(step.index)
+        if child is None or call.given is None:  # a sub-flow that takes everything may find them in the context
+            return
+        for name in call.given:
+            if name in call.dynamic_fields and name not in child.flow.dynamic_params:
+                self._unlisted_parameter(step, child.flow.name, name)
+        for name in child.flow.dynamic_params:
+            if name not in self.flow.dynamic_params and name not in call.given:
+                detail = (
+                    f"sub-flow '{child.flow.name}' takes the dynamic parameter '{name}', and flow '{self.flow.name}' "
+                    "has none to hand on; list it in dynamic_params here too, or feed it in input_mapping"
+                )
+                self.findings.warning(step, "missing_dynamic_parameter", detail, name)
+
+    def _unlisted_parameter(self, step: Lowered, flow_name: str, name: str) -> None:
+        detail = (
+            f"input '{name}' of sub-flow '{flow_name}' is fed by a dynamic parameter, which it does not list, so that "
+            f"its records would show the value; add '{name}' to the dynamic_params of '{flow_name}'"
+        )
+        self.findings.error(
+            step,
+            "unlisted_parameter",
+            detail,
+            lambda: SchemaValidationError(step.tool_name, step.index, detail, context="input", step_name=step.label),
+            name,
+        )
 
     def _add_implicit_needs(self, step: Lowered, writers: tuple[int, ...]) -> None:
         """Let a step wait for everybody whose output it may read (R3)."""

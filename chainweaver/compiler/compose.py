@@ -80,7 +80,8 @@ class Composition:
         try:
             flow = self.find(name, version)
         except FlowNotFoundError as exc:
-            wanted = f"'{name}'" if version is None else f"'{name}' {version}"
+            # Of a step without a version a run that began before may still want the one that it had.
+            wanted = f"'{name}'" if exc.version is None else f"'{name}' {exc.version}"
             detail = f"{around} calls {wanted}, which is not registered"
             near = suggest(name, exc.known or ())
             fix = f"did you mean '{near}'?" if near and near != name else f"register {wanted} first"

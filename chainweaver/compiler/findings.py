@@ -136,10 +136,10 @@ class Findings:
     def inherit(self, step: Lowered, flow_name: str, compiled: CompilationResult) -> None:
         """Take over what was found in the sub-flow of a step; its own steps fail for it inside."""
         for error in compiled.errors:
-            detail = _placed(step, f"in sub-flow '{flow_name}': {error}")
+            detail = _placed(step, _inside(flow_name, error))
             self.errors.append(CompilationError(step.index, step.tool_name, error.field_name, error.issue_type, detail))
         for warning in compiled.warnings:
-            detail = _placed(step, f"in sub-flow '{flow_name}': {warning}")
+            detail = _placed(step, _inside(flow_name, warning))
             self.warnings.append(
                 CompilationWarning(step.index, step.tool_name, warning.field_name, warning.issue_type, detail)
             )
@@ -174,6 +174,11 @@ def listed(names: Collection[str]) -> str:
 def describe_all(kinds: Iterable[Any]) -> str:
     """The types that a value may have, as `describe` names them, without repeats."""
     return " | ".join(dict.fromkeys(map(describe, kinds)))
+
+
+def _inside(flow_name: str, found: CompilationError | CompilationWarning) -> str:
+    # Without its name: the finding around has the same one.
+    return f"in sub-flow '{flow_name}': step {found.step_index} ({found.tool_name}): {found.detail}"
 
 
 def _placed(step: Lowered, detail: str) -> str:

@@ -74,6 +74,9 @@ def _opened(returned: Any) -> dict[str, Any]:
         return opener_of(type(returned))(returned)
     if not isinstance(returned, Mapping):
         raise TypeError(f"it returned {type(returned).__name__}, not a mapping of output names to values")
+    odd = next((key for key in returned if not isinstance(key, str)), None)
+    if odd is not None:
+        raise TypeError(f"it returned a mapping with {odd!r} for a name, and a name is a text")
     return dict(returned)
 
 

@@ -154,14 +154,14 @@ class _Binding:
         """A reader of the whole context, for models that take any key."""
         earlier = self.visible.read_all(self.step.level)
         self.writers.update(earlier)
-        self.dynamic.update(self.visible.dynamic)
+        self.dynamic.update(self.visible.dynamic | self.visible.hidden)
         return whole_context_reader([index + 1 for index in earlier], self.visible.dynamic_slot)
 
     # ---- sources
 
     def _note(self, target: str, key: str, seen: Seen) -> None:
         self.writers.update(seen.writers)
-        if key in self.visible.dynamic:
+        if key in self.visible.dynamic or key in self.visible.hidden:
             self.dynamic.add(target)
 
     def _look(self, target: str, key: str, text: str) -> Seen:

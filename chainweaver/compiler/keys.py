@@ -137,11 +137,13 @@ class Visible:
         reads: Key -> the writers whose value of it somebody may read; `INITIAL` among them.
         read_up_to: Steps below this level are read as a whole; `INITIAL` while not even the initial context is.
         looks: All looks so far, in the order in which they were asked for.
+        hidden: Keys that hold what a dynamic parameter gave, though they are none: the item of a map over one.
     """
 
     def __init__(self, initial: Initial, dynamic: tuple[str, ...], size: int) -> None:
         self.initial = initial
         self.dynamic = frozenset(dynamic)
+        self.hidden: frozenset[str] = frozenset()
         self.dynamic_slot = size + 1
         self.writes: list[Writes] = []
         self.reads: dict[str, set[int]] = {}

@@ -70,10 +70,14 @@ def bind_map(step: Lowered, visible: Visible, findings: Findings) -> BoundMap:
     dynamic = tuple(key for key in (visible.dynamic if whole else found) if key in visible.dynamic)
     outer = BoundInputs(read, tuple(sorted(writers)), dynamic, None)
     item_kinds = _item_kinds(step, found[over].kinds, tokens, findings)
-    kinds = {key: _kind(seen.kinds) for key, seen in found.items() if seen.standing not in MISSING}
+    # What may come from outside is known no better inside: there, too, a declared name goes first.
+    unsaid = (*MISSING, visible.initial.others)
+    kinds = {key: _kind(seen.kinds) for key, seen in found.items() if seen.standing not in unsaid}
     sure = {key for key, seen in found.items() if seen.place.sure}
     initial = Initial(kinds, frozenset(sure), visible.initial.others)
     inside = Visible(initial, tuple(key for key in dynamic if key != as_key), 1)
+    if over in visible.dynamic:
+        inside.hidden = frozenset({as_key})
     # The item stands where a step before it would have written it.
     inside.add(replace(step, index=0, level=INITIAL), Writes({as_key: _kind(item_kinds)}, frozenset({as_key})))
     inner = bind_inputs(step, inside, findings)

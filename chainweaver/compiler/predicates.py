@@ -110,7 +110,8 @@ def evaluate_predicate(text: str, context: Mapping[str, Any]) -> bool:
     Raises:
         PredicateSyntaxError: The text is no predicate.
         LookupError: A name or a subscript leads nowhere.
-        TypeError: Values cannot be compared, subscripted or searched.
+        TypeError: Values cannot be compared, subscripted or searched; or the predicate is no text, the context no
+            mapping.
         ValueError: A text is too long to be searched.
 
     >>> evaluate_predicate("total > 100 and currency == 'EUR'", {"total": 250, "currency": "EUR"})
@@ -118,6 +119,12 @@ def evaluate_predicate(text: str, context: Mapping[str, Any]) -> bool:
     >>> evaluate_predicate(r"matches(subject, r'^(Re|Fwd): ')", {"subject": "Re: invoice"})
     True
     """
+    if not isinstance(text, str):
+        raise TypeError(f"A predicate is a text such as 'total > 100', not {text!r}.")
+    if not isinstance(context, Mapping):
+        raise TypeError(
+            f"The context of a predicate is a mapping of names to values, not of type {type(context).__name__}."
+        )
     try:
         return _over_mapping(text)(context)
     except KeyMissing as missing:

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from chainweaver.exceptions import DynamicParameterError
-from chainweaver.executor.settings import check_lane, named
+from chainweaver.executor.settings import check_flag, check_lane, named
 
 if TYPE_CHECKING:
     from chainweaver.lanes.cancel import CancellationToken
@@ -69,6 +69,16 @@ class Call:
             raise ValueError(f"dry_run_unsupported has to be 'skip' or 'abort', not {dry!r}.")
         self.dry = dry
         self.backlog: Callable[[], Awaitable[None]] | None = None
+
+
+def rehearsal(dry_run: bool, unsupported: Literal["skip", "abort"]) -> Literal["skip", "abort"] | None:
+    """What a dry run does with tools that cannot be rehearsed; None for a real run.
+
+    Raises:
+        TypeError: `dry_run` is neither true nor false: a text such as "false" would count as true.
+    """
+    check_flag("dry_run", dry_run)
+    return unsupported if dry_run else None
 
 
 def check_token(token: object) -> None:

@@ -3,7 +3,7 @@
 Compared are, in this order: tool and position, inputs, approval, decision, what happened inside the step (sub-flow,
 items), status, error (type, code, cause, message), who stood in, outputs; where no step differs, also what came of the
 whole run. Times, ids, lanes, attempts and caches may differ, and so may steps that do not count: those that were
-cancelled, or that finished behind a failure.
+cancelled, or that finished behind a failure. A run that was cancelled is compared as far as it came.
 
 Values that a record shows by reference are compared as they are now. Called by `replay` and by the command line.
 """
@@ -105,7 +105,9 @@ def compared(expected: ExecutionResult, actual: ExecutionResult, *, from_step: i
     diffs += comparing.steps(expected, actual, (), from_step)
     if not diffs:
         size = max((record.step_index + 1 for record in expected.execution_log), default=0)
-        diffs += comparing.borders(size, ("status", "final_output"), expected, actual)
+        # Runs that ended otherwise have no outputs to compare: only one that is ok has any.
+        fields = ("status",) if expected.status != actual.status else ("final_output",)
+        diffs += comparing.borders(size, fields, expected, actual)
     return Comparison(diffs, list(dict.fromkeys(comparing.likeness.not_compared)))
 
 
@@ -141,9 +143,9 @@ class _Comparing:
             one, other = before.get(key), after.get(key)
             if one is not None and other is not None:
                 yield from self._records(one, other, path)
-            else:
+            elif not _is_left_out(actual if other is None else expected, there):
                 # Only one of the two runs came to it.
-                statuses = (_status_of(expected, there, one), _status_of(actual, there, other))
+                statuses = tuple(None if found is None else found.status for found in (one, other))
                 yield _diff("status", there, path, statuses)
 
     def _records(self, expected: StepRecord, actual: StepRecord, path: tuple[str, ...]) -> Iterator[StepDiff]:
@@ -185,12 +187,9 @@ def _counted(result: ExecutionResult, from_step: int) -> dict[Any, StepRecord]:
     }
 
 
-def _status_of(result: ExecutionResult, there: StepRecord, counted: StepRecord | None) -> str | None:
-    """What became of a step in a run; None when it never came to it."""
-    if counted is not None:
-        return counted.status
-    cancelled = (one for one in result.execution_log if one.step_id == there.step_id and one.status == "cancelled")
-    return next((one.status for one in cancelled), None)
+def _is_left_out(result: ExecutionResult, there: StepRecord) -> bool:
+    """Whether it says nothing that a step does not count in a run: it had begun it in vain, or was cancelled before."""
+    return result.status == "cancelled" or any(one.step_id == there.step_id for one in result.execution_log)
 
 
 def _answer(record: StepRecord) -> Any:

@@ -18,8 +18,16 @@ from chainweaver.exceptions import (
     LaneUnsupportedError,
     ToolNotFoundError,
 )
-from chainweaver.executor.call import Call, ReplayMode, check_input
-from chainweaver.executor.settings import check_has, check_middleware, check_settings, check_tool, listed, named
+from chainweaver.executor.call import Call, ReplayMode, check_input, rehearsal
+from chainweaver.executor.settings import (
+    check_flag,
+    check_has,
+    check_middleware,
+    check_settings,
+    check_tool,
+    listed,
+    named,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -198,6 +206,7 @@ class FlowExecutor:
             "schema_ref_policy": schema_ref_policy,
         }
         check_settings(settings)
+        check_flag("discover_plugins", discover_plugins)
         if registry is None:
             from chainweaver.registry import FlowRegistry
 
@@ -345,7 +354,7 @@ class FlowExecutor:
         runs = self._bound or self._bind()
         call = None
         if dry_run or not (deadline is None and cancel_token is None and dynamic_params is None and lane is None):
-            dry = dry_run_unsupported if dry_run else None
+            dry = rehearsal(dry_run, dry_run_unsupported)
             call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry)
         begun = runs.begin(prepared.plan, initial_input, self._listeners, call)
         del initial_input  # a run may let go of its values, and this frame lasts as long as the run
@@ -373,7 +382,7 @@ class FlowExecutor:
         prepared = self._prepare(name, version)
         self._admit(prepared, force, "async")
         runs = self._bound or self._bind()
-        dry = dry_run_unsupported if dry_run else None
+        dry = rehearsal(dry_run, dry_run_unsupported)
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry)
         begun = runs.begin(prepared.plan, initial_input, self._listeners, call)
         del initial_input  # as in execute_flow
@@ -625,9 +634,11 @@ class FlowExecutor:
         plan, dormant = prepared.plan, prepared.dormant
         for make in plan.composition:
             raise make()
-        if dormant is not None and not force:
-            around = f"it is a sub-flow of '{plan.flow_name}'" if dormant.name != plan.flow_name else None
-            raise FlowStatusError(dormant.name, dormant.status.value, why=around)
+        if dormant is not None:
+            check_flag("force", force)
+            if not force:
+                around = f"it is a sub-flow of '{plan.flow_name}'" if dormant.name != plan.flow_name else None
+                raise FlowStatusError(dormant.name, dormant.status.value, why=around)
         if prepared.unsupported:
             if lane == "async":
                 raise AsyncLaneUnsupportedError(plan.flow_name, prepared.unsupported)
@@ -653,6 +664,7 @@ class FlowExecutor:
         """A stored run and the plan that it goes on with."""
         from chainweaver.executor.resume import gone, load, migrated, refuse_drift, refuse_gone_parts
 
+        check_flag("force", force)
         runs = self._bound or self._bind()
         snapshot = load(runs.checkpointer, trace_id)
         if migrate is not None:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
 
 from chainweaver._execution import summarize
+from chainweaver._execution.run import segment_of
 from chainweaver.checkpoint import StepDelta
 from chainweaver.exceptions import ReplayError, violations
 from chainweaver.executor.captures import capture_of
 from chainweaver.executor.differences import is_told
+from chainweaver.results import error_fields
 
 if TYPE_CHECKING:
     from chainweaver._execution import Run
     from chainweaver._execution.trace import Capture
+    from chainweaver.checkpoint.delta import StepError
     from chainweaver.executor.runs import Runs
     from chainweaver.plan import Plan, PlannedStep, PlannedTool
     from chainweaver.results import ExecutionResult, StepRecord
@@ -31,6 +35,7 @@ _copied: Capture = capture_of("snapshot", 10_000_000)
 
 _SUMMARY = re.compile(r"\w+\[[\d, ]*\]")
 _MASKED_SECRET = "**********"
+_ITSELF = "replay the result itself"
 
 
 class RecordedRun:
@@ -40,7 +45,6 @@ class RecordedRun:
         self.result = result
         self.run: Run | None = getattr(result, "_run", None)
         self.is_told = is_told(result)
-        self.redaction = runs.rules.redaction
         self.is_summary = (runs.capture if self.run is None else self.run.capture) is summarize
 
     def refused(self, detail: str, fix: str | None = None) -> ReplayError:
@@ -54,23 +58,13 @@ class RecordedRun:
         """
         run = self.run
         given = dict(self.result.initial_input if run is None or run.rules.redaction is None else run.given)
-        hidden = self._hidden(given) if run is None else None
-        if hidden is not None:
-            raise self.refused(f"its record hides the value of input '{hidden}'", "replay the result itself")
+        if run is None:
+            masked = (key for key, value in given.items() if _is_masked(value))
+            hidden = next(chain(_hidden_in(self.result, "initial_input"), masked), None)
+            if hidden is not None:
+                raise self.refused(f"its record hides the value of input '{hidden}'", _ITSELF)
         self._refuse_summaries(given, "input")
         return _copied(given)[0]
-
-    def _hidden(self, given: Mapping[str, Any]) -> str | None:
-        """The first key under which a redaction has replaced something."""
-        from chainweaver.observe import RedactionPolicy
-
-        policy = self.redaction or RedactionPolicy()
-        for key, value in given.items():
-            # The same text may have been given: what the policy would replace again was replaced before.
-            probe = _with_probes(value, policy.replacement)
-            if value == _MASKED_SECRET or _probes_in(policy.redact_mapping({key: probe})) < _probes_in({key: probe}):
-                return key
-        return None
 
     def _refuse_summaries(self, values: Mapping[str, Any], what: str) -> None:
         if not self.is_summary:
@@ -99,30 +93,50 @@ class RecordedRun:
 
     def _nested(self, step: PlannedStep, record: StepRecord, path: tuple[str, ...], run: Run | None) -> Iterator[Any]:
         """The steps of the sub-flow of a step, or its items."""
-        nested = record.sub_result
-        detail = None if run is None else run.details.get(record.step_index)
-        for one in () if nested is None else nested.execution_log:
-            inner = _inner(step, one.step_id)
-            if inner is not None and one.status in ("ok", "skipped") and not one.surplus:
-                inside = (*path, record.step_id or step.step_id)
-                yield from self._step(inner, one, inside, None if detail is None else detail.nested)
+        inside, nested = (*path, segment_of(record.step_id or step.step_id)), _nested_run(record, run)
+        for inner, one in _steps_inside(step, record):
+            if run is None and step.each is not None and step.each.on_item_error == "collect":
+                self._refuse_hidden_error(step, one)
+            if one.status != "failed":
+                yield from self._step(inner, one, inside, nested)
+            else:  # it is told with the step around it
+                yield from self._nested(inner, one, inside, nested)
+
+    def _refuse_hidden_error(self, step: PlannedStep, item: StepRecord) -> None:
+        """The error of an item may be a value of the steps behind its map."""
+        if item.skipped and "/error_message" in item.redacted:
+            detail = f"its record hides the error of item {item.step_id} of step '{step.step_id}'"
+            raise self.refused(detail, _ITSELF)
+
+    def _failed(
+        self, step: PlannedStep, record: StepRecord, path: tuple[str, ...], run: Run | None
+    ) -> tuple[StepDelta, ...] | None:
+        """The steps that failed in the nested run that a step went on without; None where there is none."""
+        if record.sub_result is None or (record.error_type is None and record.fallback_tool_name is None):
+            return None
+        inside, nested = (*path, segment_of(record.step_id or step.step_id)), _nested_run(record, run)
+        failed = (found for found in _steps_inside(step, record) if found[1].status == "failed")
+        return tuple(self._delta(inner, one, inside, nested) for inner, one in failed)
 
     def _step(
         self, step: PlannedStep, record: StepRecord, path: tuple[str, ...], run: Run | None
     ) -> Iterator[StepDelta]:
         if record.skipped and record.success:
             return  # no branch led to it, which follows from what was taken
-        nests = record.sub_result is not None and record.fallback_tool_name is None
-        yield StepDelta(
+        yield self._delta(step, record, path, run)
+        yield from self._nested(step, record, path, run)
+
+    def _delta(self, step: PlannedStep, record: StepRecord, path: tuple[str, ...], run: Run | None) -> StepDelta:
+        self._refuse_odd_answers(step, record)
+        has_own = record.status == "ok" and (record.sub_result is None or record.fallback_tool_name is not None)
+        return StepDelta(
             step_index=record.step_index,
             step_id=record.step_id or step.step_id,
             tool_name=record.tool_name,
             fingerprint="",
-            status="skipped" if record.skipped else "ok",
-            outputs=None if nests or record.skipped else self._outputs(step, record, run),
-            error=None
-            if record.error_type is None
-            else (record.error_type, record.error_code, record.error_message or "", record.error_cause),
+            status="ok" if record.status == "ok" else "skipped" if record.skipped else "failed",
+            outputs=self._outputs(step, record, run) if has_own else None,
+            error=_error_of(record, run),
             attempts=0 if record.cached else record.retry_count + 1,
             retry_errors=tuple(record.retry_errors),
             cached=record.cached,
@@ -132,25 +146,51 @@ class RecordedRun:
             path=path,
             decision=record.decision,
             approval=record.approval,
+            inside=self._failed(step, record, path, run),
         )
-        if nests:
-            yield from self._nested(step, record, path, run)
+
+    def _refuse_odd_answers(self, step: PlannedStep, record: StepRecord) -> None:
+        """What was answered at a step is looked at before it is built upon: a trace is a file that people can edit."""
+        for name, value in (("decision", record.decision), ("approval", record.approval)):
+            if value is not None and not isinstance(value, Mapping):
+                detail = f"the {name} of step '{record.step_id}' is a '{type(value).__name__}' and no mapping"
+                raise self.refused(detail)
+        decided = set(record.decision or ()) - ({"taken"} if step.branches is not None else set())
+        if decided and not isinstance(record.decision["chosen"] if "chosen" in decided else None, str):
+            raise self.refused(f"the decision of step '{record.step_id}' names no tool that was chosen")
 
     def _outputs(self, step: PlannedStep, record: StepRecord, run: Run | None) -> dict[str, Any]:
         shown = record.outputs if run is None else run.shown_outputs(record.step_index)
         outputs = dict(shown or {})
+        hidden = next(_hidden_in(record, "outputs"), None) if run is None else None
+        if hidden is not None:
+            raise self.refused(f"its record hides output '{hidden}' of step '{record.step_id}'", _ITSELF)
         self._refuse_summaries(outputs, f"step '{record.step_id}', output")
         tool = _answering(step, record)
         if not self.is_told or tool is None:
             return _copied(outputs)[0]
         if tool.secret_outputs:
             detail = f"output '{tool.secret_outputs[0]}' of step '{record.step_id}' is a secret, which no trace holds"
-            raise self.refused(detail, "replay the result itself")
+            raise self.refused(detail, _ITSELF)
         try:
             return {key: _typed(tool.output_model, key, value) for key, value in outputs.items()}
         except Exception as exc:
             detail = f"outputs of step '{record.step_id}' cannot be brought back from JSON: {violations(exc)}"
             raise self.refused(detail, "replay the result itself, or from an earlier step") from exc
+
+
+def _nested_run(record: StepRecord, run: Run | None) -> Run | None:
+    """The run that is nested in the step of a record, for as long as it is there."""
+    detail = None if run is None else run.details.get(record.step_index)
+    return None if detail is None else detail.nested
+
+
+def _steps_inside(step: PlannedStep, record: StepRecord) -> Iterator[tuple[PlannedStep, StepRecord]]:
+    """The records of the steps of a sub-flow, or of items, that count and have come to an end."""
+    for one in () if record.sub_result is None else record.sub_result.execution_log:
+        inner = _inner(step, one.step_id)
+        if inner is not None and one.status != "cancelled" and not one.surplus:
+            yield inner, one
 
 
 def _inner(step: PlannedStep, step_id: str | None) -> PlannedStep | None:
@@ -159,6 +199,17 @@ def _inner(step: PlannedStep, step_id: str | None) -> PlannedStep | None:
         return step.each.step
     index = None if step.child is None or step_id is None else step.child.names.get(step_id)
     return None if step.child is None or index is None else step.child.steps[index]
+
+
+def _error_of(record: StepRecord, run: Run | None) -> StepError | None:
+    """The error of a step, with nothing hidden for as long as its run is there."""
+    detail = None if run is None else run.details.get(record.step_index)
+    if detail is not None and detail.error is not None:
+        facts = error_fields(detail.error)
+        return facts["error_type"], facts["error_code"], facts["error_message"], facts["error_cause"]
+    if record.error_type is None:
+        return None
+    return record.error_type, record.error_code, record.error_message or "", record.error_cause
 
 
 def _answering(step: PlannedStep, record: StepRecord) -> PlannedTool | None:
@@ -183,17 +234,16 @@ def _typed(model: type[BaseModel], key: str, value: Any) -> Any:
     return adapter.validate_json(json.dumps(value))
 
 
-_PROBE = "a value that was hidden here"
+def _hidden_in(view: ExecutionResult | StepRecord, field: str) -> Iterator[str]:
+    """The keys of a field under which a redaction policy has hidden something; the field itself where all is gone."""
+    for place in view.redacted:
+        name, _, key = place.removeprefix("/").partition("/")
+        if name == field:
+            yield key.replace("~1", "/").replace("~0", "~") or field
 
 
-def _with_probes(value: Any, replacement: str) -> Any:
-    """A value that JSON carried, in which something else stands for what may have been hidden."""
-    if isinstance(value, str):
-        return _PROBE if value == replacement else value
+def _is_masked(value: Any) -> bool:
+    """Whether a value that JSON carried stands for a secret, or holds what does."""
     if isinstance(value, dict):
-        return {key: _with_probes(item, replacement) for key, item in value.items()}
-    return [_with_probes(item, replacement) for item in value] if isinstance(value, list) else value
-
-
-def _probes_in(value: Any) -> int:
-    return json.dumps(value, default=str).count(_PROBE)
+        return any(map(_is_masked, value.values()))
+    return any(map(_is_masked, value)) if isinstance(value, list) else bool(value == _MASKED_SECRET)

@@ -35,7 +35,7 @@ from chainweaver.executor.settings import check_count, named
 from chainweaver.flow.callbacks import ApprovalDecision, DecisionPolicy
 from chainweaver.flow.versions import sorted_versions
 from chainweaver.lanes.services import Services
-from chainweaver.results import ExecutionResult
+from chainweaver.results import ExecutionResult, hidden_in
 
 if TYPE_CHECKING:
     from chainweaver.executor.call import Call
@@ -152,13 +152,17 @@ class Replay:
         recorded = RecordedRun(self.result, runs)
         initial = recorded.initial_input()
         if self.mode is ReplayMode.EXECUTE and self.from_step == 0:
-            return runs.begin(self.plan, initial, listeners, call)
+            begun = runs.begin(self.plan, initial, listeners, call)
+            begun[0].secrets |= hidden_in(self.result)
+            return begun
         stored = Stored(recorded.steps_before(self.plan, self.from_step))
         runtime = runs.runtime
         run = Run(self.plan, initial, runtime.now_ns(), runtime.wall_time(), runs.capture, runtime.new_id)
         take_input(run)
         services = Services(runtime)
         runs.attend(run, services, listeners, call)
+        # What the recorded run found out to be secret is hidden, however far this one comes.
+        run.secrets |= hidden_in(self.result)
         run.past = stored
         if self.mode is ReplayMode.VERIFY:
             run.past = answers = _Answers(self.result, stored)

@@ -6,12 +6,14 @@ core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from chainweaver._execution.commands import Nest, RunCancelled, TimedOut
+from chainweaver._execution.life import take_inputs
 from chainweaver._execution.nested import run_flow, run_items
 from chainweaver._execution.run import Run, attempt_of, segment_of, step_id_of
 from chainweaver.checkpoint import ExecutionSnapshot
@@ -28,6 +30,7 @@ from chainweaver.executor.runs import tell_start
 from chainweaver.executor.settings import named
 from chainweaver.lanes.services import CheckpointService, Services
 from chainweaver.objects import PlainEncodeError, RestoreError, bind_reduce, bind_restore
+from chainweaver.plan import KeyMissing
 
 if TYPE_CHECKING:
     from chainweaver.checkpoint import Checkpointer, StepDelta
@@ -218,7 +221,7 @@ class Stored:
         self.own: list[StepDelta] = []
         self.steps: dict[tuple[str, ...], list[StepDelta]] = {}
         self._begun: dict[tuple[str, ...], int] = {}
-        for delta in steps:
+        for delta in _with_inside(steps):
             if not delta.path:
                 self.own.append(delta)
             # Every run around a nested one has begun as well, though none of its own steps may have ended.
@@ -247,6 +250,16 @@ class Stored:
         for step in nested.plan.steps if nested.resumed and not nested.is_map else ():
             if not nested.finished(step.index):
                 nested.is_passed(step)
+
+
+def _with_inside(steps: Iterable[StepDelta]) -> Iterator[StepDelta]:
+    """The steps, and behind them those that failed inside of one of them."""
+    within: list[StepDelta] = []
+    for delta in steps:
+        yield delta
+        within += delta.inside or ()
+    if within:
+        yield from _with_inside(within)
 
 
 def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: Listeners | None, call: Call) -> Begun:
@@ -289,15 +302,14 @@ def fill_in(run: Run, step: PlannedStep, delta: StepDelta) -> None:
     index = step.index
     run.started[index] = run.began_ns + int((delta.started_at - run.began_wall) * 1e9)
     run.ended[index] = run.started[index] + delta.duration_ns
-    try:
-        run.show_inputs(step, step.read(run.slots))
-    except Exception:  # by force, or by hand, an earlier step may lack what this one read
-        run.inputs[index] = {}
+    take_inputs(run, step)  # by force, or by hand, an earlier step may lack what this one read
     _fill_decision(run, step, delta)
     if delta.outputs is not None:
         _fill_outputs(run, step, delta)
     elif delta.status == "ok":
         _put_together(run, step, delta)
+    if delta.inside is not None:
+        _play_in_vain(run, step)
     if delta.status == "ok" and delta.attempts == 1 and not (delta.cached or delta.retry_errors):
         return
     detail = run.detail(index)
@@ -307,6 +319,9 @@ def fill_in(run: Run, step: PlannedStep, delta: StepDelta) -> None:
     detail.fallback = delta.fallback_tool_name
     if delta.status == "skipped":
         run.skip(step, _stored_error(step, delta))
+    elif delta.status == "failed":
+        run.fail(step, _stored_error(step, delta))
+        run.ended[index] = run.started[index] + delta.duration_ns
 
 
 def _fill_decision(run: Run, step: PlannedStep, delta: StepDelta) -> None:
@@ -326,27 +341,52 @@ def _fill_decision(run: Run, step: PlannedStep, delta: StepDelta) -> None:
 
 def _put_together(run: Run, step: PlannedStep, delta: StepDelta) -> None:
     """Give a step that ran a nested run the outputs that follow from the steps of that run."""
-    given = step.read(run.slots)
-    life: Generator[Any, Any, dict[str, Any]]
-    if step.each is not None:
-        life = run_items(run, step, step.each, given)
-    elif step.child is not None:
-        life = run_flow(run, step, step.child, given, 1)
-    else:
-        detail = f"outputs of step '{step.step_id}' are not stored"
-        raise CheckpointDriftError(run.trace_id(), detail, fix="start the run anew")
-    outputs: dict[str, Any] = {}
     try:
-        while True:
+        life = _nested_life(run, step)
+        while life is not None:
             # All that it asks for was done before.
             next(life)
     except StopIteration as end:
-        outputs = end.value
+        outputs: dict[str, Any] = end.value
+    except KeyMissing as exc:
+        detail = f"outputs of step '{step.step_id}': it reads '{exc.key}', which is not there"
+        raise CheckpointDriftError(run.trace_id(), detail) from exc
     except ChainWeaverError as exc:
         raise CheckpointDriftError(run.trace_id(), f"outputs of step '{step.step_id}': {exc}") from exc
+    else:
+        detail = f"outputs of step '{step.step_id}' are not stored"
+        raise CheckpointDriftError(run.trace_id(), detail, fix="start the run anew")
     run.show_outputs(step, outputs)
-    renamed = outputs if step.rename is None else {key: outputs[name] for key, name in step.rename if name in outputs}
-    run.slots[step.index + 1] = renamed
+    run.slots[step.index + 1] = _renamed(step, outputs)
+
+
+def _play_in_vain(run: Run, step: PlannedStep) -> None:
+    """Give a step that went on without the nested run that it ran that run again, as far as it came."""
+    life = None
+    try:
+        life = _nested_life(run, step)
+        asked = None if life is None else next(life)
+        while life is not None:
+            if isinstance(asked, Nest) and not _has_come_to_an_end(asked.run):
+                asked = life.throw(RunCancelled("deadline"))  # nothing in it failed, and yet it did not get on
+            else:
+                asked = next(life)
+    except (StopIteration, ChainWeaverError, RunCancelled, TimedOut):
+        return
+    except Exception:  # by force, or by hand, an earlier step may lack what this one read
+        return
+
+
+def _has_come_to_an_end(nested: Run) -> bool:
+    return bool(nested.failures) or all(nested.finished(step.index) for step in nested.plan.steps)
+
+
+def _nested_life(run: Run, step: PlannedStep) -> Generator[Any, Any, dict[str, Any]] | None:
+    """What runs the nested run of a step; None where the step runs none."""
+    given = step.read(run.slots)
+    if step.each is not None:
+        return run_items(run, step, step.each, given)
+    return None if step.child is None else run_flow(run, step, step.child, given, 1)
 
 
 def _fill_outputs(run: Run, step: PlannedStep, delta: StepDelta) -> None:
@@ -361,8 +401,14 @@ def _fill_outputs(run: Run, step: PlannedStep, delta: StepDelta) -> None:
             run.show_outputs(step, outputs)
         elif step.rename is not None:
             run.show(step, outputs)
-    merged = outputs if step.rename is None else {key: outputs[name] for key, name in step.rename if name in outputs}
-    run.slots[step.index + 1] = merged
+    run.slots[step.index + 1] = _renamed(step, outputs)
+
+
+def _renamed(step: PlannedStep, outputs: dict[str, Any]) -> dict[str, Any]:
+    """The outputs of a step as they are merged; a store keeps no others, and one that is lost is left out."""
+    if step.rename is None:
+        return outputs
+    return {key: outputs[name] for key, name in step.rename if name in outputs}
 
 
 def _stored_error(step: PlannedStep, delta: StepDelta) -> ChainWeaverError:

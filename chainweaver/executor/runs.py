@@ -168,7 +168,8 @@ class Runs:
             if run.rules.around_run:
                 enter_sync(run, services, resources, token, opened)
             if run.input_error is None and run.cancelled is None:
-                run_sync(run, services, resources, self._limit_of(run), token)
+                limit = 1 if self.limit == 1 else self._limit_of(run)
+                run_sync(run, services, resources, limit, token)
         except BaseException:
             self._end(run, services, opened)
             raise

@@ -36,7 +36,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for one in settings["middleware"]:
         check_middleware(one)
     if settings["trace_recorder"] is not None:
-        check_middleware(settings["trace_recorder"])
+        check_recorder(settings["trace_recorder"])
     check_has("redaction_policy", settings["redaction_policy"], ("redact_record",), "RedactionPolicy()")
     check_has("cost_profile", settings["cost_profile"], ("usd_of_tokens",), "CostProfile(model_call_usd=0.01)")
     if settings["schema_ref_policy"] is not None:
@@ -94,9 +94,37 @@ def check_lane(lane: object, lanes: Collection[str]) -> None:
 
 
 def check_middleware(middleware: object) -> None:
-    """Refuse what cannot watch anything."""
-    if middleware is None or isinstance(middleware, (type, str)):
-        raise TypeError(f"middleware has to be objects that watch runs, not {named(middleware)}.")
+    """Refuse what cannot watch anything: it has no hook, or only one that is misspelt."""
+    _check_watches("middleware has to be objects that watch runs", middleware)
+
+
+def check_recorder(recorder: object) -> None:
+    """Refuse what would keep no result; a store is easily taken for what fills it."""
+    hint = "; a store gets its results from TraceRecorder(store)" if hasattr(recorder, "save") else ""
+    _check_watches("trace_recorder has to be an object that watches runs", recorder, hint)
+
+
+def _check_watches(what: str, value: object, hint: str = "") -> None:
+    from chainweaver.exceptions import suggest
+    from chainweaver.observe.middleware import HOOKS, Listeners
+
+    if value is None or isinstance(value, (type, str)):
+        raise TypeError(f"{what}, not {named(value)}{hint}.")
+    hooks = (*HOOKS, "around_step", "around_run")
+    if Listeners((value,)) or any(hasattr(value, hook) for hook in hooks if hook not in HOOKS):
+        return
+    methods = [name for name in dir(value) if name.startswith(("on_", "around_")) and name not in hooks]
+    meant = {name: suggest(name, hooks) for name in methods}
+    misspelt = "".join(f"; '{name}' may stand for '{hook}'" for name, hook in meant.items() if hook)
+    # Hooks that do nothing, which a view leaves out, are taken as they are, unless a method shows what was meant.
+    kinds = (value, getattr(value, "stands_for", None))
+    if not misspelt and any(hasattr(one, hook) for one in kinds for hook in hooks):
+        return
+    if not methods:
+        raise TypeError(f"{what}, not {named(value)}{hint}.")
+    raise TypeError(
+        f"{what}, and {named(value)} has none of the hooks {', '.join(hooks[:-1])} and {hooks[-1]}{misspelt}."
+    )
 
 
 def check_has(what: str, value: object, methods: tuple[str, ...], example: str) -> None:

@@ -16,7 +16,9 @@ from chainweaver.observe import EventMiddleware, FlowEvent, Listeners
 if TYPE_CHECKING:
     from chainweaver.executor.call import Call
     from chainweaver.executor.runs import Runs
+    from chainweaver.observe import FlowEndContext
     from chainweaver.plan import Plan
+    from chainweaver.results import ExecutionResult
 
 BOUND = 64
 """How many events may wait for their reader; each of those who tell at the same time may add one more."""
@@ -96,6 +98,31 @@ class _Held:
             self._outer.unlisten(self.token.cancel)
 
 
+class _Outcome:
+    """Notes the result that a call would return."""
+
+    result: ExecutionResult | None = None
+
+    def on_flow_end(self, context: FlowEndContext) -> None:
+        if context.parent_trace_id is None:
+            self.result = context.result
+
+
+def _telling(runs: Runs, emit: Callable[[FlowEvent], object]) -> tuple[object, ...]:
+    """What hands the events of a run to its reader: as the redaction policy shows them, but for the result of the run.
+
+    That one hides in its records what the policy says, and its output is what the reader has called for (R39).
+    """
+    outcome = _Outcome()
+
+    def put(event: FlowEvent) -> None:
+        if event.kind == "flow_end" and event.parent_trace_id is None:
+            event.result = outcome.result
+        emit(event)
+
+    return outcome, runs.shown(EventMiddleware(put))
+
+
 def is_on_a_loop() -> bool:
     """Whether the caller is in a task of asyncio: one of the private loop, which serves other runs as well."""
     import asyncio
@@ -132,7 +159,7 @@ def stream_sync(
         events.put(end)
 
     held = _Held(runs, call, events.qsize)
-    listeners = Listeners((*middleware, runs.shown(EventMiddleware(events.put))))
+    listeners = Listeners((*middleware, *_telling(runs, events.put)))
     call.backlog = backlog
     try:
         runs.resources.threads.start(work)
@@ -172,7 +199,7 @@ async def stream_async(
         put(end)
 
     held = _Held(runs, call, events.__len__)
-    listeners = Listeners((*middleware, runs.shown(EventMiddleware(put))))
+    listeners = Listeners((*middleware, *_telling(runs, put)))
     call.backlog = held.suspend
     try:
         start_task(work)

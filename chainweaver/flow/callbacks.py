@@ -191,7 +191,8 @@ class CapabilityContext:
         step_index: Position of the step in plan order.
         step_id: Id of the step.
         capability_id: What has to be done.
-        inputs: The resolved inputs; without an input mapping all of the context that the step sees.
+        inputs: The resolved inputs, as a tool would get them, dynamic parameters among them; without an input mapping
+            all of the context that the step sees.
         idempotency_key: Stable over retries and resumes of the step.
         attempt: Number of this attempt, 1-based.
     """

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Annotated, Any, Final
@@ -88,7 +89,10 @@ class SchemaRefAllowlist(SchemaRefPolicy):
             # The letters of a text would be taken for names of modules.
             if isinstance(given, str):
                 raise TypeError(f"{name} has to be a tuple of texts such as ({given!r},), not one text.")
-            object.__setattr__(self, name, tuple(check(one) for one in given))
+            listed = tuple(given) if isinstance(given, Iterable) else (None,)
+            if not all(isinstance(one, str) for one in listed):
+                raise TypeError(f"{name} has to be a tuple of texts, not {given!r}.")
+            object.__setattr__(self, name, tuple(check(one) for one in listed))
 
     def refusal(self, module: str, qualname: str) -> str | None:
         """Why this reference is refused, as a clause; None when it is permitted."""

@@ -169,10 +169,10 @@ class CheckpointService:
             lasted_ns = run.clock.now_ns - started_ns
             delta = _new_tuple(
                 self._make,
-                head + ("ok", outputs, None, 1, (), False, None, began_s, lasted_ns, (), None, None),  # noqa: RUF005 - faster
+                head + ("ok", outputs, None, 1, (), False, None, began_s, lasted_ns, (), None, None, None),  # noqa: RUF005 - faster
             )
         else:
-            delta = self._detailed(run, step, detail or _NO_DETAIL, outputs, began_s)
+            delta = self._detailed(run, step, detail or _NO_DETAIL, outputs, run.now_ns)
         if self.append is not None:
             self.append(self.trace_id, delta)
         else:
@@ -180,25 +180,37 @@ class CheckpointService:
             self.checkpointer.save(self.snapshot)
 
     def _detailed(
-        self, run: Run, step: PlannedStep, detail: Detail, outputs: dict[str, Any] | None, began_s: float
+        self, run: Run, step: PlannedStep, detail: Detail, outputs: dict[str, Any] | None, ended_ns: int
     ) -> StepDelta:
         """A step that did more than succeed, or one of a nested run."""
         own = run is self._run
+        started_ns = run.started[step.index]
         head = self._heads[step.index] if own else (step.index, step.step_id, step.name, step.fingerprint())
         return self._make(
             *head,
-            status="skipped" if detail.status == "skipped" else "ok",
+            status="ok" if detail.status not in ("skipped", "failed") else detail.status,
             outputs=None if is_put_together(detail) else outputs,
             error=None if detail.error is None else error_facts(detail.error),
             attempts=0 if detail.cached else detail.retries + 1,
             retry_errors=detail.retry_errors,
             cached=detail.cached,
             fallback_tool_name=detail.fallback,
-            started_at=began_s,
-            duration_ns=run.now_ns - run.started[step.index],
+            started_at=self._wall_minus_clock_s + started_ns / 1e9,
+            duration_ns=ended_ns - started_ns,
             path=run.key,
             decision=run.decision_of(step),
             approval=detail.approval,
+            inside=self._inside(detail),
+        )
+
+    def _inside(self, detail: Detail) -> tuple[StepDelta, ...] | None:
+        """The failed steps of the run that a step ran in vain: they are part of its record, and of no commit."""
+        nested = detail.nested
+        if nested is None or (detail.error is None and detail.fallback is None):
+            return None
+        failed = ((nested.plan.steps[index], nested.details[index]) for index in sorted(nested.failures))
+        return tuple(
+            self._detailed(nested, step, one, None, nested.ended[step.index]) for step, one in failed if not one.surplus
         )
 
     def _stored(self, run: Run, step: PlannedStep, outputs: dict[str, Any]) -> dict[str, Any]:
@@ -353,7 +365,7 @@ class Services:
                     yield chunk
 
         async def fn(value: Any) -> Any:
-            return await final_outputs(tool.name, told(value))
+            return await final_outputs(told(value))
 
         return replace(tool, fn=fn)
 

@@ -25,7 +25,8 @@ def is_safe_name(name: str) -> bool:
     (True, False, False, False)
     """
     return (
-        _SAFE_NAME.fullmatch(name) is not None
+        isinstance(name, str)
+        and _SAFE_NAME.fullmatch(name) is not None
         and name[-1] != "."
         and name.split(".", maxsplit=1)[0].lower() not in _RESERVED
     )

@@ -26,6 +26,7 @@ from pydantic import BaseModel, RootModel, SecretBytes, SecretStr
 from pydantic.types import Secret
 
 from chainweaver.observe.secret_texts import Literals, without_assigned, without_tokens
+from chainweaver.plan import ItemError
 
 if TYPE_CHECKING:
     from chainweaver.results import ExecutionResult, StepRecord
@@ -182,7 +183,10 @@ class Walk:
     def _changes(
         self, model: StepRecord | ExecutionResult, identity: frozenset[str], mappings: tuple[str, ...]
     ) -> dict[str, Any]:
-        changes = {}
+        from chainweaver.results import hidden_places
+
+        changes: dict[str, Any] = {}
+        places: list[str] = []
         # Whatever is not known to be a name or a time is looked at, so that a new field is covered from its first day.
         for name in type(model).model_fields:
             if name not in identity:
@@ -190,6 +194,12 @@ class Walk:
                 shown = self.top(value, self.rules.paths if name in mappings else ())
                 if shown is not value:
                     changes[name] = shown
+                    if name in mappings:
+                        places += hidden_places(name, value, shown)
+                    elif name not in _VIEWS:
+                        places.append(f"/{name}")
+        if places:
+            changes["redacted"] = tuple(dict.fromkeys((*changes.get("redacted", model.redacted), *places)))
         return changes
 
     # ---- the walk
@@ -322,6 +332,9 @@ class Walk:
         return {part.name: seen for part, seen in shown if part.shown}
 
 
+_VIEWS = frozenset({"execution_log", "sub_result", "redacted"})
+"""Fields that say themselves what is hidden in them."""
+
 _IDENTITY = {"flow_name", "status", "success", "started_at", "ended_at"}
 _IDENTITY_OF_RECORD = frozenset(
     {
@@ -446,6 +459,8 @@ def _text_of(value: Any) -> str | None:
 
 
 def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, ItemError):
+        return ()  # it stands where a secret would be, and says what any record may say
     if isinstance(value, (SecretStr, SecretBytes, Secret)):
         return (value.get_secret_value(),)
     if isinstance(value, Enum):

@@ -43,6 +43,7 @@ class TokenBucket:
         tools: Names of the tools that are limited; None: all steps are.
 
     Raises:
+        TypeError: The rate is no number, or `tools` no collection.
         ValueError: The rate is not above 0, or the burst is below 1.
 
     >>> limiter = TokenBucket(rate_per_s=10, burst=2, tools=["search"])
@@ -52,12 +53,16 @@ class TokenBucket:
     """
 
     def __init__(self, rate_per_s: float, burst: int = 1, *, tools: Collection[str] | None = None) -> None:
+        if not hasattr(rate_per_s, "__float__"):
+            raise TypeError(f"rate_per_s has to be a number above 0, not {rate_per_s!r}.")
         if not (rate_per_s > 0 and math.isfinite(rate_per_s)):
             raise ValueError(f"rate_per_s has to be a number above 0, not {rate_per_s!r}.")
         if not isinstance(burst, int) or burst < 1:
             raise ValueError(f"burst has to be a whole number, at least 1, not {burst!r}.")
         if isinstance(tools, str):
             raise ValueError(f"tools has to be a collection of names such as [{tools!r}].")
+        if tools is not None and not isinstance(tools, Collection):
+            raise TypeError(f"tools has to be a collection of names, not {tools!r}.")
         self.rate_per_s = rate_per_s
         self.burst = burst
         self.tools = None if tools is None else frozenset(tools)

@@ -415,9 +415,12 @@ class FlowRegistry:
                 raised; in the watching thread, for the first reading in this one.
 
         Raises:
+            TypeError: The interval is no number.
             ValueError: The interval is not positive, or longer than a thread can wait.
             OSError: The directory cannot be read at the beginning; nothing is watched then.
         """
+        if not hasattr(interval_s, "__float__"):
+            raise TypeError(f"interval_s must be a positive number of seconds, not {interval_s!r}.")
         if not 0 < interval_s <= threading.TIMEOUT_MAX:
             raise ValueError(f"interval_s must be a positive number of seconds, not {interval_s}.")
         # Where the process works may change while the watch goes on.

@@ -15,7 +15,8 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from chainweaver.compiler import flow_digest
-from chainweaver.testing.matching import differences
+from chainweaver.executor.settings import check_count, named
+from chainweaver.testing.matching import ADDRESS, differences
 from chainweaver.testing.runner import tools_of
 from chainweaver.testing.trials import LANES, LaneName, Outcome, Trials, Way, digest_of, ways_of
 
@@ -41,6 +42,9 @@ class Attestation(BaseModel):
         ways: The lanes and limits, such as "sync lane at limit 1".
         result_digest: Of statuses, outputs and canonical traces of the first run with each input.
         environment: Versions of what ran it.
+        failed_inputs: With how many of them the first run failed; what fails in the same way every time is
+            deterministic.
+        first_failure: Why the first of these runs failed; None where none did.
         verdict: "deterministic", or "different" with the first difference.
         difference: Which input, which run, which step, which field, and both values; None where there is none.
     """
@@ -57,6 +61,8 @@ class Attestation(BaseModel):
     ways: tuple[str, ...]
     result_digest: str
     environment: dict[str, str]
+    failed_inputs: int = 0
+    first_failure: str | None = None
     verdict: Literal["deterministic", "different"]
     difference: str | None = None
 
@@ -86,6 +92,7 @@ def attest_flow(
     limits: Collection[int] = (1, 4),
     strategy: SearchStrategy[dict[str, Any]] | None = None,
     seed: int = 0,
+    dynamic_params: Mapping[str, Any] | None = None,
 ) -> Attestation:
     """Run a flow several times in several ways, and say whether it gave the same every time.
 
@@ -103,8 +110,10 @@ def attest_flow(
         limits: The values of `max_step_concurrency`.
         strategy: Makes the inputs, instead of the schema.
         seed: Of generated inputs and of jitter.
+        dynamic_params: Values for the flow's `dynamic_params`, for every run.
 
     Raises:
+        TypeError: An argument is not what it has to be.
         ValueError: There would be nothing to compare.
         ChainWeaverError: The flow cannot be started at all.
         MissingExtraError: Inputs have to be generated, and the extra `testing` is not installed.
@@ -121,11 +130,12 @@ def attest_flow(
     ('deterministic', 16)
     """
     ways = ways_of(lanes, limits)
+    check_count("runs", runs, 1)
     if runs * len(ways) < 2:
         raise ValueError("One run cannot differ from itself: ask for two runs, lanes or limits at least.")
-    with Trials(executor, flow, ways, seed) as trials:
+    with Trials(executor, flow, ways, seed, dynamic_params) as trials:
         given = inputs_for(trials, inputs, strategy, seed)
-        stories, difference = compared(trials, ways, given, runs)
+        stories, failures, difference = compared(trials, ways, given, runs)
         names = tools_of(trials.flow, trials.executor.registry)
         tools = trials.executor.registered_tools
         return Attestation(
@@ -139,6 +149,8 @@ def attest_flow(
             ways=tuple(map(str, ways)),
             result_digest=digest_of(stories),
             environment=environment(),
+            failed_inputs=len(failures),
+            first_failure=failures[0] if failures else None,
             verdict="deterministic" if difference is None else "different",
             difference=difference,
         )
@@ -153,11 +165,13 @@ def inputs_for(
     """The inputs, made where only their number is given.
 
     Raises:
+        TypeError: It is neither a number nor a mapping nor several of them.
         ValueError: There are none.
     """
     if isinstance(inputs, Mapping):
         return [dict(inputs)]
     if isinstance(inputs, int):
+        check_count("inputs", inputs, 1)
         from chainweaver.testing.generating import drawn, strategy_for_flow
 
         executor = trials.executor
@@ -165,7 +179,11 @@ def inputs_for(
             strategy = strategy_for_flow(trials.flow, executor.registered_tools, executor.registry)
         found = drawn(strategy, inputs, seed)
     else:
-        found = [dict(one) for one in inputs]
+        given = list(inputs) if isinstance(inputs, Iterable) else [inputs]
+        for one in given:
+            if not isinstance(one, Mapping):
+                raise TypeError(f"inputs has to be a mapping, several of them, or their number, not {named(one)}.")
+        found = [dict(one) for one in given]
     if not found:
         raise ValueError("There are no inputs to run the flow with.")
     return found
@@ -173,13 +191,17 @@ def inputs_for(
 
 def compared(
     trials: Trials, ways: list[Way], inputs: list[dict[str, Any]], runs: int
-) -> tuple[list[dict[str, Any]], str | None]:
-    """The story of the first run with each input, and the first difference from one of them."""
+) -> tuple[list[dict[str, Any]], list[str], str | None]:
+    """The story of the first run with each input, why such runs failed, and the first difference from one of them."""
     stories: list[dict[str, Any]] = []
+    failures: list[str] = []
     first: str | None = None
     for at, given in enumerate(inputs):
-        story = trials.run(ways[0], given).story()
+        outcome = trials.run(ways[0], given)
+        story, failure = outcome.story(), outcome.failure()
         stories.append(story)
+        if failure is not None:
+            failures.append(ADDRESS.sub("", failure))
         others = ((way, run) for way in ways for run in range(runs) if (way, run) != (ways[0], 0))
         for way, run in others:
             told = difference_from(story, trials.run(way, given))
@@ -187,7 +209,7 @@ def compared(
                 place = f"input {at}, run {run + 1} on the {way}, compared with run 1 on the {ways[0]}"
                 first = first or f"{place}: {told}"
                 break
-    return stories, first
+    return stories, failures, first
 
 
 def difference_from(story: dict[str, Any], outcome: Outcome) -> str | None:

@@ -210,6 +210,8 @@ def read_calls(path: Path) -> list[RecordedCall]:
     """
     try:
         document = json.loads(path.read_bytes())
+    except OSError as exc:
+        raise CassetteError(str(path), f"it cannot be read: {exc.strerror}", fix="name a file") from exc
     except (ValueError, RecursionError) as exc:
         raise CassetteError(str(path), f"it is no JSON ({exc})") from exc
     if not isinstance(document, dict) or document.get("format") != FORMAT:

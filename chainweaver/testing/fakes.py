@@ -8,7 +8,7 @@ any tool; what they remember belongs to the test.
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -127,7 +127,9 @@ def fake_tool(
         is_async: Whether the fake is async. None: as the replaced tool is, or else as `side_effect`.
 
     Raises:
-        ToolDefinitionError: Nothing says what the fake does, or two arguments say so.
+        TypeError: What it stands in for is neither a tool nor a name.
+        ToolDefinitionError: Nothing says what the fake does, two arguments say so, or one says it in a way without
+            meaning.
 
     >>> from chainweaver.tools import tool
     >>> @tool
@@ -139,12 +141,20 @@ def fake_tool(
     >>> fake.calls[0].inputs
     {'article': 'tea'}
     """
+    if not isinstance(replaced, (str, Tool)):
+        raise TypeError(
+            f"A fake stands in for a tool or the name of one, not for {replaced!r}; what it does is side_effect=."
+        )
     name = replaced if isinstance(replaced, str) else replaced.name
     given = [what for what, value in _told(raises, side_effect, sequence).items() if value is not None]
     if len(given) > 1:
         raise ToolDefinitionError(
             name, f"its fake is told {' and '.join(given)}", fix="say one of raises, side_effect and sequence"
         )
+    if raises is not None and returns is not _NOTHING:
+        raise ToolDefinitionError(name, "its fake is told raises and returns", fix="say one of them")
+    for problem, fix in _nonsense(raises, side_effect, sequence):
+        raise ToolDefinitionError(name, problem, fix=fix)
     if not given and returns is _NOTHING and not _needs_nothing(replaced):
         raise ToolDefinitionError(
             name, "nothing says what its fake gives", fix="pass returns=, raises=, side_effect= or sequence="
@@ -190,6 +200,16 @@ def copied_fields(inputs: BaseModel) -> dict[str, Any]:
 
 def _told(raises: object, side_effect: object, sequence: object) -> dict[str, object]:
     return {"raises": raises, "side_effect": side_effect, "sequence": sequence}
+
+
+def _nonsense(raises: object, side_effect: object, sequence: object) -> Iterator[tuple[str, str]]:
+    """What has no meaning, and what would have one."""
+    if raises is not None and not isinstance(raises, BaseException) and not _is_exception_class(raises):
+        yield f"raises= of its fake is {raises!r}", "pass an exception, or a class of exceptions"
+    if side_effect is not None and not callable(side_effect):
+        yield f"side_effect= of its fake is {side_effect!r}", "pass a function of the inputs, or the value as returns="
+    if sequence is not None and (not isinstance(sequence, Iterable) or isinstance(sequence, (str, bytes, Mapping))):
+        yield f"sequence= of its fake is {sequence!r}", "pass a list with one outcome per call"
 
 
 def _likeness(replaced: Tool | str) -> dict[str, Any]:

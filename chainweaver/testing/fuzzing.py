@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, field_serializer
 
 from chainweaver.exceptions import SchemaValidationError, told
+from chainweaver.executor.settings import check_count, listed, named
 from chainweaver.formats.json_form import json_form
 from chainweaver.results import ExecutionResult
 from chainweaver.testing.attesting import difference_from
 from chainweaver.testing.matching import shown
 from chainweaver.testing.shrinking import shrink
-from chainweaver.testing.trials import LANES, LaneName, Outcome, Trials, Way, ways_of
+from chainweaver.testing.trials import LANES, LaneName, Outcome, Trials, Way, first_line, ways_of
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -117,7 +118,9 @@ class FlowFuzzer:
             False or raises does not hold. `result.initial_input` is the input.
         lanes: The lanes that have to agree.
         limits: The values of `max_step_concurrency` that have to agree.
-        allow_failures: A run may fail, as long as its records say why. False: every failure is a finding.
+        allow_failures: A run may fail, as long as its records say why; that every run fails is a finding all the same.
+            False: every failure is one.
+        dynamic_params: Values for the flow's `dynamic_params`, for every run.
 
     >>> from chainweaver.executor import FlowExecutor
     >>> from chainweaver.flow import Flow, FlowStep
@@ -144,14 +147,19 @@ class FlowFuzzer:
         lanes: Collection[LaneName] = LANES,
         limits: Collection[int] = (1, 4),
         allow_failures: bool = True,
+        dynamic_params: Mapping[str, Any] | None = None,
     ) -> None:
         self.executor = executor
         self.flow = flow
         self._strategy = strategy
         self._strategies = strategies
-        self._invariants = tuple(invariants)
+        self._invariants = listed("invariants", invariants, "__call__")
+        for one in self._invariants:
+            if not callable(one):
+                raise TypeError(f"each of invariants has to be a function of a result, not {named(one)}.")
         self._ways = ways_of(lanes, limits)
         self._allow_failures = allow_failures
+        self._dynamic_params = dynamic_params
 
     def run(self, max_examples: int = 100, seed: int = 0) -> FuzzReport:
         """Try inputs, and make those that misbehave small.
@@ -162,29 +170,37 @@ class FlowFuzzer:
 
         Raises:
             MissingExtraError: The extra `testing` is not installed.
-            TypeError: No inputs can be made; the message says for which field.
+            TypeError: No inputs can be made; the message says for which field. Or an argument is no whole number.
+            ValueError: No input would be tried.
             ChainWeaverError: The flow cannot be started at all.
         """
+        check_count("max_examples", max_examples, 1)
         from chainweaver.testing.generating import each_of, strategy_for_flow
 
         smallest: dict[tuple[str, str], FuzzFinding] = {}
         examples = 0
+        failed: list[tuple[dict[str, Any], Outcome]] = []
 
         def look(given: dict[str, Any]) -> None:
             nonlocal examples
             examples += 1
-            for finding in self._findings(trials, given):
+            first = trials.run(self._ways[0], given)
+            if first.failure() is not None:
+                failed.append((given, first))
+            for finding in self._findings(trials, given, first):
                 known = smallest.setdefault((finding.kind, finding.subject), finding)
                 if len(repr(finding.input)) < len(repr(known.input)):
                     smallest[finding.kind, finding.subject] = finding
 
-        with Trials(self.executor, self.flow, self._ways, seed) as trials:
+        with Trials(self.executor, self.flow, self._ways, seed, self._dynamic_params) as trials:
             tools, registry = trials.executor.registered_tools, trials.executor.registry
             strategy = self._strategy
             if strategy is None:
                 strategy = strategy_for_flow(trials.flow, tools, registry, self._strategies)
             each_of(strategy, max_examples, seed, look)
             findings = tuple(self._shrunk(trials, finding) for finding in smallest.values())
+            if not findings and failed and len(failed) == examples:
+                findings = (self._nothing_worked(*failed[0]),)
             return FuzzReport(
                 flow_name=trials.flow.name, flow_version=trials.flow.version, seed=seed, examples=examples,
                 runs=trials.runs, findings=findings,
@@ -195,7 +211,7 @@ class FlowFuzzer:
         last = [finding]
 
         def still_found(given: dict[str, Any]) -> bool:
-            for one in self._findings(trials, given):
+            for one in self._findings(trials, given, trials.run(self._ways[0], given)):
                 if (one.kind, one.subject) == (finding.kind, finding.subject):
                     last.append(one)
                     return True
@@ -204,10 +220,19 @@ class FlowFuzzer:
         shrink(finding.input, still_found, SHRINKING)
         return last[-1]
 
-    def _findings(self, trials: Trials, given: dict[str, Any]) -> Iterator[FuzzFinding]:
-        """What should not happen and does with this input."""
+    def _nothing_worked(self, given: dict[str, Any], first: Outcome) -> FuzzFinding:
+        """Every run failed, so that nothing was tried; often a parameter or a setting is missing."""
+        return FuzzFinding(
+            kind="failure",
+            subject="every run",
+            detail=f"every run failed, the first with: {first.failure()}",
+            input=given,
+            way=str(self._ways[0]),
+        )
+
+    def _findings(self, trials: Trials, given: dict[str, Any], first: Outcome) -> Iterator[FuzzFinding]:
+        """What should not happen and does with this input, of which the first run is given."""
         first_way, *others = self._ways
-        first = trials.run(first_way, given)
         for kind, subject, detail in self._problems(first):
             yield FuzzFinding(kind=kind, subject=subject, detail=detail, input=given, way=str(first_way))
         again = difference_from(first.story(), trials.run(first_way, given))
@@ -244,6 +269,7 @@ def minimize_failure(
     predicate: Predicate | None = None,
     *,
     max_runs: int = SHRINKING,
+    dynamic_params: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The smallest input that fails as this one does.
 
@@ -256,8 +282,10 @@ def minimize_failure(
         predicate: Whether a result fails in the way that matters. None: with the same status, at the same step, with
             the same error and cause; for a crash, with the same exception.
         max_runs: How many inputs may be tried.
+        dynamic_params: Values for the flow's `dynamic_params`, for every run.
 
     Raises:
+        TypeError: The input is no mapping, or the predicate no function.
         ValueError: The flow does not fail with this input.
         ChainWeaverError: The flow cannot be started at all.
 
@@ -271,8 +299,12 @@ def minimize_failure(
     >>> minimize_failure(FlowExecutor(tools=[share]), split, {"total": 4711, "people": ["me", "me"], "tip": 12})
     {'total': 0, 'people': []}
     """
+    if not isinstance(failing_input, Mapping):
+        raise TypeError(f"failing_input has to be a mapping of context keys to values, not {named(failing_input)}.")
+    if predicate is not None and not callable(predicate):
+        raise TypeError(f"predicate has to be a function of a result, not {named(predicate)}.")
     way = Way("sync", 1)
-    with Trials(executor, flow, [way]) as trials:
+    with Trials(executor, flow, [way], dynamic_params=dynamic_params) as trials:
         first = trials.run(way, failing_input)
         wanted = signature_of(first)
 
@@ -328,13 +360,6 @@ def subject_of(result: ExecutionResult) -> str:
     if failed is None:
         return result.status
     return f"{failed.step_id or failed.tool_name}: {failed.error_cause or failed.error_type}"
-
-
-def first_line(result: ExecutionResult) -> str:
-    """The failure of a run in one line."""
-    failed = next((record for record in result.execution_log if record.status == "failed"), None)
-    message = None if failed is None else failed.error_message
-    return (message or f"the run ended as {result.status}").split("\n", 1)[0]
 
 
 def broken_by(invariant: Invariant, result: ExecutionResult) -> str | None:

@@ -100,6 +100,8 @@ def each_of(
         Exception: The first thing that the one who looks raises; nothing is looked at after that.
     """
     hypothesis = need_hypothesis("Generating inputs")
+    if not isinstance(strategy, hypothesis.strategies.SearchStrategy):
+        raise TypeError(f"strategy has to be a strategy of hypothesis, not {strategy!r}.")
     settings = hypothesis.settings(
         max_examples=count,
         database=None,

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from chainweaver.exceptions import suggest
 from chainweaver.executor.likeness import are_equal
+from chainweaver.executor.settings import named
 from chainweaver.results import ExecutionResult, StepRecord
 
 SHOWN = 200
@@ -69,6 +70,7 @@ def assert_result_matches(
 
     Raises:
         AssertionError: They differ. The message lists every difference with its step, its field and both values.
+        TypeError: It is no result.
         ValueError: A name in `expected` is no field of a result or of a record.
 
     >>> from chainweaver.executor import FlowExecutor
@@ -85,6 +87,8 @@ def assert_result_matches(
     AssertionError: Result of flow 'twice' 0.1.0 differs in 1 place:
       output.double: expected 43, got 42
     """
+    if not isinstance(result, ExecutionResult):
+        raise TypeError(f"result has to be an ExecutionResult, not {named(result)}.")
     if isinstance(expected, ExecutionResult):
         found = list(differences(story_of(expected), story_of(result), ignore, partial=False))
     else:

@@ -56,7 +56,7 @@ def marked_flow(request: pytest.FixtureRequest) -> AnyFlow | str:
     """The flow of the marker that is nearest to the test: read from its file, or its name.
 
     Raises:
-        pytest.UsageError: No marker says which flow, or its file is not there.
+        pytest.UsageError: No marker says which flow, it names none, or its file is not there.
     """
     named: Any = None
     for marker in request.node.iter_markers("flow"):
@@ -69,6 +69,10 @@ def marked_flow(request: pytest.FixtureRequest) -> AnyFlow | str:
             '@pytest.mark.flow("name or path of a flow").'
         )
     if not isinstance(named, str):
+        if not hasattr(named, "steps"):
+            raise pytest.UsageError(
+                f"{request.node.nodeid}: @pytest.mark.flow takes the name or path of a flow, or a flow, not {named!r}."
+            )
         return named  # type: ignore[no-any-return]  # a flow itself
     if not named.endswith(SUFFIXES):
         return named

@@ -142,7 +142,10 @@ def simplest_of(value: Any) -> Iterator[Any]:
         simplest = datetime.timedelta(0)
     elif isinstance(value, uuid.UUID):
         simplest = uuid.UUID(int=0)
-    elif isinstance(value, decimal.Decimal) and value.is_finite():
+    elif isinstance(value, decimal.Decimal):
+        if not value.is_finite():
+            yield decimal.Decimal(0)
+            return
         whole = int(value)
         yield from map(decimal.Decimal, [whole] if value != whole else simpler_integers(whole))
         return

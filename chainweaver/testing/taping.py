@@ -23,7 +23,7 @@ from chainweaver.runtime import Runtime
 from chainweaver.testing.cassettes import NO_FINGERPRINT, Cassette, RecordedCall, readable, restored_error
 from chainweaver.testing.fakes import FakeTool, ToolCall, copied_fields
 from chainweaver.testing.matching import shown
-from chainweaver.testing.twins import UNKEPT, twin_of
+from chainweaver.testing.twins import UNKEPT, check_executor, twin_of
 from chainweaver.tools.opening import foreign_fields, opener_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def record_then_replay(
     ...     replayed.execute_flow("throw", {}).final_output == first.final_output
     True
     """
+    check_executor(executor)
     tape = cassette if isinstance(cassette, Cassette) else Cassette(cassette)
     chosen = chosen_tools(executor, tools)
     records = mode == "record" or (mode == "auto" and not len(tape))

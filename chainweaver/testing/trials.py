@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from chainweaver.canonical import Unfingerprintable, digest
-from chainweaver.exceptions import ChainWeaverError
+from chainweaver.exceptions import ChainWeaverError, told
+from chainweaver.executor.settings import check_count, listed, named
 from chainweaver.formats.json_form import json_form
 from chainweaver.objects import UncopyableError, independent_copy
 from chainweaver.results import ExecutionResult
@@ -60,10 +61,11 @@ class Outcome(NamedTuple):
     result: ExecutionResult | None
     raised: BaseException | None
 
-    @property
-    def is_crash(self) -> bool:
-        """Something left the call that is no result and carries none."""
-        return self.result is None
+    def failure(self) -> str | None:
+        """Why the run did not end well, in one line; None where it did."""
+        if self.result is None:
+            return told(self.raised) if self.raised is not None else "the run gave no result"
+        return None if self.result.success else first_line(self.result)
 
     def story(self) -> dict[str, Any]:
         """What has to be the same in every run with this input."""
@@ -79,14 +81,25 @@ class Trials:
         flow: The flow, or the name that the executor has it under.
         ways: How it may be run.
         seed: Of the jitter.
+        dynamic_params: Passed to every run.
 
     Attributes:
         flow: The flow.
         runs: How many runs there were.
     """
 
-    def __init__(self, executor: FlowExecutor, flow: AnyFlow | str, ways: Collection[Way], seed: int = 0) -> None:
+    def __init__(
+        self,
+        executor: FlowExecutor,
+        flow: AnyFlow | str,
+        ways: Collection[Way],
+        seed: int = 0,
+        dynamic_params: Mapping[str, Any] | None = None,
+    ) -> None:
         registry, self.flow = with_flow(executor, flow)
+        if not isinstance(seed, int):
+            raise TypeError(f"seed has to be a whole number, not {named(seed)}.")
+        self._params = dynamic_params
         clock = VirtualClock(seed=seed).runtime()
         runtime = Runtime(
             now_ns=clock.now_ns,
@@ -119,10 +132,13 @@ class Trials:
         self.runs += 1
         executor, name, version = self._executors[way.limit], self.flow.name, self.flow.version
         own = own_input(given)
+        # A mapping that is none is told about by the executor.
+        params = own_input(self._params) if isinstance(self._params, Mapping) else self._params
+        options: dict[str, Any] = {"version": version, "dynamic_params": params}
         try:
             if way.lane == "sync":
-                return Outcome(executor.execute_flow(name, own, version=version), None)
-            return self._loop().call(run_async, executor, name, version, own)  # type: ignore[no-any-return]
+                return Outcome(executor.execute_flow(name, own, **options), None)
+            return self._loop().call(run_async, executor, name, own, options)  # type: ignore[no-any-return]
         except (Exception, SystemExit) as exc:
             return outcome_of(exc)
 
@@ -145,12 +161,19 @@ class Trials:
         return self._portal
 
 
-async def run_async(executor: FlowExecutor, name: str, version: str, given: dict[str, Any]) -> Outcome:
+async def run_async(executor: FlowExecutor, name: str, given: dict[str, Any], options: Mapping[str, Any]) -> Outcome:
     """Run a flow on the async lane; nothing that ends the run may end the loop."""
     try:
-        return Outcome(await executor.execute_flow_async(name, given, version=version), None)
+        return Outcome(await executor.execute_flow_async(name, given, **options), None)
     except (Exception, SystemExit) as exc:
         return outcome_of(exc)
+
+
+def first_line(result: ExecutionResult) -> str:
+    """The failure of a run in one line."""
+    failed = next((record for record in result.execution_log if record.status == "failed"), None)
+    message = None if failed is None else failed.error_message
+    return (message or f"the run ended as {result.status}").split("\n", 1)[0]
 
 
 def outcome_of(exc: BaseException) -> Outcome:
@@ -177,14 +200,15 @@ def ways_of(lanes: Iterable[LaneName], limits: Iterable[int]) -> list[Way]:
     """Every lane with every limit, the simplest one first.
 
     Raises:
+        TypeError: They are no lists, or a limit is no whole number.
         ValueError: There is none, or a lane or a limit that does not exist.
     """
+    lanes, limits = listed("lanes", lanes, "upper"), listed("limits", limits, "real")
     ways = [Way(lane, limit) for lane in dict.fromkeys(lanes) for limit in dict.fromkeys(limits)]
     for way in ways:
         if way.lane not in LANES:
             raise ValueError(f"lanes has to be of 'sync' and 'async', not '{way.lane}'.")
-        if way.limit < 1:
-            raise ValueError(f"limits have to be at least 1, not {way.limit}.")
+        check_count("each of limits", way.limit, 1)
     if not ways:
         raise ValueError("There has to be at least one lane and one limit.")
     return ways

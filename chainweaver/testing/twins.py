@@ -11,7 +11,8 @@ from typing import Any
 
 from chainweaver.exceptions import FlowNotFoundError
 from chainweaver.executor import FlowExecutor
-from chainweaver.flow import AnyFlow
+from chainweaver.executor.settings import named
+from chainweaver.flow import AnyFlow, DAGFlow, Flow
 from chainweaver.registry import FlowRegistry
 from chainweaver.tools import Tool
 
@@ -40,8 +41,12 @@ def with_flow(executor: FlowExecutor, flow: AnyFlow | str, version: str | None =
     """The flow that is meant, and a registry that has it: that of the executor, unless the flow is another one.
 
     Raises:
+        TypeError: One of them is something else, or each stands where the other belongs.
         FlowNotFoundError: A flow of this name is not registered.
     """
+    check_executor(executor)
+    if not isinstance(flow, (str, Flow, DAGFlow)):
+        raise TypeError(f"flow has to be a flow or the name of one, not {named(flow)}.")
     registry = executor.registry
     if isinstance(flow, str):
         return registry, registry.get_flow(flow, version=version)
@@ -50,3 +55,13 @@ def with_flow(executor: FlowExecutor, flow: AnyFlow | str, version: str | None =
     except FlowNotFoundError:
         known = False
     return (registry if known else registry_with([flow], registry)), flow
+
+
+def check_executor(executor: object) -> None:
+    """Refuse what runs no flows.
+
+    Raises:
+        TypeError: It is no executor.
+    """
+    if not isinstance(executor, FlowExecutor):
+        raise TypeError(f"executor has to be a FlowExecutor, not {named(executor)}.")

@@ -222,8 +222,10 @@ class Tool:
             executor: Whoever runs it.
             name: Name of the tool. None: that of the flow.
             description: What it does. None: what the flow says.
-            input_schema: Model of the inputs. None: that of the flow, or else any fields.
-            output_schema: Model of the outputs. None: that of the flow, or else any fields.
+            input_schema: Model of the inputs. None: that of the flow, or else what its steps read, as far as the
+                executor knows its tools by now.
+            output_schema: Model of the outputs. None: that of the flow, or else the keys that its `outputs` name, or
+                those that its steps wrote.
             safety: Declared effects. None: those of the flow.
 
         Raises:

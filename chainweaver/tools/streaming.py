@@ -81,7 +81,7 @@ class StreamingTool(Tool):
             input_schema=input_schema,
             output_schema=output_schema,
             # A partial of a function, not a closure: such a tool can be pickled.
-            fn=functools.partial(collect, name, stream_fn),
+            fn=functools.partial(collect, stream_fn),
             **arguments,
         )
         vars(self)["stream_fn"] = stream_fn
@@ -97,28 +97,25 @@ def refuse_other_streams(tool_name: str, stream_fn: object) -> None:
         )
 
 
-async def collect(tool_name: str, stream_fn: StreamFunction, inputs: BaseModel) -> Any:
+async def collect(stream_fn: StreamFunction, inputs: BaseModel) -> Any:
     """What a streaming tool does where nobody listens."""
-    return await final_outputs(tool_name, stream_fn(inputs))
+    return await final_outputs(stream_fn(inputs))
 
 
-async def final_outputs(tool_name: str, chunks: AsyncIterator[ToolChunk]) -> Any:
+async def final_outputs(chunks: AsyncIterator[ToolChunk]) -> Any:
     """Read the chunks up to the final one and return what it carries; the iterator is closed afterwards.
 
     Raises:
-        ToolDefinitionError: Something else than a chunk came, or the stream ended without a final one.
+        TypeError: Something else than a chunk came.
+        RuntimeError: The stream ended without a final one.
     """
     async with closed_after(chunks):
         async for chunk in chunks:
             if not isinstance(chunk, ToolChunk):
-                raise ToolDefinitionError(
-                    tool_name, f"its stream gave {type(chunk).__name__}, not ToolChunk", fix="yield ToolChunk(data)"
-                )
+                raise TypeError(f"its stream gave {type(chunk).__name__}, not ToolChunk; yield ToolChunk(data)")
             if chunk.is_final:
                 return chunk.data
-    raise ToolDefinitionError(
-        tool_name, "its stream ended without a final chunk", fix="yield ToolChunk(outputs, is_final=True) last"
-    )
+    raise RuntimeError("its stream ended without a final chunk; yield ToolChunk(outputs, is_final=True) last")
 
 
 @asynccontextmanager

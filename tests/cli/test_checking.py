@@ -125,17 +125,17 @@ def test_check_of_a_directory_without_flow_files_says_so(call: Call, project: Pa
 
 
 @pytest.mark.parametrize(
-    ("directory", "status", "sentence"),
-    [("nix", 2, "Directory 'nix' does not exist."), ("sums.py", 1, "Directory 'sums.py' is no directory.")],
+    ("directory", "sentence"),
+    [("nix", "Directory 'nix' does not exist."), ("sums.py", "Directory 'sums.py' is no directory.")],
 )
-def test_check_of_what_is_no_directory_is_refused(call: Call, directory: str, status: int, sentence: str):
-    """CLI: missing is 2, wrong is 1."""
+def test_check_of_what_is_no_directory_is_refused(call: Call, directory: str, sentence: str):
+    """CLI: the command line names what cannot be checked."""
     called = call("check", directory)
-    assert (called.status, called.err) == (status, f"chainweaver: [CW-E106] {sentence}\n")
+    assert (called.status, called.err) == (2, f"chainweaver: [CW-E106] {sentence}\n")
 
 
 def test_a_directory_in_place_of_a_file_is_refused(call: Call, project: Path):
-    """CLI: it is there, so it is not 2."""
+    """CLI: what cannot be read ends with 2, like what cannot be found."""
     (project / "dir.flow.yaml").mkdir()
     called = call("validate", "dir.flow.yaml")
-    assert (called.status, "File 'dir.flow.yaml' cannot be read: Is a directory." in called.err) == (1, True)
+    assert (called.status, "File 'dir.flow.yaml' cannot be read: Is a directory." in called.err) == (2, True)

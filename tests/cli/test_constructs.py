@@ -103,9 +103,9 @@ def test_what_was_not_decided_fails_with_the_option_that_would_help(call: Call, 
 def test_options_that_make_no_sense_are_refused_before_anything_runs(
     call: Call, shop: Path, args: tuple[str, ...], lines: list[str]
 ):
-    """CLI: exit status 1, and nothing was started."""
+    """CLI: exit status 2, and nothing was started."""
     called = call("run", "shop", *ROWS, *args)
-    assert (called.status, called.out) == (1, "")
+    assert (called.status, called.out) == (2, "")
     lines[0] = f"chainweaver: [CW-E106] {lines[0]}"
     assert called.err.splitlines()[: len(lines)] == lines
 
@@ -390,6 +390,49 @@ def test_attest_says_that_a_flow_gives_the_same_again(call: Call, shop: Path):
     data = call("attest", *options, "--format", "json").answer["data"]
     assert (data["verdict"], data["input_count"], data["runs"]) == ("deterministic", 2, 16)
     assert json.loads((shop / "kept.json").read_text()) == data
+
+
+@pytest.fixture
+def parametrised(project: Path) -> None:
+    """A flow that reads a dynamic parameter."""
+    (project / "dyn.flow.yaml").write_text(
+        "{type: Flow, name: dyn, version: 1.0.0, description: '', dynamic_params: [token],"
+        " steps: [{tool_name: fetch}]}",
+        encoding="utf-8",
+    )
+    (project / "dyn.py").write_text(
+        "from chainweaver import tool\n@tool\ndef fetch(url: str, token: str) -> str:\n    return url + token\n",
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.usefixtures("parametrised")
+def test_attest_and_fuzz_take_dynamic_parameters(call: Call):
+    """R13: the same option as that of run."""
+    attested = call("attest", "dyn", "--input", '{"url": "u"}', "--param", "token=t")
+    assert (attested.status, attested.out.splitlines()[0]) == (0, "dyn 1.0.0: deterministic")
+    fuzzed = call("fuzz", "dyn", "--examples", "5", "--param", "token=t", "--no-failures")
+    assert (fuzzed.status, fuzzed.out) == (0, "dyn 1.0.0: nothing found in 5 inputs, 25 runs, seed 0\n")
+    for command in ("attest", "fuzz"):
+        refused = call(command, "dyn", "--param", "tokn=t")
+        assert (refused.status, "  fix     did you mean 'token'?" in refused.err) == (2, True)
+
+
+@pytest.mark.usefixtures("parametrised")
+def test_attest_and_fuzz_say_that_every_run_failed(call: Call):
+    """CLI: with the first error, and exit status 1."""
+    failed = "Schema validation failed for tool 'fetch' at step 0 (input): token: Field required."
+    attested = call("attest", "dyn", "--input", '{"url": "u"}')
+    assert (attested.status, attested.out.splitlines()[0]) == (1, "dyn 1.0.0: deterministic, every run failed")
+    assert f"failed      1 of 1 input, the first with: {failed}" in attested.out
+    assert attested.err.splitlines()[0] == (
+        f"chainweaver: [CW-E113] Flow 'dyn' 1.0.0: every run failed, the first with: {failed}"
+    )
+    fuzzed = call("fuzz", "dyn", "--examples", "5")
+    assert (fuzzed.status, fuzzed.out.splitlines()[-1]) == (1, "dyn 1.0.0: 1 finding in 5 inputs, 25 runs, seed 0")
+    assert fuzzed.err.splitlines()[0] == (
+        f"chainweaver: [CW-E113] Flow 'dyn' 1.0.0: failure: every run failed, the first with: {failed}"
+    )
 
 
 def test_attest_names_the_first_difference(call: Call, shop: Path):

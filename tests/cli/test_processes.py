@@ -53,6 +53,16 @@ def finished(*args: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.parametrize("module", ["chainweaver", "chainweaver.cli"])
+def test_the_package_itself_can_be_run(tmp_path: Path, module: str):
+    """CLI: `python -m chainweaver` is the command, also where no script is installed."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"],
+        cwd=tmp_path, env=environment(), capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.startswith("chainweaver "), done.stderr) == (0, True, "")
+
+
 def test_without_its_extra_the_command_line_names_it(tmp_path: Path):
     """CLI: typer missing is a message with the extra, exit status 2; the envelope works without typer too."""
     code = (

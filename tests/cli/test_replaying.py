@@ -134,20 +134,20 @@ def test_dynamic_parameters_are_passed_again(call: Call):
     ("args", "status", "sentence"),
     [
         (("nix.json",), 2, "There is no file 'nix.json'."),
-        ((".",), 1, "File '.' cannot be read: Is a directory."),
+        ((".",), 2, "File '.' cannot be read: Is a directory."),
         (("shop.py",), 1, "File 'shop.py' holds no trace: "),
         (("graph.flow.json",), 1, "File 'graph.flow.json' holds no trace: flow_name: Field required; "),
         (("old.json",), 1, "File 'old.json' holds a trace of version '0', this release reads '1'."),
         (
             ("a.json", "--flow", "sums.flow.yaml"),
-            1,
+            2,
             "The trace is one of flow 'shop', and 'sums.flow.yaml' holds 'sums'.",
         ),
-        (("a.json", "--approve", "all"), 1, "--approve and --decide mean nothing without --execute"),
-        (("a.json", "--decide", "pay=card"), 1, "--approve and --decide mean nothing without --execute"),
-        (("a.json", "--from-step", "pya"), 1, "--from-step 'pya' is no step of flow 'shop'."),
-        (("a.json", "--from-step", "7"), 1, "--from-step '7' is no step of flow 'shop'."),
-        (("a.json", "--param", "x=1"), 1, "--param 'x' is no dynamic parameter of flow 'shop'."),
+        (("a.json", "--approve", "all"), 2, "--approve and --decide mean nothing without --execute"),
+        (("a.json", "--decide", "pay=card"), 2, "--approve and --decide mean nothing without --execute"),
+        (("a.json", "--from-step", "pya"), 2, "--from-step 'pya' is no step of flow 'shop'."),
+        (("a.json", "--from-step", "7"), 2, "--from-step '7' is no step of flow 'shop'."),
+        (("a.json", "--param", "x=1"), 2, "--param 'x' is no dynamic parameter of flow 'shop'."),
         (("a.json", "--trace", "no/b.json"), 2, "Trace cannot be written to 'no/b.json'"),
         (("failed.json", "--from-step", "6"), 1, "cannot be replayed: step 'gift' has the status 'failed'"),
     ],
@@ -155,7 +155,7 @@ def test_dynamic_parameters_are_passed_again(call: Call):
 def test_what_cannot_be_replayed_is_refused(
     call: Call, shop: Path, trace: ExecutionResult, args: tuple[str, ...], status: int, sentence: str
 ):
-    """CLI: 2 for what is not there, 1 for what is not right; nothing ran."""
+    """CLI: 2 for a wrong command line, 1 for a file or a record that is not right; nothing ran."""
     (shop / "old.json").write_text(
         (shop / "a.json").read_text().replace('"trace_schema_version": "1"', '"trace_schema_version": "0"')
     )

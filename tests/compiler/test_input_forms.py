@@ -303,6 +303,9 @@ def test_further_aliases_and_paths_are_accepted_as_validation_accepts_them():
     result = compiled(a_chain(call(take, {"two": "x", "outer": {"inner": 4}})), take)
     assert result.errors == ()
     assert Takes.model_validate(inputs(result, 0, {"x": 3})).model_dump() == {"by_choice": 3, "by_path": 4}
+    in_a_list = compiled(a_chain(call(take, {"three": literal([5]), "outer": {"inner": 4}})), take)
+    assert in_a_list.errors == ()
+    assert Takes.model_validate(inputs(in_a_list, 0, {})).by_choice == 5
     assert found(compiled(a_chain(call(take, {"by_choice": "x", "by_path": "y"})), take)) == [
         (0, "unknown_target_key", "by_path")
     ]

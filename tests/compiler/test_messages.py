@@ -283,12 +283,12 @@ raises: FlowExecutionError: Tool 'a' failed at step 0: map_over: Mapping value '
     "a flow that is not there": """
 error: step 0 (innner): composition_unknown_flow: sub-flow 'innner' cannot be composed (unknown_flow): 'f' calls 'innner', which is not registered; did you mean 'inner'? [flow_name]""",
     "a flow that calls itself": """
-error: step 0 (inner): composition_cycle: in sub-flow 'inner': step 0 (f): composition_cycle: sub-flow 'f' cannot be composed (cycle): 'f' -> 'inner' -> 'f'; take one of these steps out [flow_name]""",
+error: step 0 (inner): composition_cycle: in sub-flow 'inner': step 0 (f): sub-flow 'f' cannot be composed (cycle): 'f' -> 'inner' -> 'f'; take one of these steps out [flow_name]""",
     "findings of a sub-flow": """
-error: step 0 (inner): unknown_target_key: in sub-flow 'inner': step 2 (a): unknown_target_key: tool 'a' has no input field 'm'; its fields are n [m]
-warning: step 0 (inner): implicit_any: in sub-flow 'inner': step 1 (a): implicit_any: field 'n' of tool 'a' takes int, and key 'x' is declared as Any, so that nothing is checked before the run; give the output a type [n]
-warning: step 0 (inner): context_collision: in sub-flow 'inner': step 2 (a): context_collision: it overwrites key 'a_out' of step 1 ('a'); rename that with output_mapping, or set on_context_collision to 'overwrite' [a_out]
-warning: step 0 (inner): shadowed_key: in sub-flow 'inner': step 2 (a): shadowed_key: key 'a_out' of step 'a' is overwritten before anything reads it; rename one with output_mapping [a_out]""",
+error: step 0 (inner): unknown_target_key: in sub-flow 'inner': step 2 (a): tool 'a' has no input field 'm'; its fields are n [m]
+warning: step 0 (inner): implicit_any: in sub-flow 'inner': step 1 (a): field 'n' of tool 'a' takes int, and key 'x' is declared as Any, so that nothing is checked before the run; give the output a type [n]
+warning: step 0 (inner): context_collision: in sub-flow 'inner': step 2 (a): it overwrites key 'a_out' of step 1 ('a'); rename that with output_mapping, or set on_context_collision to 'overwrite' [a_out]
+warning: step 0 (inner): shadowed_key: in sub-flow 'inner': step 2 (a): key 'a_out' of step 'a' is overwritten before anything reads it; rename one with output_mapping [a_out]""",
 }
 
 

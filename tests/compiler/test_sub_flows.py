@@ -346,6 +346,41 @@ def test_dynamic_parameters_are_no_inputs_of_a_sub_flow():
     assert result.plan.steps[0].dynamic_fields == ()
 
 
+@pytest.mark.parametrize(
+    "step",
+    [sub("inner"), sub("inner", {"n": "key"}), sub("inner", map_over="keys", map_as="n")],
+    ids=["by its name", "mapped", "as an item"],
+)
+def test_a_dynamic_parameter_feeds_no_sub_flow_that_does_not_list_it(step):
+    """R13, R27: inside it would be an input like any other, which records show."""
+    key = "key" if not step.input_mapping and not step.map_over else "n"
+    inner = flow("inner", call(A, {"n": key}))
+    result = over(step, flows=[inner], dynamic_params=("key", "keys"))
+
+    assert found(result) == [(0, "unlisted_parameter", key)]
+    assert f"add '{key}' to the dynamic_params of 'inner'" in detail(result, "unlisted_parameter")
+
+
+def test_a_dynamic_parameter_that_the_flow_around_cannot_hand_on_is_pointed_out():
+    """R13, R27: it is handed on where both list it, and may be fed like any input."""
+    inner = flow("inner", call(A, {"n": "key"}), dynamic_params=("key",))
+    result = over(sub("inner", {"m": literal(1)}), flows=[inner])
+
+    assert warned(result) == [(0, "missing_dynamic_parameter", "key")]
+    assert result.warnings[0].detail == (
+        "sub-flow 'inner' takes the dynamic parameter 'key', and flow 'f' has none to hand on; "
+        "list it in dynamic_params here too, or feed it in input_mapping"
+    )
+    mapped = over(sub("inner", map_over="ns", map_as="n"), flows=[inner])
+    assert warned(mapped) == [(0, "missing_dynamic_parameter", "key")]
+    for fed in (
+        over(sub("inner"), flows=[inner], dynamic_params=("key",)),
+        over(sub("inner", {"key": literal(1)}), flows=[inner]),
+        over(sub("inner", {"key": "key"}, map_over="ns", map_as="key"), flows=[inner]),
+    ):
+        assert warned(fed) == []
+
+
 def test_a_fallback_is_held_against_the_inputs_and_outputs_of_the_sub_flow():
     """R21, R27: it gets the same and should give the same."""
     result = over(sub("inner", {"n": "n"}, on_error="fallback:text"), input_schema_ref=schema(Exactly))

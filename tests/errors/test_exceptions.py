@@ -115,7 +115,7 @@ SENTENCES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "E111": (("a.json", "it is no JSON"), {}, "Cassette 'a.json' cannot be used: it is no JSON."),
     "E112": (("9f3c", "step 'a' failed"), {}, "Run '9f3c' cannot be replayed: step 'a' failed."),
     "E113": (("Replay of run '9f3c'", "step 'a' differs"), {}, "Replay of run '9f3c': step 'a' differs."),
-    "E106": (("There is no file 'a.yaml'",), {"missing": True}, "There is no file 'a.yaml'."),
+    "E106": (("There is no file 'a.yaml'",), {"invalid": True}, "There is no file 'a.yaml'."),
 }
 
 

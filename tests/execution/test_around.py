@@ -140,6 +140,9 @@ def test_the_outcome_of_a_step_that_is_cancelled_says_so(way: str):
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "raises": ({"raises": OSError("no quota")}, "did not let it proceed: OSError: no quota"),
     "ends": ({"ends": True}, "it ended without yielding Proceed()"),
+    "waits for text": ({"asks": Sleep("x")}, "ValueError: it yielded Sleep('x'), and a wait is a number of seconds"),  # type: ignore[arg-type]
+    "waits for no number": ({"asks": Sleep(float("nan"))}, "it yielded Sleep(nan), and a wait is a number of seconds"),
+    "waits for ever": ({"asks": Sleep(float("inf"))}, "it yielded Sleep(inf), and a wait is a number of seconds"),
     "asks for more": ({"asks": 3}, "it yielded 3, which is neither Sleep(seconds) nor Proceed()"),
 }
 
@@ -160,6 +163,13 @@ def test_a_generator_that_does_not_let_proceed_fails_the_step_whatever_its_polic
     assert error.__cause__ is not None
     assert [one.error for one in outcomes(outer)] == [error]
     assert (inner.seen, walk.run.inputs) == ([], [{}])
+
+
+def test_a_wait_that_is_over_already_is_none():
+    """R1, R38: what is left of an hour may be less than nothing, and no lane is asked to wait for that."""
+    walk = stepping(Around(waits=(-1e-9,)))
+
+    assert walk.asks == ("sleep", 0.0, False)
 
 
 def test_an_error_of_ours_is_recorded_as_it_is():

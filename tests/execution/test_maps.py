@@ -275,6 +275,7 @@ def test_dynamic_parameters_reach_every_call_and_no_record():
     assert nested_of(walk.run).inputs[0] == {"item": 3, "key": "<dynamic parameter>"}
     assert walk.run.inputs[0] == {"items": [3], "key": "<dynamic parameter>"}
     assert walk.run.inputs[1] == {"secrets": "<dynamic parameter>"}
+    assert nested_of(walk.run, "two").inputs[0] == {"item": "<dynamic parameter>"}
 
 
 def test_a_branch_behind_a_map_reads_its_lists():

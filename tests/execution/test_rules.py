@@ -261,11 +261,19 @@ def test_a_failure_inside_a_sub_flow_is_one_outside_although_another_step_was_pa
     assert statuses(walk.run) == {"sub": "failed"}
 
 
+@pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize(("policy", "expected"), [("fail", None), ("skip", []), ("collect", 2)])
-def test_a_map_whose_items_cannot_be_rehearsed(policy: str, expected: Any):
-    """R26, R28: it is passed over as a whole, unless its policy has something to put in their place."""
-    plan = one_step(A, map_over="ns", map_as="n", on_item_error=policy)
+def test_a_map_whose_items_cannot_be_rehearsed(policy: str, expected: Any, inside: bool):
+    """R26, R28: it is passed over as a whole, unless its policy has something to put in their place; a sub-flow that
+    could be rehearsed in part is no better."""
+    steps = [a_step("x", tool_name="rehearsed", output_mapping={"x": "out"}), a_step("y", tool_name="a")]
+    items: dict[str, Any] = {"map_over": "ns", "map_as": "n", "on_item_error": policy}
+    if inside:
+        plan = a_plan([a_sub_step("0", "inner", **items)], [A, REHEARSED], flows=[a_flow("inner", steps)])
+    else:
+        plan = one_step(A, **items)
     walk = Walk(a_run(plan, {"ns": [1, 2]}, rules=SKIP))
+    walk.to_the_end({"rehearsed": {"out": 0}})
 
     assert walk.asks is None
     merged = walk.run.slots[1]
@@ -312,6 +320,16 @@ def test_a_capability_obeys_its_mappings():
     assert walk.run.slots[1] == {"found": "Ada"}
 
 
+def test_a_capability_gets_the_values_of_dynamic_parameters():
+    """R13: whoever performs a step needs them, and the record does not show them."""
+    one = DAGFlowStep(step_id="ask", step_type="capability", capability_id="people", input_mapping={"key": "token"})
+    plan = a_plan([one], [], dynamic_params=["token"])
+    walk = Walk(a_run(plan, {}, dynamic={"token": 7}, rules=Rules(capability=HOOK)))
+
+    assert walk.asks == ("perform", "people", {"key": 7}, None, 1)
+    assert walk.run.inputs[0] == {"key": "<dynamic parameter>"}
+
+
 def test_without_a_hook_a_capability_fails():
     """R16: recorded, and the message says what to do."""
     walk = capable(asks=False)
@@ -329,6 +347,14 @@ def test_what_a_capability_gives_has_to_have_names(returned: object):
 
     assert f"it returned {type(returned).__name__}, not a mapping" in str(error_of(walk.run))
     assert "let the capability hook give back a mapping" in str(error_of(walk.run))
+
+
+def test_a_capability_gives_names_that_are_texts():
+    """R10, R36: a record could not show others."""
+    walk = capable()
+    walk.ok({"name": "Ada", 3: "C"})
+
+    assert "it returned a mapping with 3 for a name, and a name is a text" in str(error_of(walk.run))
 
 
 def test_a_capability_is_tried_again_and_obeys_limits():

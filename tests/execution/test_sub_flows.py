@@ -172,6 +172,29 @@ def test_dynamic_parameters_reach_the_sub_flows_that_name_them():
     assert nested_of(walk.run, "two").slots[-1] == {}
 
 
+@pytest.mark.parametrize(
+    ("step", "key"),
+    [
+        (a_sub_step("one", "listed", input_mapping={"n": "secret"}), 7),
+        (a_sub_step("one", "listed", map_over="secrets", input_mapping={"n": "item"}), [7]),
+    ],
+    ids=["mapped", "as an item"],
+)
+def test_a_dynamic_parameter_that_a_step_maps_is_one_of_the_sub_flow(step, key):
+    """R13, R27, R28: it is no part of its input, so that no view of the nested run has it."""
+    listed = a_flow("listed", [a_step("a")], dynamic_params=["n"])
+    name = "secret" if step.map_over is None else "secrets"
+    run = a_run(a_plan([step], TOOLS, flows=[listed], dynamic_params=[name]), {}, dynamic={name: key})
+    walk = Walk(run)
+
+    assert walk.asks == ("call", "a", {"n": 7})
+    walk.ok({"a_out": 1})
+    nested = nested_of(run, "one")
+    if step.map_over is not None:
+        nested = nested.details[0].nested
+    assert (nested.given, nested.slots[0], nested.inputs[0]) == ({}, {}, {"n": "<dynamic parameter>"})
+
+
 def test_a_sub_flow_without_steps_gives_nothing():
     """R17: it ends as it begins."""
     walk, crowd = walked(SUB, a_flow("inner", [])), crowded(SUB, a_flow("inner", []))
@@ -409,6 +432,7 @@ def test_the_limit_of_the_step_holds_for_the_sub_flow_as_a_whole():
     error = error_of(walk.run)
     assert isinstance(error, ToolTimeoutError)
     assert (error.tool_name, error.timeout_seconds) == ("inner", 1.0)
+    assert str(error).startswith("Sub-flow 'inner' did not finish within 1.0 seconds.")
     assert (nested_of(walk.run).status, statuses(nested_of(walk.run))) == ("cancelled", {"a": "ok", "b": "cancelled"})
     assert walk.run.status == "failed"
 

@@ -305,7 +305,7 @@ def ending(diary: Diary, call: Callable[..., ExecutionResult], *args: Any) -> En
 
 
 def lasting(story: Story, ending: Ending) -> Ending:
-    """An ending without what no checkpoint holds: outputs that a mapping drops, nested runs that came to nothing."""
+    """An ending without what no checkpoint holds: outputs that a mapping drops."""
     return replace(ending, trace=_lasting(story, ending.trace))
 
 
@@ -317,8 +317,8 @@ def _lasting(story: Story, trace: list[Told]) -> list[Told]:
 def _kept(step: Step, told: Told) -> Told:
     if step.writes is not None and told.outputs is not None:
         told = replace(told, outputs={name: told.outputs[name] for name in step.writes.values()})
-    if told.inside is None or told.status == "skipped" or told.fallback is not None:
-        return replace(told, inside=None)
+    if told.inside is None:
+        return told
     if step.over:
         each = replace(step, over=None, writes=None)
         return replace(told, inside=[_kept(each, item) for item in told.inside])

@@ -364,6 +364,15 @@ STORIES = [
     ),
     # ---- capabilities
     Story(
+        "a capability under strict safety",
+        capable(),
+        *("SafetyCeilingError", "E030"),
+        "Tool 'mail.send' has side effects 'undeclared', above the ceiling 'none'.\n"
+        "  where   flow 'flow' 1.0.0, step 'mail'\n"
+        "  fix     a capability declares no effects: put a tool in its place, or run it without strict_safety",
+        {"strict_safety": True, "capability_hook": lambda context: {}},
+    ),
+    Story(
         "nobody performs a capability",
         capable(),
         *("FlowExecutionError", "E006"),

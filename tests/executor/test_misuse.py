@@ -18,13 +18,16 @@ from chainweaver import (
     DynamicParameterError,
     Flow,
     FlowExecutor,
+    FlowStatus,
     FlowStep,
     InMemoryCheckpointer,
     InMemoryStepCache,
+    InMemoryTraceStore,
     InputError,
     compile_flow,
     tool,
 )
+from chainweaver.observe import RedactedView, RedactionPolicy, TraceRecorder
 from tests.executor.kit import Calls, Number, chain, linear, merged
 
 
@@ -34,6 +37,16 @@ def double(n: int) -> int:
 
 
 FLOW = Flow(name="twice", description="Doubles.", steps=[FlowStep(tool_name="double")])
+
+
+class Misspelt:
+    def on_step_ended(self, context: Any) -> None:
+        """A hook that nobody calls."""
+
+
+class MisspeltBelowBase(BaseMiddleware):
+    def on_flow_ends(self, context: Any) -> None:
+        """A hook that nobody calls."""
 
 
 @pytest.mark.parametrize(
@@ -69,6 +82,29 @@ FLOW = Flow(name="twice", description="Doubles.", steps=[FlowStep(tool_name="dou
             TypeError,
             "middleware has to be objects that watch runs, not the class BaseMiddleware.",
         ),
+        ({"middleware": [3]}, TypeError, "middleware has to be objects that watch runs, not an int."),
+        (
+            {"middleware": [Misspelt()]},
+            TypeError,
+            "middleware has to be objects that watch runs, and a Misspelt has none of the hooks on_flow_start, "
+            "on_step_start, on_step_end, on_step_chunk, on_flow_end, around_step and around_run; "
+            "'on_step_ended' may stand for 'on_step_end'.",
+        ),
+        (
+            {"middleware": [MisspeltBelowBase()]},
+            TypeError,
+            "middleware has to be objects that watch runs, and a MisspeltBelowBase has none of the hooks "
+            "on_flow_start, on_step_start, on_step_end, on_step_chunk, on_flow_end, around_step and around_run; "
+            "'on_flow_ends' may stand for 'on_flow_end'.",
+        ),
+        ({"trace_recorder": 3}, TypeError, "trace_recorder has to be an object that watches runs, not an int."),
+        (
+            {"trace_recorder": InMemoryTraceStore()},
+            TypeError,
+            "trace_recorder has to be an object that watches runs, not an InMemoryTraceStore; "
+            "a store gets its results from TraceRecorder(store).",
+        ),
+        ({"discover_plugins": "no"}, TypeError, "discover_plugins has to be True or False, not 'no'."),
         (
             {"checkpointer": "checkpoints"},
             TypeError,
@@ -107,6 +143,54 @@ def test_middleware_that_is_added_is_checked_too():
     for wrong in (None, BaseMiddleware):
         with pytest.raises(TypeError, match="middleware has to be objects that watch runs"):
             FlowExecutor().add_middleware(wrong)
+
+
+@pytest.mark.parametrize("watching", [BaseMiddleware(), RedactedView(BaseMiddleware(), RedactionPolicy())])
+def test_middleware_that_has_nothing_to_say_yet_is_taken(watching: object):
+    """Executor: hooks that do nothing are hooks, also behind a view."""
+    assert FlowExecutor(tools=[double], flows=[FLOW], middleware=[watching]).execute_flow("twice", {"n": 1}).success
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "kind", "message"),
+    [
+        (("dir",), {}, TypeError, "store has to be an object with save, such as FileTraceStore(path), not 'dir'."),
+        ((InMemoryTraceStore,), {}, TypeError, "store has to be an object with save, such as FileTraceStore(path), "),
+        (
+            (InMemoryTraceStore(),),
+            {"only": "failed"},
+            TypeError,
+            "only has to be a function of a result, not 'failed'.",
+        ),
+        ((InMemoryTraceStore(),), {"sample": "a"}, TypeError, "sample has to be a number from 0 to 1, not 'a'."),
+        ((InMemoryTraceStore(),), {"sample": 2}, ValueError, "sample has to be a number from 0 to 1, not 2."),
+        ((InMemoryTraceStore(),), {"nested": "no"}, TypeError, "nested has to be True or False, not 'no'."),
+    ],
+)
+def test_a_recorder_that_could_keep_nothing_is_refused(
+    arguments: tuple[Any, ...], options: dict[str, Any], kind: type[Exception], message: str
+):
+    """R38: what would only be logged at the end of every run is said when the recorder is made."""
+    with pytest.raises(kind) as caught:
+        TraceRecorder(*arguments, **options)
+    assert str(caught.value).startswith(message)
+
+
+async def test_a_text_is_no_flag_of_a_call():
+    """Executor: dry_run="false" and force="no" would count as true."""
+    stopped = FLOW.model_copy(update={"name": "stopped", "status": FlowStatus.DISABLED})
+    executor = FlowExecutor(tools=[double], flows=[FLOW, stopped], checkpointer=InMemoryCheckpointer())
+    with pytest.raises(TypeError, match=r"dry_run has to be True or False, not 'false'\."):
+        executor.execute_flow("twice", {"n": 1}, dry_run="false")  # type: ignore[arg-type]  # the mistake under test
+    with pytest.raises(TypeError, match=r"dry_run has to be True or False, not 'false'\."):
+        await executor.execute_flow_async("twice", {"n": 1}, dry_run="false")  # type: ignore[arg-type]  # the same
+    for call in (executor.execute_flow, executor.stream_flow, executor.stream_flow_async):
+        with pytest.raises(TypeError, match=r"force has to be True or False, not 'no'\."):
+            call("stopped", {"n": 1}, force="no")  # type: ignore[operator]  # the mistake under test
+    with pytest.raises(TypeError, match=r"force has to be True or False, not 'no'\."):
+        await executor.execute_flow_async("stopped", {"n": 1}, force="no")  # type: ignore[arg-type]  # the same
+    with pytest.raises(TypeError, match=r"force has to be True or False, not 'no'\."):
+        executor.resume_flow("0" * 32, force="no")  # type: ignore[arg-type]  # the mistake under test
 
 
 def test_a_function_that_is_no_tool_is_told_what_it_lacks():
@@ -216,6 +300,33 @@ def test_a_flow_without_dynamic_parameters_says_where_they_are_listed():
     executor = FlowExecutor(tools=[double], flows=[FLOW])
     with pytest.raises(DynamicParameterError, match="list them in the flow's dynamic_params"):
         executor.execute_flow("twice", {"n": 1}, dynamic_params={"token": 1})
+
+
+@pytest.mark.parametrize(
+    ("step", "sentence"),
+    [
+        (
+            FlowStep(tool_name="double"),
+            "Schema validation failed for tool 'double' at step 0 (input): n: Field required.",
+        ),
+        (
+            FlowStep(tool_name="double", input_mapping={"n": "n"}),
+            "Input mapping of step 'double' reads unknown key 'n'.",
+        ),
+    ],
+)
+def test_a_dynamic_parameter_that_is_missing_is_asked_for_as_one(step: FlowStep, sentence: str):
+    """R13: a context key would be the wrong remedy: it is shown in every record."""
+    flow = linear(step, dynamic_params=["n"])
+    around = linear(FlowStep(flow_name="flow", input_mapping={"m": 1}), name="around")
+    executor = FlowExecutor(tools=[double], flows=[flow, around])
+    for name in ("flow", "around"):
+        lines = str(executor.execute_flow(name, {}).execution_log[0].error_message).splitlines()
+        assert (lines[0], lines[-1]) == (
+            sentence,
+            "  fix     pass dynamic_params={'n': ...}, or --param n=...; "
+            "a flow that runs this one has to list the name as well",
+        )
 
 
 def test_a_run_is_resumed_by_its_trace_id():

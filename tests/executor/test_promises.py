@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, Field
 
 from chainweaver import (
     BaseMiddleware,
@@ -18,6 +19,7 @@ from chainweaver import (
     FlowStep,
     InMemoryCheckpointer,
     InMemoryStepCache,
+    Tool,
     tool,
 )
 
@@ -185,3 +187,57 @@ async def test_both_kinds_of_tools_run_side_by_side_on_both_lanes(limit: int):
         expected = {"n": 3, "double": 6, "whoami": "nobody3"}
         assert executor.execute_flow("f", {"n": 3}).final_output == expected
         assert (await executor.execute_flow_async("f", {"n": 3})).final_output == expected
+
+
+# ---- a flow as a tool
+
+
+@pytest.mark.parametrize(
+    ("facts", "given_back"),
+    [
+        ({"steps": [FlowStep(tool_name="double")]}, {"double": 4}),
+        ({"steps": [FlowStep(tool_name="double", output_mapping={"n": "double"})]}, {"n": 4}),
+        ({"steps": [FlowStep(tool_name="double", output_mapping={})]}, {}),
+        ({"steps": [FlowStep(tool_name="double")], "outputs": ["n"]}, {"n": 2}),
+        ({"steps": [FlowStep(tool_name="double", map_over="ns", map_as="n")]}, {"double": [2, 4]}),
+        ({"steps": [FlowStep(flow_name="deep")]}, {"double": 4}),
+    ],
+    ids=["plain", "renamed", "dropped", "projected", "mapped", "nested"],
+)
+def test_a_flow_gives_the_same_as_a_tool_and_as_a_sub_flow(facts: dict[str, Any], given_back: dict[str, Any]):
+    """R27: without `outputs` what its steps wrote; what it was given is not handed back and collides with nothing."""
+    deep = Flow(name="deep", description="", steps=[FlowStep(tool_name="double")])
+    inner = Flow(**{"name": "inner", "description": "", **facts})
+    executor = FlowExecutor(tools=[double], flows=[deep, inner])
+    standing = Tool.from_flow(inner, executor, name="standing")
+    given = {"n": 2, "ns": [1, 2]}
+    assert standing.run(given) == given_back
+
+    policy: Any = "overwrite" if "n" in given_back else "error"
+    outers = [
+        Flow(name=f"outer {at}", description="", on_context_collision=policy, steps=[step])
+        for at, step in enumerate((FlowStep(tool_name="standing"), FlowStep(flow_name="inner")))
+    ]
+    outside = FlowExecutor(tools=[double, standing], flows=[deep, inner, *outers])
+    by_tool, by_flow = (outside.execute_flow(outer.name, given).raise_for_failure() for outer in outers)
+    assert by_tool.final_output == by_flow.final_output == {**given, **given_back}
+
+
+class Aliased(BaseModel):
+    number: int = Field(alias="n")
+
+
+def test_an_item_reaches_a_field_under_its_alias():
+    """R6, R28: as the value of that key would without a map, also where any key may come from outside."""
+    twice = Tool(name="twice", description="", input_schema=Aliased, output_schema=Twice, fn=doubled)
+    each = Flow(name="each", description="", steps=[FlowStep(tool_name="twice", map_over="ns", map_as="n")])
+    result = FlowExecutor(tools=[twice], flows=[each]).execute_flow("each", {"ns": [1, 2]})
+    assert result.raise_for_failure().final_output == {"ns": [1, 2], "m": [2, 4]}
+
+
+class Twice(BaseModel):
+    m: int
+
+
+def doubled(given: Aliased) -> dict[str, int]:
+    return {"m": 2 * given.number}

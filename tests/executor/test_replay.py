@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import json
 import threading
 from datetime import date
 from decimal import Decimal
@@ -14,17 +15,20 @@ from pydantic import BaseModel, Field, SecretStr
 
 from chainweaver import (
     ApprovalDeniedError,
+    CancellationToken,
     ConditionalEdge,
     ContextKeyCollisionError,
     DAGFlowStep,
     ExecutionResult,
     FlowCancelledError,
+    FlowCompositionError,
     FlowExecutor,
     FlowNotFoundError,
     FlowStatusError,
     FlowStep,
     InMemoryCheckpointer,
     InMemoryStepCache,
+    InMemoryTraceStore,
     RedactionPolicy,
     ReplayError,
     ReplayMode,
@@ -33,8 +37,10 @@ from chainweaver import (
     StepDiff,
     Tool,
     ToolSafetyContract,
+    TraceRecorder,
     VerificationError,
 )
+from chainweaver.executor.differences import compared
 from chainweaver.flow.callbacks import ApprovalDecision, DecisionPolicy
 from tests.executor.kit import Calls, Number, Out, chain, dag, linear
 from tests.lanes.table import LANES, Lane
@@ -335,9 +341,7 @@ def test_a_step_that_only_one_of_the_runs_came_to_is_named():
 
 
 def test_a_cancelled_run_is_replayed_to_its_end():
-    """R23, R35: the step that was cancelled is the first difference."""
-    from chainweaver import CancellationToken
-
+    """R23, R35: its end is the difference."""
     token, calls = CancellationToken(), Calls()
 
     def cancels(given: Any) -> dict[str, int]:
@@ -922,6 +926,181 @@ def test_what_views_hide_is_there_for_a_replay_of_the_result_itself():
             one.replay_flow(read_back(recorded))
 
 
+def test_a_trace_that_a_recorder_redacted_is_refused_by_whoever_has_no_policy():
+    """R39, R35: what a policy has hidden is noted in the trace; that of the executor need not be the same one."""
+    seen: list[int] = []
+    store = InMemoryTraceStore()
+    flow = linear(FlowStep(tool_name="a", map_over="xs", map_as="n"))
+    executor = FlowExecutor(
+        tools=[Calls().tool("a", lambda given: seen.append(given.n) or {"out": given.n})],
+        flows=[flow],
+        trace_recorder=TraceRecorder(store, redaction_policy=RedactionPolicy(keys=["xs"])),
+    )
+    stored = store.load(executor.execute_flow("flow", {"xs": [1, 2]}).trace_id)
+    assert "/initial_input/xs" in stored.redacted
+    for told in (stored, read_back(stored)):
+        with pytest.raises(ReplayError, match="its record hides the value of input 'xs'"):
+            executor.replay_flow(told)
+    assert seen == [1, 2]
+
+
+def test_a_secret_that_only_a_step_knows_to_be_one_is_hidden_in_the_input_as_well():
+    """R39, R35: results hide it, wherever it stands, and a replay does not go on with what hides it."""
+    seen: list[str] = []
+
+    class Login(BaseModel):
+        password: str
+
+    def enter(given: Login) -> dict[str, int]:
+        seen.append(given.password)
+        return {"out": 1}
+
+    flow = linear(FlowStep(tool_name="a", map_over="us", map_as="password"))
+    executor = FlowExecutor(
+        tools=[Calls().tool("a", enter, input_schema=Login)], flows=[flow], redaction_policy=RedactionPolicy()
+    )
+    recorded = executor.execute_flow("flow", {"us": ["hunter2-long"]})
+    assert recorded.initial_input == {"us": ["***"]}
+    assert "hunter2" not in json.dumps(recorded.model_dump(mode="json")["initial_input"])
+    with pytest.raises(ReplayError, match="its record hides the value of input 'us'"):
+        executor.replay_flow(read_back(recorded))
+    assert executor.replay_flow(recorded).all_steps_match
+    assert seen == ["hunter2-long"] * 2
+
+
+def test_the_input_is_hidden_alike_when_the_replay_never_comes_to_the_step_that_tells():
+    """R39, R35: what the recorded run knows to be secret stays hidden in the replay, and is no difference."""
+    fails: list[bool] = []
+
+    def first_of(given: Any) -> dict[str, int]:
+        if fails:
+            raise ValueError("not today")
+        return {"out": 1}
+
+    class Login(BaseModel):
+        password: str
+
+    calls = Calls()
+    flow = linear(FlowStep(tool_name="a"), FlowStep(tool_name="b", input_mapping={"password": "who"}))
+    executor = FlowExecutor(
+        tools=[calls.tool("a", first_of), calls.tool("b", input_schema=Login, fn=lambda given: {"out": 2})],
+        flows=[flow],
+        redaction_policy=RedactionPolicy(),
+    )
+    recorded = executor.execute_flow("flow", {"n": 1, "who": "hunter2-long"})
+    fails.append(True)
+    replay = executor.replay_flow(recorded)
+    assert first(replay)[:2] == ("0", "status")
+    assert replay.new_result.initial_input == {"n": 1, "who": "***"}
+    assert "hunter2" not in replay.render()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("initial_input", {}, "outputs of step '0'"),
+        ("decision", "x", "the decision of step '0' is a 'str' and no mapping"),
+        ("decision", [1], "the decision of step '0' is a 'list' and no mapping"),
+        ("decision", {"taken": "b"}, "the decision of step '0' names no tool that was chosen"),
+        ("approval", "yes", "the approval of step '0' is a 'str' and no mapping"),
+    ],
+)
+def test_a_trace_that_somebody_has_edited_is_refused_with_what_is_wrong_with_it(field: str, value: Any, said: str):
+    """R35: what the record does not hold is refused before anything starts, and is no error of the program."""
+    calls = Calls()
+    flow = linear(FlowStep(tool_name="a", map_over="xs", map_as="n"), FlowStep(tool_name="b"))
+    executor = FlowExecutor(tools=[calls.tool("a"), calls.tool("b")], flows=[flow])
+    document = json.loads(executor.execute_flow("flow", {"xs": [1]}).model_dump_json())
+    (document if field == "initial_input" else document["execution_log"][0])[field] = value
+    edited = ExecutionResult.model_validate_json(json.dumps(document))
+    calls.counts.clear()
+    with pytest.raises(ReplayError, match=said):
+        executor.replay_flow(edited, resume_from_step=1)
+    assert not calls.counts
+
+
+def test_the_version_of_a_sub_flow_that_is_gone_is_named():
+    """R35, R15: the one that the recorded run had is missing, and not the flow as such."""
+    flows = [linear(FlowStep(flow_name="inner")), chain("a", name="inner", version="1.0.0")]
+    recorded = FlowExecutor(tools=[Calls().tool("a")], flows=flows).execute_flow("flow", {"n": 1})
+    flows[1] = chain("a", name="inner", version="2.0.0")
+    later = FlowExecutor(tools=[Calls().tool("a")], flows=flows)
+    with pytest.raises(FlowCompositionError) as caught:
+        later.replay_flow(recorded)
+    assert "calls 'inner' 1.0.0, which is not registered" in str(caught.value)
+    assert "register 'inner' 1.0.0 first" in str(caught.value)
+
+
+def test_a_step_whose_output_a_trace_hides_is_not_gone_on_from():
+    """R39, R35: the steps before it are replayed, those behind it would get what hides the value."""
+
+    class Token(BaseModel):
+        token: str
+
+    calls = Calls()
+    tools = [
+        calls.tool("a", lambda given: {"token": "t-12345678"}, output_schema=Token),
+        calls.tool("b", lambda given: {"out": len(given.token)}, input_schema=Token),
+    ]
+    executor = FlowExecutor(tools=tools, flows=[linear(FlowStep(tool_name="a"), FlowStep(tool_name="b"))])
+    recorded = executor.execute_flow("flow", {"n": 1})
+    shown = read_back(RedactionPolicy().redact_result(recorded))
+    assert shown.step("0").redacted == ("/outputs/token",)
+    with pytest.raises(ReplayError, match="its record hides output 'token' of step '0'"):
+        executor.replay_flow(shown, resume_from_step=1)
+    assert calls.counts == {"a": 1, "b": 1}
+    assert executor.replay_flow(recorded, resume_from_step=1).all_steps_match
+
+
+def test_collected_errors_are_gone_on_from_only_while_their_texts_are_known():
+    """R39, R28, R35: an `ItemError` is a value that later steps get."""
+
+    class Key(BaseModel):
+        n: int
+        api_key: str
+
+    def refuse(given: Key) -> dict[str, int]:
+        raise ValueError(f"no entry with {given.api_key}")
+
+    def read(given: Any) -> dict[str, str]:
+        return {"said": given.out[0].message}
+
+    class Errors(BaseModel):
+        out: list[Any]
+
+    class Said(BaseModel):
+        said: str
+
+    calls = Calls()
+    flow = linear(FlowStep(tool_name="a", map_over="xs", map_as="n", on_item_error="collect"), FlowStep(tool_name="b"))
+    tools = [
+        calls.tool("a", refuse, input_schema=Key),
+        calls.tool("b", read, input_schema=Errors, output_schema=Said),
+    ]
+    executor = FlowExecutor(tools=tools, flows=[flow], redaction_policy=RedactionPolicy())
+    recorded = executor.execute_flow("flow", {"xs": [1], "api_key": "k-12345678"})
+    replay = executor.replay_flow(recorded, resume_from_step=1)
+    assert replay.new_result.final_output is not None
+    assert "k-12345678" in replay.new_result.final_output["said"]
+    told = read_back(recorded).model_copy(update={"initial_input": {"xs": [1], "api_key": "k"}, "redacted": ()})
+    with pytest.raises(ReplayError, match="its record hides the error of item 0 of step '0'"):
+        executor.replay_flow(told, resume_from_step=1)
+
+
+def test_a_secret_inside_of_an_input_is_missed_as_well():
+    """R39, R35: what a schema declares secret is in no trace, at whatever depth."""
+
+    class User(BaseModel):
+        name: str
+        pin: SecretStr
+
+    executor = FlowExecutor(tools=[Calls().tool("a")], flows=[ALONE])
+    recorded = executor.execute_flow("flow", {"n": 1, "user": User(name="ada", pin=SecretStr("1234"))})
+    with pytest.raises(ReplayError, match="its record hides the value of input 'user'"):
+        executor.replay_flow(read_back(recorded))
+    assert executor.replay_flow(recorded).all_steps_match
+
+
 def test_what_looks_hidden_and_is_not_is_replayed():
     """R39, R35: three stars may be a rating."""
 
@@ -1067,3 +1246,27 @@ def test_a_difference_at_a_border_of_a_nested_flow_names_the_step():
     """R35: input and output of a flow have no step of their own."""
     diff = StepDiff(step_index=-1, tool_name="inner", field="error_message", expected="a", actual="b", path=("sub",))
     assert diff.step == "input of flow 'inner' in step 'sub'"
+
+
+def test_a_cancelled_run_is_compared_as_far_as_it_came():
+    """R35, R23: steps that were cancelled do not count, nor do those behind them; the status of the run does."""
+    token = CancellationToken()
+    calls = Calls()
+    executor = FlowExecutor(
+        tools=[calls.tool("a"), calls.tool("b", lambda given: token.cancel() or {"out": 1}), calls.tool("c")],
+        flows=[linear(FlowStep(flow_name="inner")), chain("a", "b", "c", name="inner")],
+    )
+    with pytest.raises(FlowCancelledError) as caught:
+        executor.execute_flow("flow", {"n": 1}, cancel_token=token)
+    cancelled = caught.value.result
+    assert isinstance(cancelled, ExecutionResult)
+    replay = executor.replay_flow(cancelled)
+    assert [str(diff) for diff in replay.diffs] == ["output of flow 'flow', status: expected 'cancelled', found 'ok'"]
+
+    inside = cancelled.step("0").sub_result
+    assert inside is not None
+    whole = executor.execute_flow("inner", {"n": 1})
+    assert [diff.place for diff in compared(inside, whole).diffs] == ["status"]
+    found = whole.execution_log[0].model_copy(update={"outputs": {"out": 5}})
+    other = whole.model_copy(update={"execution_log": [found, *whole.execution_log[1:]]})
+    assert [diff.place for diff in compared(inside, other).diffs] == ["outputs.out"]

@@ -27,6 +27,7 @@ from chainweaver import (
     ToolChunk,
 )
 from chainweaver.executor.stream import BOUND
+from tests.conftest import PROOF
 from tests.lanes.kit import LIMIT_S, Number, Out, a_flow, a_step, a_tool, wait_until
 from tests.lanes.table import ASYNCIO, SYNC, THREADS, TRIO, Lane
 
@@ -329,6 +330,7 @@ async def comes(happened: Callable[[], bool]) -> None:
             await anyio.sleep(0.001)
 
 
+STRIDE = 1 if PROOF else 5
 CASES = [(lane, how) for lane in LANES for how in ("close", "del", *(("cancel",) if lane.is_async else ()))]
 
 
@@ -352,7 +354,7 @@ def test_a_stream_given_up_at_any_event_ends_its_run(lane: Lane, how: str, limit
     with lane.executor(tools=tools, flows=[leaf, flow], middleware=[ends], max_step_concurrency=limit) as executor:
         count = len(read(lane, executor, given))
         assert count > 20
-        for at in range(1, count + 1, 2):
+        for at in range(1, count + 1, STRIDE):
             ends.statuses.clear()
             if lane.backend is None:
                 took.append(give_up(executor.stream_flow("flow", given), at, how))

@@ -146,5 +146,39 @@ def test_a_tool_that_runs_a_flow_is_exported_like_any_other():
     assert tool_to_anthropic_tool(standing)["input_schema"] == PARAMETERS
 
 
+def test_a_flow_as_a_tool_takes_what_its_dictionary_says():
+    """R27: without an input schema, what its steps read; in a map an item does not get the whole context."""
+
+    @tool
+    def label(n: int, unit: str = "kg") -> str:
+        return f"{n} {unit}"
+
+    flow = Flow(name="labelled", description="d", steps=[FlowStep(tool_name="label")])
+    executor = FlowExecutor(tools=[label], flows=[flow])
+    standing = Tool.from_flow(flow, executor)
+    parameters = flow_to_anthropic_tool(flow, executor)["input_schema"]
+    assert tool_to_anthropic_tool(standing)["input_schema"] == parameters
+    assert set(parameters["properties"]) == {"n", "unit"}
+
+    seen = []
+    spied = Tool.from_flow(flow, Spied(executor, seen))
+    each = Flow(name="each", description="d", steps=[FlowStep(tool_name="labelled", map_over="ns", map_as="n")])
+    result = FlowExecutor(tools=[spied], flows=[each]).execute_flow("each", {"ns": [1, 2], "secret": "s"})
+    assert seen == [{"n": 1}, {"n": 2}]
+    assert result.raise_for_failure().final_output == {"ns": [1, 2], "secret": "s", "label": ["1 kg", "2 kg"]}
+
+
+class Spied:
+    """An executor that notes what it is given."""
+
+    def __init__(self, executor: FlowExecutor, seen: list[Any]) -> None:
+        self.registered_tools, self.registry = executor.registered_tools, executor.registry
+        self._executor, self._seen = executor, seen
+
+    def execute_flow(self, name: str, initial_input: dict[str, Any], *, version: str | None = None) -> Any:
+        self._seen.append(initial_input)
+        return self._executor.execute_flow(name, initial_input, version=version)
+
+
 class Number(BaseModel):
     n: int

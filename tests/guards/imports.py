@@ -36,6 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
             {"executor"},
             {"testing"},
             {"contrib", "integrations", "cli", "export"},
+            {"__main__"},
         ),
     )
 )

@@ -421,6 +421,10 @@ def test_a_record_is_redacted_in_its_values_and_in_all_of_its_texts() -> None:
         approval={"approved": True, "reason": "*** is fine"},
         decision={"chosen": "login", "candidates": ["login"]},
         tool_name="token",
+        redacted=(
+            *("/inputs/password", "/outputs/token"),
+            *("/error_message", "/retry_errors", "/approval", "/cache_note"),
+        ),
     )
     assert record.inputs["password"] == "hunter2!"
     assert shown.decision is record.decision

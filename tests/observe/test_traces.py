@@ -185,18 +185,26 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, trace_id: str) ->
     ],
     ids=["empty", "other json", "cut off", "of another run", "of a later release"],
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, data: bytes, detail: str) -> None:
-    """Errors: which file, and what is wrong with it."""
+def test_a_file_that_cannot_be_read_is_named_and_keeps_no_other_from_being_listed(
+    tmp_path: Path, data: bytes, detail: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Errors: which file, and what is wrong with it; R38: what looks back does not fail for one trace of many."""
     store = FileTraceStore(tmp_path)
+    store.save(a_trace(3))
     path = tmp_path / f"{an_id(1)}.trace.json"
     path.write_bytes(data)
-    for look in (lambda: store.load(an_id(1)), store.list):
-        with pytest.raises(ArtifactCorruptError) as raised:
-            look()
-        assert raised.value.artifact == str(path)
-        assert detail in raised.value.detail
+    with pytest.raises(ArtifactCorruptError) as raised:
+        store.load(an_id(1))
+    assert raised.value.artifact == str(path)
+    assert detail in raised.value.detail
+    assert [entry.trace_id for entry in store.list()] == [an_id(3)]
+    [logged] = [record.getMessage() for record in caplog.records if record.name == "chainweaver.traces"]
+    assert str(path) in logged
+    assert detail in logged
     store.delete(an_id(1))
-    assert store.list() == []
+    caplog.clear()
+    assert [entry.trace_id for entry in store.list()] == [an_id(3)]
+    assert not caplog.records
 
 
 def test_a_save_that_fails_leaves_the_older_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,32 @@ def test_failures_are_compared_as_well():
     assert "step '0', error_message" in str(found.difference)
 
 
+@tool
+def fetch(url: str, token: str) -> str:
+    return f"{url}?{len(token)}"
+
+
+def test_dynamic_parameters_are_passed_to_every_run():
+    """R13: a flow that needs them can be attested; no digest depends on their values."""
+    flow = one("fetch", dynamic_params=["token"])
+    made = [
+        attest_flow(flow, executor_of(fetch), {"url": "u"}, dynamic_params={"token": text}) for text in ("ab", "cd")
+    ]
+    assert (made[0].holds, made[0].failed_inputs, made[0].first_failure) == (True, 0, None)
+    assert made[0] == made[1]
+
+
+def test_runs_that_fail_are_counted_and_the_first_error_is_told():
+    """R16: what fails in the same way every time is deterministic, and says that it failed."""
+    found = attest_flow(one("fetch", dynamic_params=["token"]), executor_of(fetch), [{"url": "u"}, {"url": "v"}])
+    assert (found.holds, found.failed_inputs, found.input_count) == (True, 2, 2)
+    assert found.first_failure == (
+        "Schema validation failed for tool 'fetch' at step 0 (input): token: Field required."
+    )
+    partly = attest_flow(one("fetch"), executor_of(fetch), [{"url": "u", "token": "t"}, {"url": "v"}])
+    assert (partly.holds, partly.failed_inputs) == (True, 1)
+
+
 def test_collisions_that_leave_the_call_are_compared_by_their_results():
     """R12: raised out of the call, with a result."""
     twice = one("price", steps=[FlowStep(tool_name="price")] * 2, on_context_collision="error")
@@ -189,7 +215,7 @@ def test_without_the_extra_given_inputs_will_do(monkeypatch: pytest.MonkeyPatch)
         ({"inputs": []}, "There are no inputs"),
         ({"runs": 1, "lanes": ["sync"], "limits": [1]}, "One run cannot differ from itself"),
         ({"lanes": ["thread"]}, "lanes has to be of 'sync' and 'async', not 'thread'"),
-        ({"limits": [0]}, "limits have to be at least 1, not 0"),
+        ({"limits": [0]}, "each of limits has to be at least 1, not 0"),
         ({"lanes": []}, "at least one lane and one limit"),
     ],
 )

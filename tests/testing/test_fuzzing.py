@@ -81,6 +81,30 @@ def test_a_failure_in_the_records_is_no_finding_unless_it_is_asked_for():
         report.raise_for_findings()
 
 
+@tool
+def fetch(url: str, token: str) -> str:
+    return f"{url}?{10 // len(token)}"
+
+
+def test_dynamic_parameters_are_passed_to_every_run():
+    """R13: a flow that needs them can be fuzzed, and a failure made small."""
+    flow = one("fetch", dynamic_params=["token"])
+    assert fuzz(flow, fetch, dynamic_params={"token": "t"}, allow_failures=False).ok
+    executor = FlowExecutor(tools=[fetch])
+    found = minimize_failure(executor, flow, {"url": "there", "x": 1}, dynamic_params={"token": ""})
+    assert found == {"url": ""}
+
+
+def test_that_every_run_fails_is_a_finding():
+    """R16: a flow may fail, but nothing was tried where it did nothing else."""
+    [finding] = fuzz(one("fetch", dynamic_params=["token"]), fetch).findings
+    assert (finding.kind, finding.subject, finding.way) == ("failure", "every run", "sync lane at limit 1")
+    assert finding.detail == (
+        "every run failed, the first with: "
+        "Schema validation failed for tool 'fetch' at step 0 (input): token: Field required."
+    )
+
+
 def test_an_invariant_that_does_not_hold_is_found_and_shrunk():
     """api.md: user invariants; False, or an AssertionError with its text."""
 

@@ -147,9 +147,14 @@ def test_none(flow_runner):
 @pytest.mark.flow("missing.flow.json")
 def test_missing(flow_runner):
     flow_runner()
+
+@pytest.mark.flow(3)
+def test_number(flow_runner):
+    flow_runner()
 """,
     )
-    assert "2 failed" in done.stdout
+    assert "3 failed" in done.stdout
+    assert "@pytest.mark.flow takes the name or path of a flow, or a flow, not 3." in done.stdout
     assert "flow_runner() runs which flow? Pass one, or mark the test" in done.stdout
     assert "there is no flow file 'missing.flow.json'; looked for" in done.stdout
 

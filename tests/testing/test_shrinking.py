@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from chainweaver.testing.shrinking import shrink, simpler_values
 
@@ -67,6 +67,8 @@ values = st.recursive(
 
 
 @given(values)
+@example(decimal.Decimal("sNaN"))
+@example(decimal.Decimal("-Infinity"))
 def test_the_way_down_ends(value: Any):
     """api.md: no value is simpler than itself by way of others; what everything fails with has one end."""
     asked = 0

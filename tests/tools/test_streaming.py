@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from chainweaver.exceptions import ToolDefinitionError
+from chainweaver.executor import FlowExecutor
 from chainweaver.flow import Flow, FlowStep, ToolSafetyContract
 from chainweaver.tools import StreamingTool, Tool, ToolChunk
 
@@ -61,10 +62,24 @@ async def no_chunk(inputs):
     yield "a"
 
 
-@pytest.mark.parametrize(("stream_fn", "text"), [(ends_early, "without a final chunk"), (no_chunk, "gave str")])
-async def test_a_stream_that_breaks_its_promise_is_named(stream_fn, text):
-    with pytest.raises(ToolDefinitionError, match=text):
+@pytest.mark.parametrize(
+    ("stream_fn", "error", "text"),
+    [
+        (
+            ends_early,
+            RuntimeError,
+            r"its stream ended without a final chunk; yield ToolChunk\(outputs, is_final=True\)",
+        ),
+        (no_chunk, TypeError, r"its stream gave str, not ToolChunk; yield ToolChunk\(data\)"),
+    ],
+)
+async def test_a_stream_that_breaks_its_promise_is_named(stream_fn, error, text):
+    """R16: the tool was made, and went wrong when it was called."""
+    with pytest.raises(error, match=text):
         await streaming(stream_fn).run_async({"text": ""})
+    flow = Flow(name="f", description="", steps=[FlowStep(tool_name="spell")])
+    record = FlowExecutor(tools=[streaming(stream_fn)], flows=[flow]).execute_flow("f", {"text": ""}).step("0")
+    assert record.error_message.startswith(f"Tool 'spell' failed at step 0: {error.__name__}: its stream ")
 
 
 async def coroutine(inputs):
@@ -81,9 +96,17 @@ def test_what_gives_no_async_iterator_is_refused(stream_fn):
         streaming(stream_fn)
 
 
+class Record:
+    step_id, status = "0", "ok"
+
+    def __init__(self, outputs):
+        self.outputs = outputs
+
+
 class Result:
     def __init__(self, final_output):
         self.final_output = final_output
+        self.execution_log = [Record(final_output)]
 
     def raise_for_failure(self):
         if self.final_output is None:

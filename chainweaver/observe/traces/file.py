@@ -5,6 +5,7 @@ A file appears whole or not at all. Called from any thread, and by any number of
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from chainweaver.observe.traces.store import Entries
     from chainweaver.results import ExecutionResult
+
+_log = logging.getLogger("chainweaver.traces")
 
 _SUFFIX = ".trace.json"
 
@@ -80,14 +83,20 @@ class FileTraceStore:
     def list(self, flow_name: str | None = None, status: str | None = None, limit: int | None = 100) -> Entries:
         """The kept runs, the latest first: of one flow, with one status, at most so many.
 
+        A file that is damaged, or of another run, is left out, and named by a warning on `chainweaver.traces`; `load`
+        says what is wrong with it.
+
         Raises:
             ValueError: The limit is below 0.
-            ArtifactCorruptError: A file is damaged; it is named.
             OSError: A file cannot be read.
         """
         found = {}
         for trace_id in self._trace_ids():
-            entry = self._entry(trace_id)
+            try:
+                entry = self._entry(trace_id)
+            except ArtifactCorruptError as exc:
+                _log.warning("Trace left out of the list: %s", exc)
+                continue
             if entry is not None:
                 found[trace_id] = entry
         # Replaced and not changed: another thread may be listing.

@@ -32,6 +32,7 @@ class TraceRecorder:
             result anyway.
 
     Raises:
+        TypeError: The store cannot save, `only` cannot be called, `sample` is no number, `nested` no flag.
         ValueError: `sample` is no number from 0 to 1.
 
     >>> from chainweaver import Flow, FlowExecutor, FlowStep, tool
@@ -57,8 +58,17 @@ class TraceRecorder:
         sample: float = 1.0,
         nested: bool = False,
     ) -> None:
+        # A mistake in here would fail no run: it would be logged at the end of every one, and nothing kept.
+        if isinstance(store, type) or not callable(getattr(store, "save", None)):
+            raise TypeError(f"store has to be an object with save, such as FileTraceStore(path), not {store!r}.")
+        if only is not None and not callable(only):
+            raise TypeError(f"only has to be a function of a result, not {only!r}.")
+        if not hasattr(sample, "__float__"):
+            raise TypeError(f"sample has to be a number from 0 to 1, not {sample!r}.")
         if not 0 <= sample <= 1:
             raise ValueError(f"sample has to be a number from 0 to 1, not {sample!r}.")
+        if not isinstance(nested, bool):
+            raise TypeError(f"nested has to be True or False, not {nested!r}.")
         self.store = store
         self.redaction_policy = redaction_policy
         self.only = only

@@ -40,10 +40,22 @@ FULL: dict[str, Any] = {
     "output_mappings": {"step0": {"total": "n"}},
 }
 
+BAD = ("FlowExecutionError", "E006", "bad €", "OSError")
+
 STEPS = (
     a_step(0, {"n": 1}, started_at=1714564800.25, duration_ns=1_500, attempts=3, retry_errors=("E: one", "E: two")),
     a_step(1, {"raw": b"\x1b\n0\0" * 100, "t": (1, {"deep": [()]})}, cached=True, fallback_tool_name="other"),
-    StepDelta(2, "step2", "add", "5d1e", "skipped", None, ("FlowExecutionError", "E006", "bad €", "OSError")),
+    StepDelta(2, "step2", "add", "5d1e", "skipped", None, BAD),
+    StepDelta(
+        3,
+        "step3",
+        "sub",
+        "5d1e",
+        "skipped",
+        None,
+        BAD,
+        inside=(StepDelta(1, "a", "add", "5d1e", "failed", None, BAD, path=("step3#2",)),),
+    ),
 )
 
 
