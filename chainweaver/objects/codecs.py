@@ -88,6 +88,15 @@ def codec_for(value: object) -> Codec | None:
     return _codec_of(type(value))
 
 
+def is_of_a_library(value: object) -> bool:
+    """Whether the class of a value, or one that it is made from, belongs to a library that there are codecs for.
+
+    >>> is_of_a_library(object())
+    False
+    """
+    return any(root_of(base) in _BY_ROOT for base in type(value).__mro__ if base.__module__ != "builtins")
+
+
 def _codec_of(kind: type) -> Codec | None:
     root = root_of(kind)
     choose = _BY_ROOT.get(root)

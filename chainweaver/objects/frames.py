@@ -107,10 +107,20 @@ def _is_listed(module: str, name: str) -> bool:
 
 def _check_dtype(dtype: Any, state: Any) -> None:
     """Lets the byte order and the unit of dates through, and nothing by which bytes would be taken for pointers."""
-    _, _, *inner, itemsize, alignment, flags = state[:8]
+    version, order, *inner, itemsize, alignment, flags = state[:8]
     sizes_agree = itemsize in (-1, dtype.itemsize) and alignment in (-1, dtype.alignment)
-    if any(part is not None for part in inner) or not sizes_agree or flags != dtype.flags:
+    if inner != [None, None, None] or not sizes_agree or flags != dtype.flags or order not in ("<", ">", "|", "="):
         raise pickle.UnpicklingError("a dtype that no column has")
+    if dtype.kind in "mM":
+        # numpy reads further than a state without a unit goes.
+        [(metadata, unit)] = state[8:]
+        if version != 4 or metadata or not (type(unit) is tuple and unit[0] in _UNITS and unit[1:] == (unit[1], 1, 1)):
+            raise pickle.UnpicklingError("a dtype without a unit")
+    elif version != 3 or len(state) != 8:
+        raise pickle.UnpicklingError("a dtype that no column has")
+
+
+_UNITS = (b"generic", b"Y", b"M", b"W", b"D", b"h", b"m", b"s", b"ms", b"us", b"ns", b"ps", b"fs", b"as")
 
 
 def _attribute(owner: Any, name: str) -> Any:

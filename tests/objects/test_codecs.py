@@ -426,6 +426,7 @@ ATTACKS = {
     "no frame": b"I1\n.",
     "nothing": b".",
     "dtype of pointers": b"cnumpy\ndtype\n(VO\ntR(I3\nV|\nNNNI-1\nI-1\nI0\ntb.",
+    "dtype of dates without a unit": b"cnumpy\ndtype\n(VM8\ntR(I4\nV<\nNNNI-1\nI-1\nI0\ntb.",
     "dtype with fields": b"cnumpy\ndtype\n(Vi8\ntR(I3\nV<\nN(Va\nt}Va\n(cnumpy\ndtype\n(Vi8\ntRI999\ntsI8\nI8\nI0\ntb.",
 }
 
