@@ -180,16 +180,17 @@ class FileCheckpointer:
 
     def _clear_folder(self, folder: Path) -> None:
         trace_id = folder.name.removesuffix(_FOLDER_SUFFIX)
+        named: set[str] = set()
         try:
-            payloads, _ = _good_lines(self._path(trace_id).read_bytes(), folder)
+            path = self._path(trace_id)
+            payloads, _ = _good_lines(path.read_bytes(), path)
+            for number, payload in enumerate(payloads, start=1):
+                _read_payload(payload, path, number, collector(named))
         except FileNotFoundError:
             remove_artifacts(folder)
             return
         except (ValueError, ArtifactCorruptError):  # not a folder of this store, or one of a file that is to be mended
             return
-        named: set[str] = set()
-        for number, payload in enumerate(payloads, start=1):
-            _read_payload(payload, folder, number, collector(named))
         self._artifacts(trace_id).remove_others(named)
         remove_unfinished(folder)
 
@@ -321,7 +322,8 @@ def _read_payload(payload: bytes, path: Path, number: int, fetch: Fetch) -> dict
         return decode_plain(text, blobs, fetch)
     except ArtifactUnreadable as exc:
         fields = decode_plain(text, blobs, collector(set()))
-        whose = f"step '{fields['step_id']}'" if "step_id" in fields else "the input of the run"
+        step_id, tool_name = fields.get("step_id"), fields.get("tool_name")
+        whose = "the input of the run" if number == 1 else f"step '{step_id}' (tool '{tool_name}')"
         detail = f"{exc.reason}; {whose} needs it (line {number} of '{path}')."
         raise ArtifactCorruptError(str(exc.path or path), detail) from exc
     except PlainDecodeError as exc:

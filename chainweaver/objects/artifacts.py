@@ -19,7 +19,17 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from chainweaver.objects.codecs import Buffer, NoCodecError, Packed, UnpackError, is_of_a_library, pack, size_of, unpack
+from chainweaver.objects.codecs import (
+    NO_CODEC,
+    Buffer,
+    NoCodecError,
+    Packed,
+    UnpackError,
+    is_of_a_library,
+    pack,
+    size_of,
+    unpack,
+)
 from chainweaver.objects.files import TEMPORARY_SUFFIX, sync_directory, write_whole
 from chainweaver.objects.plain import PlainDecodeError, PlainEncodeError, decode_plain, encode_plain
 
@@ -84,6 +94,8 @@ class Artifacts:
             packed = pack(value)
             facts = encode_plain(packed.facts)
         except NoCodecError as exc:
+            if exc.reason == NO_CODEC:
+                return None
             raise PlainEncodeError("", exc.type_name, exc.reason) from exc
         parts = (facts, *packed.buffers)
         sizes = tuple(map(size_of, parts))

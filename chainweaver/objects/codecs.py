@@ -21,6 +21,10 @@ Buffer: TypeAlias = "bytes | bytearray | memoryview"
 """Bytes that lie in one piece; a memoryview is flat, of single bytes."""
 
 
+NO_CODEC = "there is no codec for this type"
+"""The reason where nothing more is known."""
+
+
 class Packed(NamedTuple):
     """An object taken apart.
 
@@ -179,7 +183,7 @@ def _why_not(value: object) -> str:
             return f"what a subclass of {plain} adds would be lost; convert it to {plain}"
     if (root_of(kind), kind.__name__) == ("polars", "LazyFrame"):
         return "a lazy frame has no values yet; collect() it first"
-    return "there is no codec for this type"
+    return NO_CODEC
 
 
 # ---- bytes

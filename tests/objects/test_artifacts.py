@@ -254,7 +254,7 @@ def test_a_damaged_artifact_of_a_checkpoint_is_named_with_its_step(damage, tmp_p
     with pytest.raises(ArtifactCorruptError, match=told) as caught:
         store.load(RUN)
     assert caught.value.artifact == str(artifact)
-    assert f"; step 'step1' needs it (line 3 of '{tmp_path / '9f3c.checkpoint'}')." in str(caught.value)
+    assert f"; step 'step1' (tool 'load') needs it (line 3 of '{tmp_path / '9f3c.checkpoint'}')." in str(caught.value)
 
 
 def test_a_damaged_artifact_of_an_input_is_named_as_such(tmp_path):

@@ -132,10 +132,11 @@ def same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, (np.ndarray, np.generic)):
+        fields: Any = one
         if one.dtype != other.dtype or one.shape != other.shape:
             return False
         if one.dtype.names is not None:  # what lies between the fields belongs to nobody
-            return all(same(one[name], other[name]) for name in one.dtype.names)
+            return all(same(fields[name], other[name]) for name in one.dtype.names)
         return one.tobytes() == other.tobytes()
     if isinstance(one, pd.DataFrame):
         pd.testing.assert_frame_equal(one, other, check_freq=True, check_flags=True)
