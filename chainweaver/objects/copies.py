@@ -14,6 +14,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
+
 from chainweaver.objects.codecs import codec_for
 
 ATOMS = frozenset(
@@ -85,8 +87,9 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
     # The exact built-in containers are walked here: copy.deepcopy takes 5 times as long for a list of small dicts.
     kind = type(value)
     if kind is not list and kind is not dict:
-        copier = _COPIERS.get(kind.__module__.partition(".")[0]) if kind is not tuple else _copy_tuple
-        return copy.deepcopy(value, memo) if copier is None else copier(value, memo)
+        if kind is tuple:
+            return _copy_tuple(value, memo)
+        return _COPIERS.get(kind.__module__.partition(".")[0], _copy_other)(value, memo)
     known = memo.get(id(value))
     if known is not None:
         return known
@@ -110,6 +113,32 @@ def _copy_tuple(value: tuple[Any, ...], memo: dict[int, Any]) -> Any:
     items = tuple([item if type(item) in ATOMS else _copy(item, memo) for item in value])
     # A tuple inside of itself was copied on the way.
     return memo.setdefault(id(value), items)
+
+
+def _copy_other(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    under_way: set[int] = memo.setdefault(_UNDER_WAY, set())
+    if _is_made_of_its_fields(kind) and id(value) not in under_way:
+        # What lies in its fields is copied here, and found again by copy.deepcopy in what was copied so far.
+        under_way.add(id(value))
+        for part in vars(value).values():
+            if type(part) not in ATOMS:
+                _copy(part, memo)
+    return copy.deepcopy(value, memo)
+
+
+_UNDER_WAY = -1  # no id of an object
+
+
+def _is_made_of_its_fields(kind: type) -> bool:
+    """Whether a copy of an object is that of all of its fields, and nobody has said otherwise."""
+    if issubclass(kind, BaseModel):
+        return kind.__deepcopy__ is BaseModel.__deepcopy__
+    says_otherwise = any(name in vars(base) for base in kind.__mro__[:-1] for name in _SAID)
+    return hasattr(kind, "__dataclass_fields__") and "__slots__" not in vars(kind) and not says_otherwise
+
+
+_SAID = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__")
 
 
 def _copy_object(value: Any, memo: dict[int, Any]) -> Any:

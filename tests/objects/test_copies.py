@@ -1,7 +1,9 @@
 """Independent copies: equal, and nothing mutable shared."""
 
 import threading
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from chainweaver.objects import UncopyableError, holds_atoms_only, independent_copy
 from tests.objects.test_codecs import KINDS
@@ -165,6 +167,44 @@ def test_changing_an_object_changes_no_copy_and_the_other_way_round(kind):
     assert repr(copied) == repr(again) == repr(make())
     change(copied)
     assert repr(again) == repr(make())
+
+
+@dataclass
+class Part:
+    frame: pd.DataFrame
+
+
+class Whole(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    parts: list[Part]
+    table: pa.Table
+    again: "Whole | None" = None
+
+
+def test_cells_of_frames_inside_of_models_are_copied():
+    """R30: at any depth, also where a model contains itself."""
+    whole = Whole(parts=[Part(pd.DataFrame({"a": [[1]]}))], table=pa.table({"a": [1]}))
+    for again in (None, whole):
+        whole.again = again
+        copied = copy_of(whole)
+        assert copied.parts[0].frame.iloc[0, 0] is not whole.parts[0].frame.iloc[0, 0]
+        assert (copied.table is whole.table, copied.again is (again and copied)) == (True, True)
+
+
+class Shares(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    lock: Any
+    rows: list[int]
+
+    def __deepcopy__(self, memo=None):
+        return Shares(lock=self.lock, rows=list(self.rows))
+
+
+def test_a_class_that_says_how_it_is_copied_is_copied_so():
+    """R30: whoever shares something on purpose has to know."""
+    value = Shares(lock=threading.Lock(), rows=[1])
+    copied = copy_of([value])[0]
+    assert (copied.lock is value.lock, copied.rows == [1], copied.rows is value.rows) == (True, True, False)
 
 
 def test_what_cannot_be_changed_is_not_copied():
