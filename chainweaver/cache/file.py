@@ -67,7 +67,7 @@ class FileStepCache:
         if output is None:
             with suppress(OSError):
                 path.unlink()
-                remove_artifacts(self._folder(key))
+                self._artifacts(key).remove_others()
         return output
 
     def set(self, key: StepCacheKey, output: dict[str, Any]) -> None:

@@ -127,6 +127,7 @@ class Artifacts:
             with suppress(OSError):
                 path.unlink()
         self._new.clear()
+        _remove_if_empty(self._folder)
 
     def fetch(self, codec: str, name: str | None, parts: Sequence[Any]) -> Any:
         """The object that something in the JSON stands for: a copy that belongs to the caller.
@@ -152,6 +153,8 @@ class Artifacts:
         for path in _files_in(self._folder):
             if path.name.endswith(_SUFFIX) and path.name.removesuffix(_SUFFIX) not in stay:
                 path.unlink(missing_ok=True)
+        if not stay:
+            _remove_if_empty(self._folder)
 
     def _path(self, name: str) -> Path:
         if type(name) is not str or not _NAME.fullmatch(name):
@@ -184,6 +187,10 @@ def remove_artifacts(folder: Path) -> None:
     for path in _files_in(folder):
         if path.name.endswith((_SUFFIX, _SUFFIX + TEMPORARY_SUFFIX)):
             path.unlink(missing_ok=True)
+    _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
     with suppress(OSError):
         folder.rmdir()
 

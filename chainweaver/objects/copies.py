@@ -134,8 +134,9 @@ def _is_made_of_its_fields(kind: type) -> bool:
     """Whether a copy of an object is that of all of its fields, and nobody has said otherwise."""
     if issubclass(kind, BaseModel):
         return kind.__deepcopy__ is BaseModel.__deepcopy__
-    says_otherwise = any(name in vars(base) for base in kind.__mro__[:-1] for name in _SAID)
-    return hasattr(kind, "__dataclass_fields__") and "__slots__" not in vars(kind) and not says_otherwise
+    if not hasattr(kind, "__dataclass_fields__") or "__slots__" in vars(kind):
+        return False
+    return not any(name in vars(base) for base in kind.__mro__[:-1] for name in _SAID)
 
 
 _SAID = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__")

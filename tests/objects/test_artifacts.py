@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -415,6 +416,7 @@ KILLS = 50 if PROOF else 5
 
 WRITER = """
 import sys
+import threading
 import numpy as np
 from datetime import datetime, timezone
 from chainweaver.cache import FileStepCache, StepCacheKey
@@ -479,3 +481,33 @@ def test_a_writer_that_is_killed_leaves_nothing_that_reads_wrong(tmp_path):
         store.delete(trace_id)
     FileStepCache(steps).clear()
     assert [*runs.iterdir(), *steps.iterdir()] == []
+
+
+def test_writers_and_readers_of_one_entry_do_not_get_into_each_others_way(tmp_path):
+    """R30: an entry is there whole or not at all, whoever works on the same directory; nobody fails."""
+    wrong: list[Any] = []
+
+    def work(seed):
+        chance, cache = random.Random(seed), FileStepCache(tmp_path)
+        try:
+            for _ in range(40):
+                what = chance.random()
+                if what < 0.1:
+                    cache.set(KEY, {"x": np.full(1, seed), "y": np.full(1, seed)})
+                elif what < 0.5:
+                    cache.set(KEY, {"x": np.full(10_000, seed), "y": np.full(9_000, seed)})
+                else:
+                    hit = cache.get(KEY)
+                    if hit is not None and {*hit["x"], *hit["y"]} != {hit["x"][0]}:
+                        wrong.append(hit)
+        except Exception as exc:
+            wrong.append(exc)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    FileStepCache(tmp_path).clear()
+    assert not list(tmp_path.iterdir())
