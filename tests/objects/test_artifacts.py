@@ -511,3 +511,65 @@ def test_writers_and_readers_of_one_entry_do_not_get_into_each_others_way(tmp_pa
     assert not wrong
     FileStepCache(tmp_path).clear()
     assert not list(tmp_path.iterdir())
+
+
+# ---- the matrix
+
+
+def a_cycle():
+    inside: list[Any] = []
+    inside.append(inside)
+    return inside
+
+
+KEPT = {
+    "None": None,
+    "bool": True,
+    "int": 2**70,
+    "float": float("inf"),
+    "complex": 1 - 2j,
+    "str": "a\ud83d",
+    "bytes": b"\0a",
+    "bytearray": bytearray(b"a"),
+    "list": [1, [2]],
+    "tuple": (1, (2,)),
+    "dict": {1: {"a": (None,)}},
+    "set": {1, "a"},
+    "frozenset": frozenset({1}),
+    "everything": {name: make() for name, make in KINDS.items()},
+}
+NAMED = {
+    "range": (range(3), "range"),
+    "slice": (slice(1), "slice"),
+    "memoryview": (memoryview(b"a"), "memoryview"),
+    "ellipsis": (..., "ellipsis"),
+    "lambda": (lambda: 1, "function"),
+    "class": (Fit, "ModelMetaclass"),
+    "cycle": (a_cycle(), "contains itself"),
+    "objects": (np.array([object()]), "numpy.ndarray"),
+    "lazy frame": (pl.LazyFrame({"a": [1]}), "LazyFrame"),
+    "everything and a lock": ([{name: make() for name, make in KINDS.items()}, threading.Lock()], "lock"),
+}
+
+
+def is_same(one, other):
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(is_same(one[key], other[key]) for key in one)
+    return same(one, other)
+
+
+@STORES
+@pytest.mark.parametrize("kind", KEPT)
+def test_what_is_plain_or_has_a_codec_comes_back_equal(kind, through, tmp_path):
+    """Objects, line 6: builtin types, and a dict of every object there is."""
+    assert is_same(KEPT[kind], through(KEPT[kind], tmp_path))
+
+
+@STORES
+@pytest.mark.parametrize("kind", NAMED)
+def test_all_else_is_refused_by_name(kind, through, tmp_path):
+    """Objects, line 6: never written as something else."""
+    value, name = NAMED[kind]
+    with pytest.raises((CheckpointEncodeError, Uncacheable), match=name):
+        through(value, tmp_path)
+    assert not list(tmp_path.rglob("*.artifact*"))
