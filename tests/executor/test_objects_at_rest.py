@@ -312,3 +312,19 @@ def test_objects_in_models_keep_their_types_through_files(tmp_path: Any):
         assert same(best.weights, np.arange(ROWS))
         assert same(others[1].weights, np.arange(2))
     assert calls.counts == {"fit": 1}
+
+
+def test_a_replay_compares_objects_by_content():
+    """R35: an equal array is the same output, another one is a difference that is named."""
+    added = [1.0]
+
+    def add(given: Given) -> dict[str, Any]:
+        return {"data": np.asfortranarray(given.data + added[0]), "label": "x"}
+
+    runs = executor(passing(Calls(), "add", add))
+    recorded = runs.execute_flow("flow", {"data": np.arange(6.0).reshape(2, 3)}).raise_for_failure()
+
+    again = runs.replay_flow(recorded)
+    assert (again.all_steps_match, again.not_compared) == (True, [])
+    added[0] = 2.0
+    assert "data" in str(runs.replay_flow(recorded).diffs[0])
