@@ -14,14 +14,14 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-import torch
 
 from chainweaver.objects import decode_plain, encode_plain
 from chainweaver.objects.codecs import NoCodecError, Packed, UnpackError, codec_for, pack, unpack
 from tests.conftest import PROOF
 from tests.objects import values
-from tests.objects.values import ARRAYS, FRAMES, POLARS, TABLES, TENSORS, same
+from tests.objects.values import ARRAYS, FRAMES, POLARS, TABLES, TENSORS, same, torch
 
+NEEDS_TORCH = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
 BYTES = {"bytes": lambda: b"abc", "no bytes": lambda: b"", "bytearray": lambda: bytearray(b"abc")}
 KINDS = {
     f"{group}: {name}": make
@@ -135,13 +135,14 @@ def test_an_array_in_one_piece_is_packed_and_unpacked_without_a_copy(order):
 def test_a_frame_a_tensor_and_a_bytearray_are_packed_without_a_copy():
     """Objects: buffers are the memory of the object."""
     frame = pd.DataFrame(np.arange(1_000.0).reshape(100, 10))
-    tensor = torch.arange(1_000.0)
     raw = bytearray(1_000)
 
-    in_frame, in_tensor, in_raw = (np.frombuffer(pack(one).buffers[0], "u1") for one in (frame, tensor, raw))
+    in_frame, in_raw = (np.frombuffer(pack(one).buffers[0], "u1") for one in (frame, raw))
 
     assert np.shares_memory(in_frame, frame.to_numpy())
-    assert np.shares_memory(in_tensor, tensor.numpy())
+    if torch is not None:
+        tensor = torch.arange(1_000.0)
+        assert np.shares_memory(np.frombuffer(pack(tensor).buffers[0], "u1"), tensor.numpy())
     assert np.shares_memory(in_raw, np.frombuffer(raw, "u1"))
 
 
@@ -156,6 +157,7 @@ def test_what_lies_over_bytes_that_cannot_change_cannot_be_changed():
     assert not batch.column("a").chunk(0).buffers()[1].is_mutable
 
 
+@NEEDS_TORCH
 def test_a_tensor_over_bytes_that_cannot_change_is_a_copy():
     """Objects: PyTorch knows no tensor that cannot be written to."""
     buffer = bytes(pack(torch.zeros(2)).buffers[0])
@@ -210,6 +212,10 @@ REFUSED = {
     "lock": (threading.Lock, "_thread.lock", "there is no codec"),
     "generator": (lambda: (n for n in [1]), "generator", "there is no codec"),
 }
+
+if torch is None:
+    for name in ("sparse", "graph", "device", "parameter"):
+        del REFUSED[name]
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -10,13 +10,12 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-import torch
 from hypothesis import given, strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from chainweaver.objects import UncopyableError, holds_atoms_only, independent_copy
-from tests.objects.test_codecs import KINDS
-from tests.objects.values import memmap, same
+from tests.objects.test_codecs import KINDS, NEEDS_TORCH
+from tests.objects.values import memmap, same, torch
 
 leaves = st.one_of(st.none(), st.integers(), st.text(), st.decimals(allow_nan=False))
 trees = st.recursive(
@@ -155,6 +154,8 @@ CHANGES = {
     "tensor": (lambda: torch.zeros(3), lambda tensor: tensor.add_(1)),
     "bytearray": (lambda: bytearray(b"abc"), lambda raw: raw.extend(b"d")),
 }
+if torch is None:
+    del CHANGES["tensor"]
 
 
 @pytest.mark.parametrize("kind", CHANGES)
@@ -225,6 +226,7 @@ def test_cells_that_dates_could_be_made_of_stay_cells():
     assert same(frame["a"], copy_of(frame["a"]))
 
 
+@NEEDS_TORCH
 def test_a_part_of_a_tensor_is_copied_without_the_rest():
     """R30: cheaply."""
     part = torch.zeros(1_000_000)[:3]
@@ -233,23 +235,33 @@ def test_a_part_of_a_tensor_is_copied_without_the_rest():
 
 def test_an_object_that_appears_twice_appears_twice_in_the_copy():
     """R30: the copy has the form of the original."""
-    tensor, frame = torch.zeros(1), pd.DataFrame({"a": [1]})
-    copied = copy_of([tensor, tensor, (frame,), frame])
-    assert copied[0] is copied[1] is not tensor
+    series, frame = pl.Series([1]), pd.DataFrame({"a": [1]})
+    copied = copy_of([series, series, (frame,), frame])
+    assert copied[0] is copied[1] is not series
     assert copied[2][0] is copied[3] is not frame
 
 
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (torch.ones(1, requires_grad=True) * 2, "RuntimeError: Only Tensors created explicitly"),
         (pl.DataFrame({"a": pl.Series([object()], dtype=pl.Object)}), "a column holds Python objects"),
         (pd.DataFrame({"a": [threading.Lock()]}), "cannot pickle '_thread.lock' object"),
         ((threading.Lock(),), "cannot pickle '_thread.lock' object"),
     ],
-    ids=["graph", "polars objects", "cell", "tuple"],
+    ids=["polars objects", "cell", "tuple"],
 )
 def test_objects_that_cannot_be_copied_are_refused_with_the_reason(value, why):
     """R30: told, not shared."""
     with pytest.raises(UncopyableError, match=why):
         copy_of(value)
+
+
+@NEEDS_TORCH
+def test_a_tensor_of_a_graph_is_refused_and_a_leaf_keeps_what_it_has():
+    """R30: a copy would not be part of the graph; gradients of a leaf are copied."""
+    with pytest.raises(UncopyableError, match="RuntimeError: Only Tensors created explicitly"):
+        copy_of(torch.ones(1, requires_grad=True) * 2)
+    leaf = torch.ones(1, requires_grad=True)
+    (leaf * 3).sum().backward()
+    copied = copy_of(leaf)
+    assert (copied.requires_grad, copied.grad.item(), copied.grad is leaf.grad) == (True, 3.0, False)
