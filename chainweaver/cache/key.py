@@ -50,8 +50,9 @@ class StepCache(Protocol):
 
     A store is called from many threads at once. What `get` returns belongs to the caller: changing it must not change
     the next hit. A store whose entries leave the process sets `wants_plain = True` and is given values that were made
-    plain by `chainweaver.objects.bind_reduce`; the executor restores their types after a hit. A store that hands out
-    copies of the very objects it was given sets `keeps_objects = True` and is spared that.
+    plain by `chainweaver.objects.bind_reduce`; the executor restores their types after a hit. Objects whose type nobody
+    declares, arrays and frames among them, come as they are: `chainweaver.objects.pack` tells which have bytes. A store
+    that hands out copies of the very objects it was given sets `keeps_objects = True` and is spared all that.
 
     >>> class Forgetful:
     ...     def get(self, key): return None

@@ -1,8 +1,9 @@
 """Checkpoints in a directory: one file per run, one line per finished step.
 
 A line is the checksum of its payload, a space, and the payload: JSON, and after a zero byte the long byte strings that
-JSON would blow up. The first line is the header. A last line that does not check out was cut off by a crash and never
-committed; anywhere else it is damage. Lines only ever get added, so that a step once committed stays.
+JSON would blow up. Large arrays, frames, tables, tensors and byte strings lie beside it, in files of a folder, and are
+there before the line that names them. The first line is the header. A last line that does not check out was cut off by
+a crash and never committed; anywhere else it is damage. Lines only ever get added, so that a step once committed stays.
 
 Called by the executor from any thread.
 """
@@ -25,10 +26,18 @@ from chainweaver.exceptions import (
     CheckpointNotFoundError,
     CheckpointVersionError,
 )
+from chainweaver.objects.artifacts import (
+    Artifacts,
+    ArtifactUnreadable,
+    collector,
+    remove_artifacts,
+    remove_unfinished,
+)
 from chainweaver.objects.files import TEMPORARY_SUFFIX, is_safe_name, sync_directory, write_whole
-from chainweaver.objects.plain import PlainDecodeError, PlainEncodeError, decode_plain, encode_plain
+from chainweaver.objects.plain import Fetch, PlainDecodeError, PlainEncodeError, decode_plain, encode_plain
 
 _SUFFIX = ".checkpoint"
+_FOLDER_SUFFIX = ".objects"
 _FORMAT_VERSION = 1
 _REMEMBERED_ENDS = 4_096
 _DEFAULTS = StepDelta(0, "", "", "", "ok").as_dict()
@@ -38,8 +47,8 @@ class FileCheckpointer:
     """Keeps unfinished runs as files, so that another process can go on with them.
 
     Safe to use from many threads and, as long as each run is written by one process at a time, from many processes.
-    Values have to be plain (see `chainweaver.objects.encode_plain`): the executor makes typed values plain before,
-    and restores their declared types after.
+    Values have to be plain (see `chainweaver.objects.encode_plain`) or have a codec (see `chainweaver.objects.codecs`):
+    the executor makes typed values plain before, and restores their declared types after.
 
     Args:
         root: The directory; made when it does not exist.
@@ -73,14 +82,21 @@ class FileCheckpointer:
 
         Raises:
             ValueError: The trace id is not safe as a file name.
-            CheckpointEncodeError: A value is not plain. Nothing is written.
+            CheckpointEncodeError: A value is not plain and has no codec. Nothing is written.
             OSError: The file cannot be written. An older one stays.
         """
         path = self._path(snapshot.trace_id)
-        data = b"".join([_header(snapshot), *map(_step_line, snapshot.steps)])
+        artifacts = self._artifacts(snapshot.trace_id)
+        data = b"".join([_header(snapshot, artifacts), *(_step_line(step, artifacts) for step in snapshot.steps)])
         with self._write_lock(snapshot.trace_id):
-            write_whole(path, data, fsync=self._fsync)
+            artifacts.write()
+            try:
+                write_whole(path, data, fsync=self._fsync)
+            except BaseException:
+                artifacts.take_back()
+                raise
             self._remember_end(snapshot.trace_id, len(data))
+            artifacts.remove_others()
 
     def append(self, trace_id: str, delta: StepDelta) -> None:
         """Commit one finished step: one line at the end of the file, whatever the length of the run.
@@ -90,12 +106,13 @@ class FileCheckpointer:
         Raises:
             ValueError: The trace id is not safe as a file name.
             CheckpointNotFoundError: Nothing is kept for this run.
-            CheckpointEncodeError: An output is not plain. The file is as it was.
+            CheckpointEncodeError: An output is not plain and has no codec. The file is as it was.
             ArtifactCorruptError: The file is damaged.
             OSError: The line cannot be written. The file is as it was.
         """
         path = self._path(trace_id)
-        line = _step_line(delta)
+        artifacts = self._artifacts(trace_id)
+        line = _step_line(delta, artifacts)
         with self._write_lock(trace_id):
             try:
                 handle = os.open(path, os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0))
@@ -103,7 +120,12 @@ class FileCheckpointer:
                 raise self._not_found(trace_id) from None
             try:
                 end = self._good_end(trace_id, path, handle)
-                self._write_line(handle, line, end)
+                artifacts.write()
+                try:
+                    self._write_line(handle, line, end)
+                except BaseException:
+                    artifacts.take_back()
+                    raise
             finally:
                 os.close(handle)
             self._remember_end(trace_id, end + len(line))
@@ -115,7 +137,7 @@ class FileCheckpointer:
             ValueError: The trace id is not safe as a file name.
             CheckpointNotFoundError: Nothing is kept for this run.
             CheckpointVersionError: The file was written in a format that is not read here.
-            ArtifactCorruptError: The file is damaged; the message names the line.
+            ArtifactCorruptError: The file is damaged, or one beside it; the message names it, and line or step.
         """
         path = self._path(trace_id)
         try:
@@ -123,13 +145,14 @@ class FileCheckpointer:
         except FileNotFoundError:
             raise self._not_found(trace_id) from None
         payloads, _ = _good_lines(data, path)
-        head, *steps = [_read_payload(payload, path, number) for number, payload in enumerate(payloads, start=1)]
+        fetch = self._artifacts(trace_id).fetch
+        head, *steps = [_read_payload(payload, path, number, fetch) for number, payload in enumerate(payloads, start=1)]
         snapshot = _read_header(head, trace_id, path)
         snapshot.steps = in_plan_order(_read_step(step, path, number) for number, step in enumerate(steps, start=2))
         return snapshot
 
     def delete(self, trace_id: str) -> None:
-        """Remove the file of a run. Nothing happens when there is none.
+        """Remove the file of a run, and what lies beside it. Nothing happens when there is none.
 
         Raises:
             ValueError: The trace id is not safe as a file name.
@@ -139,6 +162,7 @@ class FileCheckpointer:
             with self._ends_lock:
                 self._ends.pop(trace_id, None)
             path.unlink(missing_ok=True)
+            remove_artifacts(self._folder(trace_id))
             if self._fsync:
                 sync_directory(self.root)
 
@@ -151,6 +175,30 @@ class FileCheckpointer:
         """Remove what writers that died while they saved left behind. Not while others save."""
         for path in self.root.glob(f".*{_SUFFIX}{TEMPORARY_SUFFIX}"):
             path.unlink(missing_ok=True)
+        for folder in self.root.glob(f"*{_FOLDER_SUFFIX}"):
+            self._clear_folder(folder)
+
+    def _clear_folder(self, folder: Path) -> None:
+        trace_id = folder.name.removesuffix(_FOLDER_SUFFIX)
+        named: set[str] = set()
+        try:
+            path = self._path(trace_id)
+            payloads, _ = _good_lines(path.read_bytes(), path)
+            for number, payload in enumerate(payloads, start=1):
+                _read_payload(payload, path, number, collector(named))
+        except FileNotFoundError:
+            remove_artifacts(folder)
+            return
+        except (ValueError, ArtifactCorruptError):  # not a folder of this store, or one of a file that is to be mended
+            return
+        self._artifacts(trace_id).remove_others(named)
+        remove_unfinished(folder)
+
+    def _artifacts(self, trace_id: str) -> Artifacts:
+        return Artifacts(self._folder(trace_id), fsync=self._fsync)
+
+    def _folder(self, trace_id: str) -> Path:
+        return self.root / (trace_id + _FOLDER_SUFFIX)
 
     def _path(self, trace_id: str) -> Path:
         if not is_safe_name(trace_id):
@@ -201,25 +249,26 @@ class FileCheckpointer:
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
-def _header(snapshot: ExecutionSnapshot) -> bytes:
+def _header(snapshot: ExecutionSnapshot, artifacts: Artifacts) -> bytes:
     fields = {name: getattr(snapshot, name) for name in type(snapshot).model_fields if name != "steps"}
     try:
-        return _line({"format_version": _FORMAT_VERSION, **fields})
+        return _line({"format_version": _FORMAT_VERSION, **fields}, artifacts)
     except PlainEncodeError as exc:
-        key = _key_in_the_way(snapshot.initial_input) or exc.key
-        raise CheckpointEncodeError(snapshot.flow_name, -1, key, f"type '{exc.type_name}': {exc.reason}") from exc
+        refused = _refusal_in(snapshot.initial_input, artifacts) or exc
+        detail = f"type '{refused.type_name}': {refused.reason}"
+        raise CheckpointEncodeError(snapshot.flow_name, -1, refused.key, detail) from exc
 
 
-def _key_in_the_way(values: dict[str, Any]) -> str | None:
-    """The key that keeps a dict from being written."""
+def _refusal_in(values: dict[str, Any], artifacts: Artifacts) -> PlainEncodeError | None:
+    """Why a dict cannot be written, told by its own key; None where it can."""
     try:
-        encode_plain(values, [])
+        encode_plain(values, [], artifacts.put_aside)
     except PlainEncodeError as exc:
-        return exc.key
+        return exc
     return None
 
 
-def _step_line(step: StepDelta) -> bytes:
+def _step_line(step: StepDelta, artifacts: Artifacts) -> bytes:
     # Most fields of most steps have their default: leaving them out keeps a line near the size of its outputs.
     fields = {
         name: value
@@ -227,24 +276,18 @@ def _step_line(step: StepDelta) -> bytes:
         if name != "outputs" and (name == "step_index" or value != _DEFAULTS[name])
     }
     try:
-        return _line({**fields, "outputs": step.outputs})
+        return _line({**fields, "outputs": step.outputs}, artifacts)
     except PlainEncodeError as exc:
-        raise _not_plain(step, exc) from exc
+        refused = _refusal_in(step.outputs or {}, artifacts) or exc
+        detail = f"type '{refused.type_name}': {refused.reason}"
+        raise CheckpointEncodeError(
+            step.tool_name, step.step_index, refused.key, detail, step_name=step.step_id
+        ) from exc
 
 
-def _not_plain(step: StepDelta, refused: PlainEncodeError) -> CheckpointEncodeError:
-    """The refusal of a line, told by the output key that caused it."""
-    try:
-        encode_plain(step.outputs or {})
-    except PlainEncodeError as exc:
-        refused = exc
-    detail = f"type '{refused.type_name}': {refused.reason}"
-    return CheckpointEncodeError(step.tool_name, step.step_index, refused.key, detail, step_name=step.step_id)
-
-
-def _line(fields: dict[str, Any]) -> bytes:
+def _line(fields: dict[str, Any], artifacts: Artifacts) -> bytes:
     blobs: list[bytes] = []
-    payload = encode_plain(fields, blobs)
+    payload = encode_plain(fields, blobs, artifacts.put_aside)
     if blobs:
         payload += b"\0" + b"".join(blobs).replace(b"\x1b", b"\x1b0").replace(b"\n", b"\x1b1")
     return b"%08x %b\n" % (zlib.crc32(payload), payload)
@@ -272,10 +315,17 @@ def _good_lines(data: bytes, path: Path) -> tuple[list[bytes], int]:
     return payloads, end
 
 
-def _read_payload(payload: bytes, path: Path, number: int) -> dict[str, Any]:
+def _read_payload(payload: bytes, path: Path, number: int, fetch: Fetch) -> dict[str, Any]:
     text, _, blobs = payload.partition(b"\0")
+    blobs = blobs.replace(b"\x1b1", b"\n").replace(b"\x1b0", b"\x1b")
     try:
-        return decode_plain(text, blobs.replace(b"\x1b1", b"\n").replace(b"\x1b0", b"\x1b"))
+        return decode_plain(text, blobs, fetch)
+    except ArtifactUnreadable as exc:
+        fields = decode_plain(text, blobs, collector(set()))
+        step_id, tool_name = fields.get("step_id"), fields.get("tool_name")
+        whose = "the input of the run" if number == 1 else f"step '{step_id}' (tool '{tool_name}')"
+        detail = f"{exc.reason}; {whose} needs it (line {number} of '{path}')."
+        raise ArtifactCorruptError(str(exc.path or path), detail) from exc
     except PlainDecodeError as exc:
         raise _corrupt(path, number, f"{exc}.") from exc
 

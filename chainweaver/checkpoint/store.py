@@ -16,7 +16,8 @@ class Checkpointer(Protocol):
 
     A store is called from many threads at once, for one run from one thread at a time. What `load` returns belongs to
     the caller. A store whose entries leave the process sets `wants_plain = True`: it is given values that were made
-    plain by `chainweaver.objects.bind_reduce`, and the executor restores their types after `load`.
+    plain by `chainweaver.objects.bind_reduce`, and the executor restores their types after `load`. Objects whose type
+    nobody declares, arrays and frames among them, come as they are: `chainweaver.objects.pack` tells which have bytes.
 
     >>> class Forgetful:
     ...     def save(self, snapshot): pass

@@ -33,6 +33,7 @@ from chainweaver.objects.shapes import (
     MappingShape,
     ModelShape,
     NamedTupleShape,
+    ObjectShape,
     OptionalShape,
     PlainShape,
     SecretShape,
@@ -201,7 +202,7 @@ def _foreign(kind: type) -> Shape:
     try:
         return ForeignShape(kind, TypeAdapter(kind))
     except PydanticUserError:
-        return ANYTHING  # unknown to pydantic: values get through only if they are plain
+        return ObjectShape(kind)  # unknown to pydantic: values get through only if the store can keep them
 
 
 def _hints(kind: type) -> dict[str, Any]:

@@ -21,6 +21,10 @@ Buffer: TypeAlias = "bytes | bytearray | memoryview"
 """Bytes that lie in one piece; a memoryview is flat, of single bytes."""
 
 
+NO_CODEC = "there is no codec for this type"
+"""The reason where nothing more is known."""
+
+
 class Packed(NamedTuple):
     """An object taken apart.
 
@@ -85,10 +89,28 @@ def codec_for(value: object) -> Codec | None:
     >>> codec_for(b"abc").name, codec_for(object())
     ('bytes', None)
     """
-    kind = type(value)
-    root = kind.__module__.partition(".")[0]
+    return _codec_of(type(value))
+
+
+def is_of_a_library(value: object) -> bool:
+    """Whether the class of a value, or one that it is made from, belongs to a library that there are codecs for.
+
+    >>> is_of_a_library(object())
+    False
+    """
+    return any(root_of(base) in _BY_ROOT for base in type(value).__mro__ if base.__module__ != "builtins")
+
+
+def _codec_of(kind: type) -> Codec | None:
+    root = root_of(kind)
     choose = _BY_ROOT.get(root)
-    return None if choose is None else choose(kind, sys.modules[root])
+    library = sys.modules.get(root)
+    if choose is None or library is None:
+        return None
+    try:
+        return choose(kind, library)
+    except AttributeError:  # a module of the user's by that name, or one that is still being imported
+        return None
 
 
 def pack(value: object) -> Packed:
@@ -130,13 +152,21 @@ def unpack(packed: Packed) -> Any:
         return codec.unpack(packed.facts, packed.buffers)
     except ImportError as exc:
         raise UnpackError(f"codec '{packed.codec}' needs {exc.name or exc}, which is not installed") from exc
-    except Exception as exc:  # every library raises its own kind for damaged content
+    except BaseException as exc:  # every library raises its own kind for damaged content
+        if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":  # how polars says it
+            raise
         raise UnpackError(f"codec '{packed.codec}': {type(exc).__name__}: {exc}") from exc
 
 
 def size_of(buffer: Buffer) -> int:
     """Bytes in a buffer."""
     return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
+
+
+def root_of(kind: type) -> str:
+    """The top-level module that a class says it is from; empty where it says none."""
+    module = kind.__module__
+    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def type_name_of(value: object) -> str:
@@ -148,12 +178,12 @@ def type_name_of(value: object) -> str:
 def _why_not(value: object) -> str:
     kind = type(value)
     for base in kind.__mro__[1:]:
-        root = base.__module__.partition(".")[0]
-        if root in _BY_ROOT and _BY_ROOT[root](base, sys.modules[root]) is not None:
-            return f"what a subclass of {root}.{base.__name__} adds would be lost; convert it to {root}.{base.__name__}"
-    if (kind.__module__.partition(".")[0], kind.__name__) == ("polars", "LazyFrame"):
+        if _codec_of(base) is not None:
+            plain = f"{root_of(base)}.{base.__name__}".removeprefix("builtins.")
+            return f"what a subclass of {plain} adds would be lost; convert it to {plain}"
+    if (root_of(kind), kind.__name__) == ("polars", "LazyFrame"):
         return "a lazy frame has no values yet; collect() it first"
-    return "there is no codec for this type"
+    return NO_CODEC
 
 
 # ---- bytes
@@ -182,14 +212,16 @@ def _unpack_bytearray(facts: dict[str, Any], buffers: Sequence[Buffer]) -> bytea
 
 def _pack_array(value: Any) -> tuple[dict[str, Any], Sequence[Buffer]]:
     numpy = sys.modules["numpy"]
-    if value.dtype.hasobject:
-        raise NoCodecError(type_name_of(value), f"dtype {value.dtype} holds Python objects; give it a type of its own")
     if value.dtype.kind == "T":
         raise NoCodecError(type_name_of(value), "variable-width strings; use astype('U') or an object of Arrow")
+    if value.dtype.hasobject:
+        raise NoCodecError(type_name_of(value), f"dtype {value.dtype} holds Python objects; give it a type of its own")
+    descr = numpy.lib.format.dtype_to_descr(value.dtype)
+    if numpy.lib.format.descr_to_dtype(descr) != value.dtype:
+        raise NoCodecError(type_name_of(value), f"dtype {value.dtype} is not one of numpy's own")
     order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
     flat = numpy.ascontiguousarray(value.T if order == "F" else value)
-    facts = {"dtype": numpy.lib.format.dtype_to_descr(value.dtype), "shape": value.shape, "order": order}
-    return facts, (_bytes_of(flat),)
+    return {"dtype": descr, "shape": value.shape, "order": order}, (_bytes_of(flat),)
 
 
 def _bytes_of(flat: Any) -> memoryview:
@@ -212,12 +244,15 @@ def _unpack_array(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
     if size_of(buffer) != prod(shape) * dtype.itemsize:
         raise UnpackError(f"{size_of(buffer)} bytes for shape {shape} of {dtype}")
     if size_of(buffer) == 0:
-        return np.zeros(shape, dtype, order)
+        return np.ndarray(shape, dtype, order=order)
     return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
 
 def _pack_scalar(value: Any) -> tuple[dict[str, Any], Sequence[Buffer]]:
-    return _pack_array(sys.modules["numpy"].asarray(value))
+    array = sys.modules["numpy"].asarray(value)
+    if array.dtype.kind in "SU" and array[()] != value:
+        raise NoCodecError(type_name_of(value), "it ends in zeros, which arrays of text leave out; use str or bytes")
+    return _pack_array(array)
 
 
 def _unpack_scalar(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
@@ -253,7 +288,7 @@ def _pack_arrow(value: Any) -> tuple[dict[str, Any], Sequence[Buffer]]:
     with pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-    return {"kind": kind}, (memoryview(sink.getvalue()).cast("B"),)
+    return {"kind": kind, "types": [str(field.type) for field in schema]}, (memoryview(sink.getvalue()).cast("B"),)
 
 
 def _unpack_arrow(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
@@ -262,6 +297,10 @@ def _unpack_arrow(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
     [buffer] = buffers
     with pa.ipc.open_stream(pa.py_buffer(buffer)) as reader:
         schema, batches = reader.schema, list(reader)
+    for batch in batches:
+        batch.validate()
+    if [str(field.type) for field in schema] != facts["types"]:
+        raise UnpackError("its types are others; a type that was registered with Arrow may not be registered here")
     kind = facts["kind"]
     if kind == "RecordBatch":
         [batch] = batches
@@ -271,6 +310,8 @@ def _unpack_arrow(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
     if kind == "Array":
         [batch] = batches
         return batch.column(0)
+    if kind != "ChunkedArray":
+        raise UnpackError(f"'{kind}' is nothing of Arrow's")
     return pa.chunked_array([batch.column(0) for batch in batches], schema.field(0).type)
 
 
@@ -289,7 +330,12 @@ def _unpack_polars(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
 
     [buffer] = buffers
     frame = pl.read_ipc_stream(BytesIO(buffer))
-    return frame.to_series() if facts["kind"] == "Series" else frame
+    if facts["kind"] == "Series":
+        [column] = frame.get_columns()
+        return column
+    if facts["kind"] != "DataFrame":
+        raise UnpackError(f"'{facts['kind']}' is nothing of polars'")
+    return frame
 
 
 # ---- torch
@@ -316,9 +362,9 @@ def _unpack_tensor(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
     import torch
 
     [buffer] = buffers
-    dtype = getattr(torch, facts["dtype"])
+    dtype = vars(torch).get(facts["dtype"])
     if not isinstance(dtype, torch.dtype):
-        raise UnpackError(f"{facts['dtype']} is no dtype")
+        raise UnpackError(f"{facts['dtype']!r} is no dtype")
     view = memoryview(buffer)
     writable = bytearray(view) if view.readonly else view
     flat = torch.frombuffer(writable, dtype=dtype) if view.nbytes else torch.empty(0, dtype=dtype)

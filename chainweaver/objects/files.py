@@ -32,12 +32,12 @@ def is_safe_name(name: str) -> bool:
     )
 
 
-def write_whole(path: Path, data: bytes, *, fsync: bool) -> None:
+def write_whole(path: Path, *data: bytes | bytearray | memoryview, fsync: bool) -> None:
     """Put data at a path in one move: readers see the old file or the new one, never a part.
 
     Args:
         path: Where the file is to be; its directory exists.
-        data: Everything the file holds.
+        data: Everything the file holds, in pieces that follow each other.
         fsync: Whether file and directory entry are on the disk before this returns.
 
     Raises:
@@ -46,7 +46,7 @@ def write_whole(path: Path, data: bytes, *, fsync: bool) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.name[-32:] + TEMPORARY_SUFFIX)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(data)
             if fsync:
                 file.flush()
                 os.fsync(file.fileno())

@@ -1,8 +1,9 @@
 """Frames of pandas as bytes: pickle protocol 5 with the columns beside it, and a reader that can build nothing else.
 
 A frame is an index, blocks and extension arrays of many kinds, and its own pickling is the only exact description.
-So its description is a pickle, written only for values of known types and read with a closed list of names: what is not
-on it, first of all everything that could run code, is refused before it is looked up.
+So its description is a pickle, written and read with one closed list of names: what is not on it, first of all
+everything that could run code, is refused before it is looked up. What the list names can be called, and what comes of
+it can be filled; the named things themselves can not be changed.
 
 Called by `codecs`.
 """
@@ -13,36 +14,12 @@ import io
 import pickle
 import re
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 
 class FrameRefused(TypeError):
     """A frame holds a value of a type that is not on the list."""
-
-
-class _Writer(pickle.Pickler):
-    def reducer_override(self, obj: Any) -> Any:
-        # Asked of everything that pickle itself does not know how to write.
-        named = obj if hasattr(obj, "__qualname__") else type(obj)
-        if named.__module__ is None:  # a method of a type
-            named = named.__self__
-        if str(named.__module__).partition(".")[0] not in _ROOTS:
-            raise FrameRefused(
-                f"it holds a value of type '{named.__module__}.{named.__qualname__}'; convert that column"
-            )
-        return NotImplemented
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("builtins", "getattr"):
-            return _zone_maker
-        root = module.partition(".")[0]
-        allowed = _NAMES.get(root)
-        if allowed is None or allowed.fullmatch(name) is None or _CLOSED.search(module):
-            raise pickle.UnpicklingError(f"'{module}.{name}' is not on the list of what a frame is made of")
-        return super().find_class(module, name)
 
 
 def pickle_frame(value: Any) -> tuple[bytes, list[memoryview]]:
@@ -53,7 +30,12 @@ def pickle_frame(value: Any) -> tuple[bytes, list[memoryview]]:
     """
     buffers: list[memoryview] = []
     sink = io.BytesIO()
-    _Writer(sink, protocol=5, buffer_callback=lambda buffer: buffers.append(_flat(buffer))).dump(value)
+    try:
+        _Writer(sink, protocol=5, buffer_callback=lambda buffer: buffers.append(buffer.raw())).dump(value)
+    except FrameRefused:
+        raise
+    except Exception as exc:  # what a lock, a generator, or the `__reduce__` of a user's class raises
+        raise FrameRefused(f"it holds a value that cannot be written: {type(exc).__name__}: {exc}") from exc
     return sink.getvalue(), buffers
 
 
@@ -65,17 +47,83 @@ def unpickle_frame(data: bytes, buffers: Sequence[Any]) -> Any:
     """
     import pandas as pd
 
-    found = _Reader(io.BytesIO(data), buffers=buffers).load()
+    left = iter(buffers)
+    found = _Reader(io.BytesIO(data), left).load()
     if not isinstance(found, (pd.DataFrame, pd.Series, pd.Index)):
         raise pickle.UnpicklingError(f"a {type(found).__name__} instead of a frame")
+    if next(left, None) is not None:
+        raise pickle.UnpicklingError("more columns than the frame has")
     return found
 
 
-def _flat(buffer: pickle.PickleBuffer) -> memoryview:
-    return buffer.raw()
+class _Writer(pickle.Pickler):
+    """Writes no name that the reader would refuse, so that what was stored can be read."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        # Asked of everything that pickle itself does not know how to write, classes and functions among them; all
+        # others are written as a call of one of these.
+        named = isinstance(obj, type) or hasattr(obj, "__qualname__")
+        # A method of a type, as time zones are made by, is written as `getattr` and that type.
+        if named and obj.__module__ is not None and not _is_listed(obj.__module__, obj.__qualname__):
+            raise FrameRefused(f"it holds a value of type '{obj.__module__}.{obj.__qualname__}'; convert that column")
+        return NotImplemented
 
 
-def _zone_maker(owner: Any, name: str) -> Any:
+class _Reader(pickle._Unpickler):
+    """Reads frames only. In Python, as the faster reader cannot be told what may be filled with what."""
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+
+    def __init__(self, source: io.BytesIO, buffers: Iterator[Any]) -> None:
+        super().__init__(source, buffers=buffers)
+        self._named: list[Any] = []
+
+    def find_class(self, module: str, name: str) -> Any:
+        if not _is_listed(module, name):
+            raise pickle.UnpicklingError(f"'{module}.{name}' is not on the list of what a frame is made of")
+        found = _STAND_INS.get(name) or super().find_class(module, name)
+        self._named.append(found)
+        return found
+
+    def load_build(self) -> None:
+        inst, state = self.stack[-2:]
+        if any(inst is named for named in self._named):
+            raise pickle.UnpicklingError("a change of what is no part of a frame")
+        if isinstance(inst, sys.modules["numpy"].dtype):
+            _check_dtype(inst, state)
+        _BUILD(self)
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+_BUILD: Callable[..., None] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
+
+
+def _is_listed(module: str, name: str) -> bool:
+    listed = _NAMES.get(module.partition(".")[0])
+    return listed is not None and bool(listed[0].fullmatch(module)) and bool(listed[1].fullmatch(name))
+
+
+def _check_dtype(dtype: Any, state: Any) -> None:
+    """Lets the byte order and the unit of dates through, and nothing by which bytes would be taken for pointers."""
+    version, order, *inner, itemsize, alignment, flags = state[:8]
+    sizes_agree = itemsize in (-1, dtype.itemsize) and alignment in (-1, dtype.alignment)
+    if inner != [None, None, None] or not sizes_agree or flags != dtype.flags or order not in ("<", ">", "|", "="):
+        raise pickle.UnpicklingError("a dtype that no column has")
+    if dtype.kind in "mM":
+        # numpy reads further than a state without a unit goes.
+        [(metadata, unit)] = state[8:]
+        if version != 4 or metadata or not (type(unit) is tuple and unit[0] in _UNITS and unit[1:] == (unit[1], 1, 1)):
+            raise pickle.UnpicklingError("a dtype without a unit")
+    elif version != 3 or len(state) != 8:
+        raise pickle.UnpicklingError("a dtype that no column has")
+
+
+_UNITS = (b"generic", b"Y", b"M", b"W", b"D", b"h", b"m", b"s", b"ms", b"us", b"ns", b"ps", b"fs", b"as")
+
+
+def _attribute(owner: Any, name: str) -> Any:
     """Stands for `getattr`, by which time zones are pickled, and knows nothing but these."""
     zones = sys.modules.get("zoneinfo")
     if zones is None or owner is not zones.ZoneInfo or name not in ("_unpickle", "no_cache"):
@@ -83,34 +131,57 @@ def _zone_maker(owner: Any, name: str) -> Any:
     return getattr(owner, name)
 
 
-_ROOTS = frozenset(
-    {"builtins", "pandas", "numpy", "pyarrow", "datetime", "decimal", "uuid", "zoneinfo", "collections", "functools"}
-)
+def _empty_array(kind: Any, shape: Any, code: Any) -> Any:
+    """Stands for the function of numpy that makes the array which is filled afterwards."""
+    return sys.modules["numpy"].empty(0, "i1")
 
-_CLOSED = re.compile(r"\b(io|testing|plotting|computation|ctypeslib|f2py|distutils)\b")
-"""Parts of the libraries that hold no part of a frame."""
+
+def _arrow_array(parts: Any) -> Any:
+    """Stands for the function of Arrow that takes lengths and buffers as they come."""
+    array = sys.modules["pyarrow"].lib._restore_array(parts)
+    array.validate()
+    return array
+
+
+_STAND_INS: dict[str, Any] = {
+    "getattr": _attribute,
+    "_reconstruct": _empty_array,
+    "ndarray": object(),  # only ever named; a call could lay objects over any bytes
+    "_restore_array": _arrow_array,
+}
+
+
+def _listed(modules: str, names: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    return re.compile(modules), re.compile(names)
+
 
 _NAMES = {
-    "builtins": re.compile("slice|set|frozenset|bytearray|complex|range"),
-    "collections": re.compile("OrderedDict|deque"),
-    "datetime": re.compile("date|datetime|time|timedelta|timezone"),
-    "decimal": re.compile("Decimal"),
-    "uuid": re.compile("UUID|SafeUUID"),
-    "zoneinfo": re.compile("ZoneInfo"),
-    "numpy": re.compile(
-        "dtype|ndarray|_reconstruct|scalar|_frombuffer|(datetime|timedelta|float|u?int|bool|str)_?[0-9]*"
+    "builtins": _listed("builtins", "slice|set|frozenset|bytearray|complex|range|getattr"),
+    "collections": _listed("collections", "OrderedDict|deque"),
+    "datetime": _listed("datetime", "date|datetime|time|timedelta|timezone"),
+    "decimal": _listed("decimal", "Decimal"),
+    "uuid": _listed("uuid", "UUID|SafeUUID"),
+    "zoneinfo": _listed("zoneinfo", "ZoneInfo"),
+    "pytz": _listed("pytz", "_p|_UTC"),
+    "dateutil": _listed(r"dateutil\.relativedelta", "relativedelta"),
+    "numpy": _listed(
+        r"numpy(\.(_core|core)\.(multiarray|numeric))?",
+        "dtype|ndarray|_reconstruct|scalar|_frombuffer",
     ),
-    "pandas": re.compile(
-        "DataFrame|Series|Categorical|NA|NaT|Timestamp|Timedelta|Period|Interval|NAType|NaTType"
-        r"|[A-Z]\w*Dtype|[A-Z]\w*Array|([A-Z]\w*)?Index|(Single)?BlockManager|IntIndex|BlockIndex"
+    "pandas": _listed(
+        r"pandas(\.arrays|\._libs\.\w+(\.\w+)?|\.core\.(frame|series|(arrays|indexes|internals|dtypes)(\.\w+)*))?",
+        "DataFrame|Series|Categorical|NA|NaT|Timestamp|Timedelta|Period|Interval|NAType|NaTType|C?NaT"
+        r"|[A-Z]\w*Dtype|[A-Z]\w*Array|([A-Z]\w*)?Index|(Single)?BlockManager|IntIndex|BlockIndex|FrozenList"
         r"|_new_\w*Index|_unpickle_block|__pyx_unpickle_(NDArrayBacked|IntervalMixin|\w*Index)"
         "|_nat_unpickle|_timedelta_unpickle|_unpickle_timestamp|_period_unpickle|_unpickle_period"
-        r"|Day|Hour|Minute|Second|Milli|Micro|Nano|[A-Z]\w*(Begin|End)|Week|Business\w+|DateOffset|Easter"
+        r"|Day|Hour|Minute|Second|Milli|Micro|Nano|[A-Z]\w*(Begin|End|Day|Hour)|Week|(Last)?WeekOfMonth|FY5253(Quarter)?"
+        "|DateOffset|Easter",
     ),
-    "pyarrow": re.compile(
-        r"_restore_array|py_buffer|type_for_alias|field|schema|list_|large_list|struct|map_|dictionary|null|bool_"
-        r"|u?int(8|16|32|64)|float(16|32|64)|(large_)?(string|binary|utf8)(_view)?|date(32|64)|time(32|64)|timestamp"
-        r"|duration|decimal(32|64|128|256)"
+    "pyarrow": _listed(
+        r"pyarrow(\.lib)?",
+        r"_restore_array|py_buffer|type_for_alias|field|schema|(large_)?list_(view)?|large_list|struct|map_|dictionary"
+        r"|null|bool_|u?int(8|16|32|64)|float(16|32|64)|(large_)?(string|binary|utf8)(_view)?|date(32|64)"
+        r"|time(32|64)|timestamp|duration|decimal(32|64|128|256)",
     ),
 }
-"""By library, the names that descriptions of frames use; the tests pickle every kind of column with it."""
+"""By library, the modules and names that descriptions of frames use; the tests write every kind of column with it."""

@@ -4,7 +4,8 @@ Plain are None, bool, int, float, str, bytes, bytearray, list, tuple, dict, set,
 and times, Decimal, UUID, complex and paths; exact types only. JSON that means itself is written as it is; everything
 else is an object with one key that begins with "$". Reading can build nothing but these types.
 
-Called by the file stores. Objects with a declared type are made plain by `binding` first.
+Called by the file stores. Objects with a declared type are made plain by `binding` first; a store that can keep more
+than plain values says how, with `aside` and `fetch` (see `artifacts`).
 """
 
 import json
@@ -15,7 +16,7 @@ from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from math import isfinite
 from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 from uuid import UUID
 
 from pydantic import SecretBytes, SecretStr
@@ -58,6 +59,14 @@ class PlainDecodeError(ValueError):
     """Bytes are not what `encode_plain` writes."""
 
 
+PutAside: TypeAlias = Callable[[Any], tuple[Any, ...] | None]
+"""Takes a value that is not plain, or a byte string, and gives plain parts that stand for it; None: it is written here,
+or refused. Raises `PlainEncodeError` with the reason why it cannot be kept at all."""
+
+Fetch: TypeAlias = Callable[..., Any]
+"""Takes the parts that `PutAside` gave, and gives the value. Raises `PlainDecodeError`."""
+
+
 class Member:
     """A value of a union: the position of the member that it belongs to, and its plain content.
 
@@ -85,12 +94,13 @@ class Member:
         return hash((self.position, self.content))
 
 
-def encode_plain(values: Mapping[str, Any], blobs: list[bytes] | None = None) -> bytes:
+def encode_plain(values: Mapping[str, Any], blobs: list[bytes] | None = None, aside: PutAside | None = None) -> bytes:
     """Write a mapping of plain values as one line of UTF-8 JSON.
 
     Args:
         values: What to write. The mapping itself may have any plain keys.
         blobs: Where to put long byte strings, which JSON can only hold at 4/3 of their length. None: into the JSON.
+        aside: Asked for what stands for objects and byte strings that lie elsewhere. None: there is no elsewhere.
 
     Raises:
         PlainEncodeError: A value is not plain, contains itself, or is nested more than `MAX_DEPTH` deep.
@@ -99,24 +109,25 @@ def encode_plain(values: Mapping[str, Any], blobs: list[bytes] | None = None) ->
     b'{"pair":{"$t":[1,2.5]},"name":"Ada"}'
     """
     try:
-        return _ENCODER.encode(_Packer(blobs).pack_mapping(values)).encode()
+        return _ENCODER.encode(_Packer(blobs, aside).pack_mapping(values)).encode()
     except UnicodeEncodeError:
         # Lone surrogates have no UTF-8 and are rare: only now is every string looked at.
         if blobs is not None:
             blobs.clear()
-        packed = _Packer(blobs, tag_surrogates=True).pack_mapping(values)
+        packed = _Packer(blobs, aside, tag_surrogates=True).pack_mapping(values)
     try:
         return _ENCODER.encode(packed).encode()
     except UnicodeEncodeError:
         raise PlainEncodeError("tzinfo", "timezone", "its name is not text") from None
 
 
-def decode_plain(data: bytes | str, blobs: bytes = b"") -> dict[Any, Any]:
+def decode_plain(data: bytes | str, blobs: bytes = b"", fetch: Fetch | None = None) -> dict[Any, Any]:
     """Read what `encode_plain` wrote: a dict equal to the written one, types included.
 
     Args:
         data: The JSON.
         blobs: The byte strings that were put aside, one after the other.
+        fetch: Asked for what lies elsewhere.
 
     Raises:
         PlainDecodeError: The bytes are something else, or were damaged.
@@ -124,7 +135,7 @@ def decode_plain(data: bytes | str, blobs: bytes = b"") -> dict[Any, Any]:
     >>> decode_plain('{"pair":{"$t":[1,2.5]},"name":"Ada"}')
     {'pair': (1, 2.5), 'name': 'Ada'}
     """
-    unpacker = _Unpacker(blobs)
+    unpacker = _Unpacker(blobs, fetch)
     try:
         text = data.decode() if isinstance(data, bytes) else data
         values = json.loads(text, object_hook=unpacker.unpack, parse_constant=_refuse_constant)
@@ -149,9 +160,10 @@ def _refuse_constant(name: str) -> NoReturn:
 class _Packer:
     """Turns plain values into what the JSON encoder writes as it is. One per document."""
 
-    __slots__ = ("_blob_start", "_blobs", "_containers", "_depth", "_tag_surrogates")
+    __slots__ = ("_aside", "_blob_start", "_blobs", "_containers", "_depth", "_tag_surrogates")
 
-    def __init__(self, blobs: list[bytes] | None, tag_surrogates: bool = False) -> None:
+    def __init__(self, blobs: list[bytes] | None, aside: PutAside | None, tag_surrogates: bool = False) -> None:
+        self._aside = aside
         self._blobs = blobs
         self._blob_start = 0
         self._containers = 0
@@ -166,6 +178,8 @@ class _Packer:
                 packed.append((key, self.pack(value)))
             except _Refusal as refusal:
                 raise PlainEncodeError(str(key), refusal.type_name, refusal.reason) from None
+            except PlainEncodeError as refused:
+                raise PlainEncodeError(str(key), refused.type_name, refused.reason) from None
             except RecursionError:
                 raise PlainEncodeError(str(key), type(value).__qualname__, "it is nested too deeply") from None
             self._depth = 0
@@ -182,6 +196,10 @@ class _Packer:
         if kind is float:
             return value if isfinite(value) else {"$f": repr(value)}
         pack = _PACKERS.get(kind)
+        if self._aside is not None and (pack is None or kind is bytes or kind is bytearray):
+            stands_for_it = self._aside(value)
+            if stands_for_it is not None:
+                return {"$a": [self.pack(part) for part in stands_for_it]}
         if pack is None:
             raise _Refusal(kind, _why_not_plain(value))
         return pack(self, value)
@@ -381,10 +399,11 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 class _Unpacker:
     """Reads the tags of one document, innermost first."""
 
-    __slots__ = ("_blobs",)
+    __slots__ = ("_blobs", "_fetch")
 
-    def __init__(self, blobs: bytes) -> None:
+    def __init__(self, blobs: bytes, fetch: Fetch | None) -> None:
         self._blobs = blobs
+        self._fetch = fetch
 
     def unpack(self, body: dict[str, Any]) -> Any:
         tag = next(iter(body), "")
@@ -394,6 +413,8 @@ class _Unpacker:
             raise PlainDecodeError(f"tag {tag!r} stands beside other keys")
         if tag == "$o":
             return self._blob(*body[tag])
+        if tag == "$a" and self._fetch is not None:
+            return self._fetch(*body[tag])
         read = _READERS.get(tag)
         if read is None:
             raise PlainDecodeError(f"unknown tag {tag!r}")

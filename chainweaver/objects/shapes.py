@@ -85,6 +85,19 @@ class PlainShape(Shape):
     restore = reduce
 
 
+class ObjectShape(Shape):
+    """Objects of a class that neither we nor pydantic know; what is in them is the business of the store."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: type) -> None:
+        super().__init__(kind.__qualname__)
+        self.kind = kind
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, self.kind)
+
+
 class SecretShape(Shape):
     __slots__ = ()
     is_typed = True

@@ -73,7 +73,7 @@ class ObjectStore(Protocol):
         ...
 
     def release(self, ref: ObjectRef) -> None:
-        """Let go of an object once; it is forgotten when nobody holds it. Unknown ones are none of anybody's business."""
+        """Let go of an object once; it is forgotten when nobody holds it. Nothing happens when it is unknown."""
         ...
 
     def info(self, ref: ObjectRef) -> dict[str, Any]:

@@ -34,6 +34,10 @@ EXEMPTIONS: dict[tuple[str, str], str] = {
     ("chainweaver.flow.definition:_FlowDefinition.from_json", "formats"): CONVENIENCE,
     ("chainweaver.flow.definition:_FlowDefinition.from_yaml", "formats"): CONVENIENCE,
     ("chainweaver.tools.flow_tool:input_model", "export"): TAKES,
+    (
+        "chainweaver.canonical:_encode_object",
+        "objects",
+    ): "how arrays and frames are read is known there only",
 }
 
 
