@@ -16,6 +16,7 @@ from pydantic.functional_serializers import model_serializer
 from chainweaver._execution.conclude import failure_of, merged_context
 from chainweaver._execution.run import Detail, Run
 from chainweaver.exceptions import ChainWeaverError, FlowCancelledError, FlowExecutionError
+from chainweaver.objects.inspection import ObjectInfo, noteworthy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -60,6 +61,9 @@ class StepRecord(BaseModel):
         error_cause: Class of the original exception.
         by_reference: Fields shown as live objects, because copying them would have cost too much.
         surplus: It finished although an earlier failure had made it superfluous; its values do not count.
+        objects: What its foreign objects and large values are, under "inputs.<field>" and "outputs.<field>": as they
+            were at that step where records keep summaries, as the shown objects are now elsewhere. No part of what is
+            compared between runs.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, ser_json_inf_nan="constants")
@@ -92,6 +96,7 @@ class StepRecord(BaseModel):
     error_cause: str | None = None
     by_reference: tuple[str, ...] = ()
     surplus: bool = False
+    objects: dict[str, ObjectInfo] = Field(default_factory=dict)
 
     @field_serializer(
         *("inputs", "outputs", "approval", "decision", "error_message", "retry_errors", "cache_note"), when_used="json"
@@ -285,7 +290,7 @@ def _said(record: StepRecord) -> str:
 
 
 def _canonical(record: StepRecord) -> dict[str, Any]:
-    told = record.model_dump(exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result"})
+    told = record.model_dump(exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result", "objects"})
     nested = record.sub_result
     if nested is not None:
         told["sub_result"] = {"status": nested.status, "steps": nested.canonical_trace()}
@@ -343,7 +348,19 @@ def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
         cache_note=detail.cache_note,
         by_reference=run.referred(step.index),
         surplus=detail.surplus,
+        objects=_objects_of(run, step, outputs if status == "ok" else None),
     )
+
+
+def _objects_of(run: Run, step: PlannedStep, outputs: dict[str, Any] | None) -> dict[str, ObjectInfo]:
+    """What the foreign objects and large values of a step are, by "inputs.<field>" and "outputs.<field>"."""
+    if run.inspect is not None:
+        noted: dict[str, ObjectInfo] = run.objects.get(step.index, {})
+        return noted if outputs is not None else {at: one for at, one in noted.items() if at.startswith("inputs.")}
+    found = {f"inputs.{name}": one for name, one in noteworthy(run.inputs[step.index] or {}).items()}
+    for name, one in noteworthy(outputs or {}).items():
+        found[f"outputs.{name}"] = one
+    return found
 
 
 _NOTHING_SPECIAL = Detail()

@@ -154,10 +154,9 @@ class Replay:
         if self.mode is ReplayMode.EXECUTE and self.from_step == 0:
             return runs.begin(self.plan, initial, listeners, call)
         stored = Stored(recorded.steps_before(self.plan, self.from_step))
-        runtime = runs.runtime
-        run = Run(self.plan, initial, runtime.now_ns(), runtime.wall_time(), runs.capture, runtime.new_id)
+        run = runs.new_run(self.plan, initial)
         take_input(run)
-        services = Services(runtime)
+        services = Services(runs.runtime)
         runs.attend(run, services, listeners, call)
         run.past = stored
         if self.mode is ReplayMode.VERIFY:

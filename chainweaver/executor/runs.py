@@ -18,7 +18,7 @@ from chainweaver._execution.rules import NO_RULES
 from chainweaver.compiler import PlanCache
 from chainweaver.exceptions import ContextKeyCollisionError, FlowCancelledError
 from chainweaver.executor.call import check_input
-from chainweaver.executor.captures import capture_of
+from chainweaver.executor.captures import capture_of, inspect_of
 from chainweaver.lanes.services import CacheService, Services
 from chainweaver.lanes.sync import Resources, enter_sync, run_sync
 from chainweaver.results import ExecutionResult
@@ -57,6 +57,7 @@ class Runs:
         self.plans = PlanCache()
         self.resources = Resources(settings["lane"], settings["lanes"])
         self.capture = capture_of(settings["trace_values"], settings["trace_copy_limit"])
+        self.inspect = inspect_of(settings["trace_values"])
         self.limit: int = settings["max_step_concurrency"]
         self.checkpointer: Checkpointer | None = settings["checkpointer"]
         self.delete_on_success: bool = settings["delete_on_success"]
@@ -107,12 +108,11 @@ class Runs:
         """
         if type(initial_input) is not dict:
             check_input(initial_input)
-        runtime = self.runtime
-        run = Run(plan, dict(initial_input), runtime.now_ns(), runtime.wall_time(), self.capture, runtime.new_id)
+        run = self.new_run(plan, dict(initial_input))
         take_input(run)
         if call is None and listeners is None and self.is_bare:
             return run, self._services, self.resources, None
-        services = Services(runtime)
+        services = Services(self.runtime)
         self.attend(run, services, listeners, call)
         if self.checkpointer is not None and run.input_error is None and run.rules.dry is None:
             from chainweaver.executor.resume import open_checkpoint
@@ -121,6 +121,14 @@ class Runs:
         if services.listeners is not None:
             tell_start(run, services)
         return run, services, *self.means(call)
+
+    def new_run(self, plan: Plan, initial: dict[str, Any]) -> Run:
+        """A run with the clock and the records of the executor."""
+        runtime = self.runtime
+        run = Run(plan, initial, runtime.now_ns(), runtime.wall_time(), self.capture, runtime.new_id)
+        if self.inspect is not None:
+            run.inspect = self.inspect
+        return run
 
     def attend(self, run: Run, services: Services, listeners: Listeners | None, call: Call | None) -> None:
         """Set up what a run is watched, helped and limited by."""

@@ -72,9 +72,7 @@ _ROOMS = {
     "chainweaver.objects.devices": ("release_device_caches",),
     "chainweaver.objects.inspection": ("ObjectInfo", "inspect_object"),
     "chainweaver.objects.measuring": ("RunMemory", "StepMemory"),
-    "chainweaver.objects.plain": (
-        *("Member", "PlainDecodeError", "PlainEncodeError", "decode_plain", "encode_plain"),
-    ),
+    "chainweaver.objects.plain": (*("Member", "PlainDecodeError", "PlainEncodeError", "decode_plain", "encode_plain"),),
 }
 
 __getattr__ = lazy_names(globals(), _ROOMS)
