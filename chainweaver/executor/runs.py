@@ -60,6 +60,7 @@ class Runs:
         self.inspect = inspect_of(settings["trace_values"])
         self.limit: int = settings["max_step_concurrency"]
         self.checkpointer: Checkpointer | None = settings["checkpointer"]
+        self.device_caches: str = settings["device_caches"]
         self.delete_on_success: bool = settings["delete_on_success"]
         self.cache: CacheService | None = None
         if settings["step_cache"] is not None:
@@ -229,6 +230,8 @@ class Runs:
             from chainweaver.observe import telling
 
             telling.tell_end(services.listeners, run, result)
+        if self.device_caches != "never":
+            _release_caches(self.device_caches)
         return result
 
 
@@ -248,6 +251,17 @@ def _handed_out(run: Run, result: ExecutionResult) -> ExecutionResult:
             token_cancelled=run.cancelled.reason == "token",
         )
     return result
+
+
+def _release_caches(when: str) -> None:
+    """Have frameworks give memory of devices back, at the end of a run."""
+    from chainweaver.objects.devices import is_scarce, release_device_caches
+
+    try:
+        if when == "run_end" or is_scarce():
+            release_device_caches()
+    except Exception as exc:  # the run is over, and what a device says now is not its failure
+        _logger().warning("Memory of devices is not given back: %s", exc)
 
 
 # ---- who hears of it

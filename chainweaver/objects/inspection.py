@@ -59,10 +59,12 @@ class ObjectInfo:
     def described(self) -> str:
         """Shape and types in a few words.
 
-        >>> inspect_object(b"abc").described()
-        '3'
+        >>> inspect_object([1, 2, 3]).described()
+        '3 items'
         """
         shape = "" if self.shape is None else " x ".join(map(str, self.shape)) or "scalar"
+        if self.shape is not None and len(self.shape) == 1 and self.dtype is None and self.schema is None:
+            shape += " items"
         columns = ", ".join(f"{name}: {kind}" for name, kind in self.schema or ())
         if self.schema is not None and self.shape is not None and self.shape[-1] > len(self.schema) > 0:
             columns += ", ..."
