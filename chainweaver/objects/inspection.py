@@ -171,7 +171,7 @@ def _of_builtins(value: Any, base: Any) -> _Facts | None:
     if base in _PLAIN:
         return _Facts(nbytes=base.__sizeof__(value), read_only=True)
     if base is memoryview:
-        return _Facts(value.shape, value.format, None, "cpu", value.nbytes, _backing(value.obj), value.readonly)
+        return _Facts(value.shape, value.format, None, "cpu", value.nbytes, backing_of(value.obj), value.readonly)
     return None
 
 
@@ -186,7 +186,7 @@ def _of_mmap(value: Any, base: Any) -> _Facts | None:
         return None
     length = base.__len__(value)
     with memoryview(value) as view:
-        return _Facts((length,), None, None, "cpu", length, _backing(value), view.readonly)
+        return _Facts((length,), None, None, "cpu", length, backing_of(value), view.readonly)
 
 
 def _of_shared_memory(value: Any, base: Any) -> _Facts | None:
@@ -213,7 +213,7 @@ def _of_numpy(value: Any, base: Any) -> _Facts | None:
             _dtype_name(dtype),
             schema,
             nbytes=array.nbytes.__get__(value),
-            backing=_backing(array.base.__get__(value)),
+            backing=backing_of(array.base.__get__(value)),
             read_only=not array.flags.__get__(value).writeable,
         )
     if base is numpy.generic:
@@ -291,7 +291,7 @@ def _of_blocks(
         dtype,
         schema,
         nbytes=nbytes,
-        backing=_backing(plain[0].base) if plain else "heap",
+        backing=backing_of(plain[0].base) if plain else "heap",
         read_only=bool(plain) and len(plain) == count and not any(array.flags.writeable for array in plain),
     )
 
@@ -465,7 +465,7 @@ def _of_tensor(value: Any, torch: Any) -> _Facts:
 # ---- where bytes lie
 
 
-def _backing(owner: Any) -> Backing | None:
+def backing_of(owner: Any) -> Backing | None:
     """Where the bytes of a view lie, by what it is a view of; None, the view's own owner: on the heap."""
     for _ in range(_MOST_OWNERS):
         if owner is None:
