@@ -17,6 +17,7 @@ from chainweaver._execution.conclude import failure_of, merged_context
 from chainweaver._execution.run import Detail, Run
 from chainweaver.exceptions import ChainWeaverError, FlowCancelledError, FlowExecutionError
 from chainweaver.objects.inspection import ObjectInfo, noteworthy
+from chainweaver.objects.measuring import RunMemory
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -118,6 +119,8 @@ class ExecutionResult(BaseModel):
         total_duration_ms: The time between them, by the monotonic clock.
         partial_output: The values reached, whatever the status.
         initial_input: The input as it was given.
+        memory: What the values of the run held, where a `MemoryTracker` watched; that of a nested run stands in the
+            result of the outermost one.
 
     >>> from chainweaver import Flow, FlowExecutor, FlowStep, tool
     >>> @tool
@@ -152,9 +155,9 @@ class ExecutionResult(BaseModel):
     dry_run: bool = False
     parent_trace_id: str | None = None
     partial_output: dict[str, Any] = Field(default_factory=dict)
-    memory: Any = None
+    memory: RunMemory | None = None
 
-    @field_serializer("final_output", "initial_input", "partial_output", "cost_report", "memory", when_used="json")
+    @field_serializer("final_output", "initial_input", "partial_output", "cost_report", when_used="json")
     def _write_values(self, value: Any) -> Any:
         return _jsonable(value)
 
@@ -501,7 +504,7 @@ _BUILDERS: dict[str, Callable[[Run], Any]] = {
     "dry_run": lambda run: run.rules.dry is not None,
     "parent_trace_id": lambda run: None if run.parent is None else run.parent.trace_id(),
     "partial_output": lambda run: dict(run.final_output or {}) if run.is_map else merged_context(run),
-    "memory": lambda run: None,
+    "memory": lambda run: None if run.memory is None else run.memory.report(),
 }
 
 

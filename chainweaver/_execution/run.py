@@ -144,6 +144,8 @@ class Run:
         references: Per step the fields that its record shows as live objects; None while there are none.
         inspect: Tells by name what the foreign objects and large values among some are, where records hold summaries;
             None where they hold the values, which tell it themselves.
+        memory: What an observer has found that the values of the run and of those nested in it hold; None where nobody
+            looks. Never looked at here.
         objects: Per step what it told, under "inputs.<field>" and "outputs.<field>"; sparse.
         copied: Step -> how many items the record of its inputs holds copies of, until its outputs are recorded.
         started, ended: Per step monotonic nanoseconds.
@@ -204,6 +206,7 @@ class Run:
     copied: dict[int, int] = _NOTHING_COPIED
     inspect: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     objects: dict[int, dict[str, Any]] = _NOTHING_NOTED
+    memory: Any = None
     _trace_id: str | None = None
 
     def __init__(

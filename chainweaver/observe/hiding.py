@@ -347,6 +347,7 @@ _IDENTITY_OF_RESULT = frozenset(
     {
         *_IDENTITY,
         *("trace_schema_version", "flow_version", "trace_id", "parent_trace_id", "total_duration_ms", "dry_run"),
+        "memory",  # sizes by name
     }
 )
 
