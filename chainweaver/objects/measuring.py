@@ -40,7 +40,8 @@ class StepMemory:
     Attributes:
         inputs, outputs: Bytes by name of the input, and by context key of the output.
         nbytes: Bytes of all of them together, what they share counted once.
-        held_bytes: Bytes that the whole run held when the step had ended, what its values share counted once.
+        held_bytes: Bytes that the whole run held when the step had ended, what its values share counted once; what
+            nobody needs any more is let go right afterwards (R37).
     """
 
     inputs: dict[str, int]

@@ -137,14 +137,24 @@ class _Ledger:
         held = {}
         for (identity, slot), extents in self._held.items():
             run = self._runs[identity]()
-            # A nested run that is over has become summaries where values are let go.
-            if run is not None and not (run.parent is not None and run.status != "running" and lets_go(run.parent)):
+            if run is not None and _is_held(run):
                 values = run.slots[slot] or {}
                 kept = {name: one for name, one in extents.items() if values.get(name, RELEASED) is not RELEASED}
                 if kept:
                     held[identity, slot] = kept
         self._held = held
         self._tally = Tally(extent for extents in held.values() for extent in extents.values())
+
+
+def _is_held(run: Run) -> bool:
+    """Whether a run still has its values: not of an attempt that another one followed, not where it was summed up."""
+    around = run.parent
+    if around is None or run.place is None:
+        return True
+    detail = around.details.get(run.place[0].index)
+    if detail is None or detail.nested is not run or (run.status != "running" and lets_go(around)):
+        return False
+    return _is_held(around)
 
 
 def _inputs_of(run: Run, step: PlannedStep) -> dict[str, Any]:
