@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -52,7 +52,7 @@ def refuse(array: Native[np.ndarray]) -> int:
     raise ValueError("no")
 
 
-TOOLS = [load, turn, add, refuse]
+TOOLS: list[Any] = [load, turn, add, refuse]
 FRAME = ObjectInfo("pandas.DataFrame", (5_000, 1), None, (("x", "float64"),), "cpu", 40_000, "heap", False)
 MODES = ("snapshot", "reference", "summary")
 

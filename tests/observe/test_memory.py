@@ -236,7 +236,7 @@ LANES = {
 }
 
 
-@pytest.fixture(params=LANES.values(), ids=LANES)
+@pytest.fixture(params=LANES.values(), ids=list(LANES))
 def run(request):
     limit, lane, is_async = request.param
 
