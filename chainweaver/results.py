@@ -351,12 +351,15 @@ def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
         cache_note=detail.cache_note,
         by_reference=run.referred(step.index),
         surplus=detail.surplus,
-        objects=_objects_of(run, step, outputs if status == "ok" else None),
+        objects=_objects_of(run, step, detail, outputs if status == "ok" else None),
     )
 
 
-def _objects_of(run: Run, step: PlannedStep, outputs: dict[str, Any] | None) -> dict[str, ObjectInfo]:
+def _objects_of(run: Run, step: PlannedStep, detail: Detail, outputs: dict[str, Any] | None) -> dict[str, ObjectInfo]:
     """What the foreign objects and large values of a step are, by "inputs.<field>" and "outputs.<field>"."""
+    tool = step.tool
+    if detail is _NOTHING_SPECIAL and tool is not None and tool.number_inputs and tool.number_outputs:
+        return {}  # with a fallback or a choice, another tool might have answered
     if run.inspect is not None:
         noted: dict[str, ObjectInfo] = run.objects.get(step.index, {})
         return noted if outputs is not None else {at: one for at, one in noted.items() if at.startswith("inputs.")}

@@ -109,11 +109,15 @@ class Runs:
         """
         if type(initial_input) is not dict:
             check_input(initial_input)
-        run = self.new_run(plan, dict(initial_input))
+        runtime = self.runtime
+        # As new_run, which would cost every run another call.
+        run = Run(plan, dict(initial_input), runtime.now_ns(), runtime.wall_time(), self.capture, runtime.new_id)
+        if self.inspect is not None:
+            run.inspect = self.inspect
         take_input(run)
         if call is None and listeners is None and self.is_bare:
             return run, self._services, self.resources, None
-        services = Services(self.runtime)
+        services = Services(runtime)
         self.attend(run, services, listeners, call)
         if self.checkpointer is not None and run.input_error is None and run.rules.dry is None:
             from chainweaver.executor.resume import open_checkpoint
@@ -124,7 +128,7 @@ class Runs:
         return run, services, *self.means(call)
 
     def new_run(self, plan: Plan, initial: dict[str, Any]) -> Run:
-        """A run with the clock and the records of the executor."""
+        """A run with the clock and the records of the executor, for those that go on or are replayed."""
         runtime = self.runtime
         run = Run(plan, initial, runtime.now_ns(), runtime.wall_time(), self.capture, runtime.new_id)
         if self.inspect is not None:
