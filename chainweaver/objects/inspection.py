@@ -89,9 +89,9 @@ def inspect_object(value: object) -> ObjectInfo:
     Objects of numpy, pandas, polars, pyarrow and torch are known, with classes derived from theirs, and what is built
     in. Of others the type is told.
 
-    >>> inspect_object(bytearray(1_000_000))
-    ObjectInfo(type='bytearray', shape=(1000000,), dtype=None, schema=None, device='cpu', nbytes=1000000,
-               backing='heap', read_only=False)
+    >>> info = inspect_object(bytearray(1_000_000))
+    >>> info.type, info.shape, info.nbytes, info.backing, info.read_only
+    ('bytearray', (1000000,), 1000000, 'heap', False)
     >>> inspect_object([1, 2, 3]).nbytes is None
     True
     """

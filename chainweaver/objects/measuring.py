@@ -308,7 +308,8 @@ def _of_numpy(walk: _Walk, value: Any, base: Any) -> Iterable[object] | None:
     if inner is not None and type(inner).__name__ not in _OPAQUE:
         return [*items, inner]
     plain = numpy.ndarray.view(owner, numpy.ndarray)
-    start, end = numpy.lib.array_utils.byte_bounds(plain)
+    # Before numpy 2 it stood among the functions of numpy itself.
+    start, end = getattr(numpy.lib, "array_utils", numpy).byte_bounds(plain)
     walk.block(MEMORY, start, end - start if plain.size else 0)
     return items
 
