@@ -10,6 +10,7 @@ Called by `results` for records, by the executor where records keep no values, b
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import EnumMeta
@@ -134,7 +135,7 @@ _MRO = type.__dict__["__mro__"].__get__
 _MODULE = type.__dict__["__module__"].__get__
 _QUALNAME = type.__dict__["__qualname__"].__get__
 
-_PLAIN = frozenset({int, float, bool, complex, type(None)})
+_PLAIN = frozenset({int, float, bool, complex, range, type(None)})
 _SMALL_ROOTS = frozenset({"datetime", "decimal", "fractions", "pathlib", "uuid", "zoneinfo"})
 
 
@@ -156,7 +157,7 @@ def _name_of(kind: type) -> str:
 # ---- what is built in
 
 _SIZED: dict[type, Callable[[Any], int]] = {
-    kind: kind.__len__ for kind in (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+    kind: kind.__len__ for kind in (str, bytes, bytearray, list, tuple, dict, set, frozenset, deque)
 }
 _IMMUTABLE = (str, bytes, tuple, frozenset)
 
@@ -540,6 +541,7 @@ def _cut(text: str) -> str:
 
 _BY_ROOT: dict[str, Callable[[Any, Any], _Facts | None]] = {
     "builtins": _of_builtins,
+    "collections": _of_builtins,
     "array": _of_array,
     "mmap": _of_mmap,
     "multiprocessing": _of_shared_memory,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -232,7 +233,7 @@ def _of_builtins(walk: _Walk, value: Any, base: Any) -> Iterable[object] | None:
         walk.note(value, base.__sizeof__(value))
         # A class of the user may have attributes besides.
         return () if type(value) is base else _attributes(value)
-    if base in (list, tuple, set, frozenset, dict):
+    if base in (list, tuple, set, frozenset, dict, deque):
         walk.note(value, base.__sizeof__(value) + _HEADER)
         return [*_items(walk, value, base), *(() if type(value) is base else _attributes(value))]
     if base is memoryview:
@@ -407,6 +408,7 @@ def _of_torch(walk: _Walk, value: Any, base: Any) -> Iterable[object] | None:
 
 _LOOKS: dict[str, Callable[[_Walk, Any, Any], Iterable[object] | None]] = {
     "builtins": _of_builtins,
+    "collections": _of_builtins,
     "array": _of_array,
     "mmap": _of_mmap,
     "multiprocessing": _of_shared_memory,

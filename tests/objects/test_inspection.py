@@ -8,7 +8,11 @@ import mmap
 import sys
 import timeit
 import weakref
+from collections import OrderedDict, deque
+from datetime import date
+from decimal import Decimal
 from multiprocessing import shared_memory
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -106,6 +110,17 @@ TOLD = {
     "list": (lambda: [1, 2], "list", (2,), None, None, "heap", False),
     "tuple": (lambda: (1, 2), "tuple", (2,), None, None, "heap", True),
     "dict": (lambda: {"a": np.zeros(3)}, "dict", (1,), None, None, "heap", False),
+    "deque": (lambda: deque([1]), "collections.deque", (1,), None, None, "heap", False),
+    "ordered": (lambda: OrderedDict(a=1), "collections.OrderedDict", (1,), None, None, "heap", False),
+    "numbers": (lambda: range(10**30), "range", None, None, range(5).__sizeof__(), "heap", True),
+    "frozenset": (lambda: frozenset({1}), "frozenset", (1,), None, None, "heap", True),
+    "text": (lambda: "ab", "str", (2,), None, "ab".__sizeof__(), "heap", True),
+    "float": (lambda: 1.5, "float", None, None, (1.5).__sizeof__(), "heap", True),
+    "bool": (lambda: True, "bool", None, None, True.__sizeof__(), "heap", True),
+    "complex": (lambda: 1j, "complex", None, None, 1j.__sizeof__(), "heap", True),
+    "decimal": (lambda: Decimal(1), "decimal.Decimal", None, None, None, None, None),
+    "date": (lambda: date(2024, 1, 1), "datetime.date", None, None, None, None, None),
+    "path": (lambda: PurePosixPath("a"), "pathlib.PurePosixPath", None, None, None, None, None),
     "set": (lambda: {1}, "set", (1,), None, None, "heap", False),
     "cyclic": (cyclic, "list", (1,), None, None, "heap", False),
     "bytes": (lambda: b"abc", "bytes", (3,), None, 3, "heap", True),
