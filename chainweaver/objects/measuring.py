@@ -98,8 +98,9 @@ class Tally:
     """
 
     def __init__(self, extents: Iterable[Extent] = ()) -> None:
-        self._edges: dict[str, tuple[list[int], list[int]]] = {}
-        self._objects: dict[int, int] = {}
+        self._counts: dict[tuple[str, int, int], int] = {}
+        self._spans: dict[str, _Spans] = {}
+        self._objects: dict[int, tuple[int, int]] = {}
         self.bytes: dict[str, int] = {}
         for extent in extents:
             self.add(extent)
@@ -111,22 +112,75 @@ class Tally:
     def add(self, extent: Extent) -> None:
         """Count what is new of an extent."""
         for identity, size in extent.objects.items():
-            known = self._objects.get(identity, 0)
-            if size > known:
-                self._objects[identity] = size
-                self.bytes[MEMORY] = self.of(MEMORY) + size - known
-        for where, start, end in extent.blocks:
-            self.bytes[where] = self.of(where) + self._cover(where, start, end)
+            count, known = self._objects.get(identity, (0, 0))
+            self._objects[identity] = count + 1, max(size, known)
+            self._change(MEMORY, max(size - known, 0))
+        for block in extent.blocks:
+            count = self._counts[block] = self._counts.get(block, 0) + 1
+            if count == 1:
+                where, start, end = block
+                self._change(where, self._spans.setdefault(where, _Spans()).join(start, end))
 
-    def _cover(self, where: str, start: int, end: int) -> int:
-        """Join a block with those that it touches; how many of its bytes are new."""
-        starts, ends = self._edges.setdefault(where, ([], []))
-        first, behind = bisect_left(ends, start), bisect_right(starts, end)
-        known = sum(ends[at] - starts[at] for at in range(first, behind))
+    def remove(self, extent: Extent) -> None:
+        """Take back what was added, once; what lies in other extents as well stays."""
+        for identity in extent.objects:
+            count, size = self._objects.pop(identity)
+            if count > 1:
+                self._objects[identity] = count - 1, size
+            else:
+                self._change(MEMORY, -size)
+        for block in extent.blocks:
+            count = self._counts.pop(block)
+            if count > 1:
+                self._counts[block] = count - 1
+            else:
+                where, start, end = block
+                self._change(where, -self._spans[where].leave(start, end))
+
+    def _change(self, where: str, by: int) -> None:
+        self.bytes[where] = self.of(where) + by
+
+
+class _Spans:
+    """Blocks of addresses, gathered to spans that do not overlap; sorted, so that one is found by bisection."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._blocks: list[list[tuple[int, int]]] = []
+
+    def join(self, start: int, end: int) -> int:
+        """Add a block; how many of its bytes are new."""
+        first, behind = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        blocks = [(start, end)]
+        known = 0
+        for at in range(first, behind):
+            blocks += self._blocks[at]
+            known += self._ends[at] - self._starts[at]
         if first < behind:
-            start, end = min(start, starts[first]), max(end, ends[behind - 1])
-        starts[first:behind], ends[first:behind] = [start], [end]
+            start, end = min(start, self._starts[first]), max(end, self._ends[behind - 1])
+        self._put(first, behind, [(start, end, blocks)])
         return end - start - known
+
+    def leave(self, start: int, end: int) -> int:
+        """Take a block away; how many bytes no other one has."""
+        at = bisect_right(self._starts, start) - 1
+        before = self._ends[at] - self._starts[at]
+        self._blocks[at].remove((start, end))
+        left: list[tuple[int, int, list[tuple[int, int]]]] = []
+        for one in sorted(self._blocks[at]):
+            if left and one[0] < left[-1][1]:
+                begun, ended, blocks = left[-1]
+                left[-1] = begun, max(ended, one[1]), [*blocks, one]
+            else:
+                left.append((*one, [one]))
+        self._put(at, at + 1, left)
+        return before - sum(end - start for start, end, _ in left)
+
+    def _put(self, first: int, behind: int, spans: list[tuple[int, int, list[tuple[int, int]]]]) -> None:
+        self._starts[first:behind] = [start for start, _, _ in spans]
+        self._ends[first:behind] = [end for _, end, _ in spans]
+        self._blocks[first:behind] = [blocks for _, _, blocks in spans]
 
 
 def measure(value: object) -> Extent:

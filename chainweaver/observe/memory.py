@@ -67,8 +67,8 @@ class _Ledger:
 
     def __init__(self) -> None:
         self._tally = Tally()
-        # By run and slot, name -> what the value behind it holds. Runs are not kept: a failed attempt may go.
-        self._held: dict[tuple[int, int], dict[str, Extent]] = {}
+        # Run -> slot -> name -> what the value behind it holds. Runs are not kept: a failed attempt may go.
+        self._held: dict[int, dict[int, dict[str, Extent]]] = {}
         self._runs: dict[int, ref[Run]] = {}
         self._inputs: dict[tuple[int, int], dict[str, Extent]] = {}
         self._steps: dict[tuple[int, ...], tuple[str, StepMemory]] = {}
@@ -88,8 +88,13 @@ class _Ledger:
         inputs = self._inputs.pop((id(run), step.index), {})
         detail = run.details.get(step.index)
         nested = None if detail is None else detail.nested
-        if run.releases or (detail is not None and nested is not None and (detail.retries or lets_go(run))):
-            self._sort_out()
+        if run.releases:
+            self._sort_out(run)
+        if detail is not None and nested is not None:
+            if lets_go(run):
+                self._forget_all(nested)
+            if detail.retries:
+                self._forget_lost()
         step_id = "/".join((*run.path, step.step_id))
         held = self._tally.of(MEMORY)
         if self._peak is None or held > self._most[MEMORY]:
@@ -118,43 +123,67 @@ class _Ledger:
         """Take in what a run holds that was not met before: its input, and what a resumed one had already."""
         known = self._runs.get(id(run))
         if known is None or known() is not run:
-            if known is not None:  # of an attempt that is gone: what was held by its name is not held by this one
-                self._sort_out()
+            if known is not None:  # of an attempt that is gone
+                self._forget(id(run))
             self._runs[id(run)] = ref(run)
             for slot, values in enumerate(run.slots[:-1]):
                 if values:
                     self._take(run, slot)
 
     def _take(self, run: Run, slot: int) -> dict[str, Extent]:
+        """Count what is in a slot now, instead of what was."""
+        slots = self._held.setdefault(id(run), {})
+        self._drop(slots.pop(slot, {}))
         found = _measured(run.slots[slot] or {})
-        self._held[id(run), slot] = found
+        if found:
+            slots[slot] = dict(found)  # from which names go when they are let go of
         for extent in found.values():
             self._tally.add(extent)
         return found
 
-    def _sort_out(self) -> None:
-        """Forget what was let go of, and count the rest anew."""
-        held = {}
-        for (identity, slot), extents in self._held.items():
-            run = self._runs[identity]()
-            if run is not None and _is_held(run):
-                values = run.slots[slot] or {}
-                kept = {name: one for name, one in extents.items() if values.get(name, RELEASED) is not RELEASED}
-                if kept:
-                    held[identity, slot] = kept
-        self._held = held
-        self._tally = Tally(extent for extents in held.values() for extent in extents.values())
+    def _drop(self, extents: dict[str, Extent]) -> None:
+        for extent in extents.values():
+            self._tally.remove(extent)
+
+    def _sort_out(self, run: Run) -> None:
+        """Forget what a run has let go of."""
+        slots = self._held.get(id(run), {})
+        for slot, extents in tuple(slots.items()):
+            values = run.slots[slot] or {}
+            gone = {name: one for name, one in extents.items() if values.get(name, RELEASED) is RELEASED}
+            self._drop(gone)
+            for name in gone:
+                del extents[name]
+            if not extents:
+                del slots[slot]
+
+    def _forget_all(self, nested: Run) -> None:
+        """Forget a nested run that is over, of which summaries are left, and those inside of it."""
+        self._forget(id(nested))
+        for detail in nested.details.values():
+            if detail.nested is not None:
+                self._forget_all(detail.nested)
+
+    def _forget_lost(self) -> None:
+        """Forget the runs of attempts that another one followed."""
+        for identity, found in tuple(self._runs.items()):
+            run = found()
+            if run is None or not _is_held(run):
+                self._forget(identity)
+
+    def _forget(self, identity: int) -> None:
+        self._runs.pop(identity, None)
+        for extents in self._held.pop(identity, {}).values():
+            self._drop(extents)
 
 
 def _is_held(run: Run) -> bool:
-    """Whether a run still has its values: not of an attempt that another one followed, not where it was summed up."""
+    """Whether the records of a run lead to it: not when another attempt followed."""
     around = run.parent
     if around is None or run.place is None:
         return True
     detail = around.details.get(run.place[0].index)
-    if detail is None or detail.nested is not run or (run.status != "running" and lets_go(around)):
-        return False
-    return _is_held(around)
+    return detail is not None and detail.nested is run and _is_held(around)
 
 
 def _inputs_of(run: Run, step: PlannedStep) -> dict[str, Any]:

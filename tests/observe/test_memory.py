@@ -358,3 +358,23 @@ def test_what_was_measured_survives_json():
 def test_without_a_tracker_nothing_is_measured(run):
     """MemoryTracker: who does not ask pays nothing."""
     assert run(dag(), {"size": 10}, middleware=[]).memory is None
+
+
+def test_what_is_taken_back_leaves_what_others_have():
+    """Line 9: blocks that overlap in every way, against counting them byte by byte."""
+    rng = np.random.default_rng(7)
+    tally, held = Tally(), []
+    for _ in range(600):
+        if held and rng.random() < 0.45:
+            tally.remove(held.pop(int(rng.integers(len(held)))))
+        else:
+            extent = measure(None)
+            for start, size in rng.integers(1, 60, (int(rng.integers(1, 4)), 2)).tolist():
+                extent.blocks.add((MEMORY, start, start + size))
+            extent.objects[int(rng.integers(5))] = 16
+            held.append(extent)
+            tally.add(extent)
+
+        covered = {at for extent in held for _, start, end in extent.blocks for at in range(start, end)}
+        objects = {identity for extent in held for identity in extent.objects}
+        assert tally.of(MEMORY) == len(covered) + 16 * len(objects)
