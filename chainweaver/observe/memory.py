@@ -27,8 +27,7 @@ class MemoryTracker:
     """Fills `result.memory` of the runs that it watches, with the steps of nested runs in that of the outermost one.
 
     A view counts as the whole array that it keeps in memory. What several values share counts once in a step, and once
-    in what the run holds. Looking takes some tenths of a millisecond per value; of containers with more than 1 000
-    items a part is measured and the rest worked out.
+    in what the run holds. Of containers with more than 1 000 items a part is measured and the rest worked out.
 
     >>> from chainweaver import Flow, FlowExecutor, FlowStep, tool
     >>> @tool
