@@ -250,7 +250,8 @@ def _of_pandas(value: Any, base: Any) -> _Facts | None:
         names = _first_names(columns)
         numbers = manager.blknos[: len(names)].tolist()
         schema = tuple((_label(name), _dtype_name(blocks[at].dtype)) for name, at in zip(names, numbers, strict=True))
-        arrays = [block.values for block in blocks[:_MOST_BLOCKS]]
+        # More are not added up, and one says where they lie.
+        arrays = [block.values for block in (blocks if len(blocks) <= _MOST_BLOCKS else blocks[:1])]
         return _of_blocks((len(index), width), None, schema, index, arrays, len(blocks))
     if base is pandas.Series:
         manager = object.__getattribute__(value, "_mgr")
@@ -397,7 +398,7 @@ def _of_pyarrow(value: Any, base: Any) -> _Facts | None:
         fields = [schema.field(at) for at in range(min(width, MOST_COLUMNS))]
         first = tuple((_label(field.name), _arrow_type(field.type)) for field in fields)
         chunks = 1
-        if base is pa.Table:
+        if base is pa.Table and width <= _MOST_PARTS:
             chunks = max((value.column(at).num_chunks for at in range(len(first))), default=0)
         is_small = width * chunks <= _MOST_PARTS and not any(_is_wide(kind) for _, kind in first)
         nbytes = value.get_total_buffer_size() if is_small else None
