@@ -134,6 +134,11 @@ if TYPE_CHECKING:
         flow_to_yaml as flow_to_yaml,
         load_flow_file as load_flow_file,
     )
+    from chainweaver.objects import (
+        ObjectInfo as ObjectInfo,
+        inspect_object as inspect_object,
+        release_device_caches as release_device_caches,
+    )
     from chainweaver.observe import (
         BaseMiddleware as BaseMiddleware,
         CostProfile as CostProfile,
@@ -144,6 +149,7 @@ if TYPE_CHECKING:
         FlowExecutorMiddleware as FlowExecutorMiddleware,
         FlowStartContext as FlowStartContext,
         InMemoryTraceStore as InMemoryTraceStore,
+        MemoryTracker as MemoryTracker,
         RedactionPolicy as RedactionPolicy,
         StepChunkContext as StepChunkContext,
         StepEndContext as StepEndContext,
@@ -332,6 +338,11 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "InMemoryCheckpointer",
         "StepDelta",
     ),
+    "chainweaver.objects": (
+        "ObjectInfo",
+        "inspect_object",
+        "release_device_caches",
+    ),
     "chainweaver.observe": (
         "BaseMiddleware",
         "CostProfile",
@@ -342,6 +353,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "FlowExecutorMiddleware",
         "FlowStartContext",
         "InMemoryTraceStore",
+        "MemoryTracker",
         "RedactionPolicy",
         "StepChunkContext",
         "StepEndContext",

@@ -16,6 +16,8 @@ from pydantic.functional_serializers import model_serializer
 from chainweaver._execution.conclude import failure_of, merged_context
 from chainweaver._execution.run import Detail, Run
 from chainweaver.exceptions import ChainWeaverError, FlowCancelledError, FlowExecutionError
+from chainweaver.objects.inspection import ObjectInfo, noteworthy
+from chainweaver.objects.measuring import RunMemory
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -61,6 +63,9 @@ class StepRecord(BaseModel):
         by_reference: Fields shown as live objects, because copying them would have cost too much.
         surplus: It finished although an earlier failure had made it superfluous; its values do not count.
         redacted: Places of the record of which a redaction policy hides something, as pointers: "/outputs/token".
+        objects: What its foreign objects and large values are, under "inputs.<field>" and "outputs.<field>": as they
+            were at that step where records keep summaries, as the shown objects are now elsewhere. No part of what is
+            compared between runs.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, ser_json_inf_nan="constants")
@@ -94,6 +99,7 @@ class StepRecord(BaseModel):
     by_reference: tuple[str, ...] = ()
     surplus: bool = False
     redacted: tuple[str, ...] = ()
+    objects: dict[str, ObjectInfo] = Field(default_factory=dict)
 
     @field_serializer(
         *("inputs", "outputs", "approval", "decision", "error_message", "retry_errors", "cache_note"), when_used="json"
@@ -117,6 +123,8 @@ class ExecutionResult(BaseModel):
         initial_input: The input as it was given.
         redacted: Places of the result of which a redaction policy hides something, as pointers: "/initial_input/user".
             Records, and nested results, name their own.
+        memory: What the values of the run held, where a `MemoryTracker` watched; that of a nested run stands in the
+            result of the outermost one.
 
     >>> from chainweaver import Flow, FlowExecutor, FlowStep, tool
     >>> @tool
@@ -151,10 +159,10 @@ class ExecutionResult(BaseModel):
     dry_run: bool = False
     parent_trace_id: str | None = None
     partial_output: dict[str, Any] = Field(default_factory=dict)
-    memory: Any = None
+    memory: RunMemory | None = None
     redacted: tuple[str, ...] = ()
 
-    @field_serializer("final_output", "initial_input", "partial_output", "cost_report", "memory", when_used="json")
+    @field_serializer("final_output", "initial_input", "partial_output", "cost_report", when_used="json")
     def _write_values(self, value: Any) -> Any:
         return _jsonable(value)
 
@@ -290,7 +298,7 @@ def _said(record: StepRecord) -> str:
 
 
 def _canonical(record: StepRecord) -> dict[str, Any]:
-    told = record.model_dump(exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result"})
+    told = record.model_dump(exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result", "objects"})
     nested = record.sub_result
     if nested is not None:
         told["sub_result"] = {"status": nested.status, "steps": nested.canonical_trace()}
@@ -349,7 +357,22 @@ def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
         cache_note=detail.cache_note,
         by_reference=run.referred(step.index),
         surplus=detail.surplus,
+        objects=_objects_of(run, step, detail, outputs if status == "ok" else None),
     )
+
+
+def _objects_of(run: Run, step: PlannedStep, detail: Detail, outputs: dict[str, Any] | None) -> dict[str, ObjectInfo]:
+    """What the foreign objects and large values of a step are, by "inputs.<field>" and "outputs.<field>"."""
+    tool = step.tool
+    if detail is _NOTHING_SPECIAL and tool is not None and tool.number_inputs and tool.number_outputs:
+        return {}  # with a fallback or a choice, another tool might have answered
+    if run.inspect is not None:
+        noted: dict[str, ObjectInfo] = run.objects.get(step.index, {})
+        return noted if outputs is not None else {at: one for at, one in noted.items() if at.startswith("inputs.")}
+    found = {f"inputs.{name}": one for name, one in noteworthy(run.inputs[step.index] or {}).items()}
+    for name, one in noteworthy(outputs or {}).items():
+        found[f"outputs.{name}"] = one
+    return found
 
 
 _NOTHING_SPECIAL = Detail()
@@ -515,8 +538,8 @@ _BUILDERS: dict[str, Callable[[Run], Any]] = {
     "dry_run": lambda run: run.rules.dry is not None,
     "parent_trace_id": lambda run: None if run.parent is None else run.parent.trace_id(),
     "partial_output": lambda run: dict(run.final_output or {}) if run.is_map else merged_context(run),
-    "memory": lambda run: None,
     "redacted": _redacted,
+    "memory": lambda run: None if run.memory is None else run.memory.report(),
 }
 
 

@@ -127,6 +127,8 @@ def _begun(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], attem
         nested.deadline_ns = run.deadline_ns
     if run.past is not None:
         nested.past = run.past
+    if run.inspect is not None:
+        nested.inspect = run.inspect
     if run.caching or run.saving:
         nested.caching, nested.saving = run.caching, run.saving
     if run.listening or run.announcing or run.streaming:

@@ -88,6 +88,7 @@ _UNTOLD: dict[str, Any] = {
 
 _NOTHING_TAKEN: dict[int, int | None] = {}
 _NOTHING_COPIED: dict[int, int] = {}
+_NOTHING_NOTED: dict[int, dict[str, Any]] = {}
 _NOTHING_HANDED_BACK: dict[int, frozenset[str]] = {}
 _GOES_ON = frozenset({"ok", "skipped", "passed"})
 
@@ -141,6 +142,11 @@ class Run:
         shown: Per step its outputs as the record shows them, where they are not what is in its slot; None while there
             is nothing to show, as in flows of scalars.
         references: Per step the fields that its record shows as live objects; None while there are none.
+        inspect: Tells by name what the foreign objects and large values among some are, where records hold summaries;
+            None where they hold the values, which tell it themselves.
+        memory: What an observer has found that the values of the run and of those nested in it hold; None where nobody
+            looks. Never looked at here.
+        objects: Per step what it told, under "inputs.<field>" and "outputs.<field>"; sparse.
         copied: Step -> how many items the record of its inputs holds copies of, until its outputs are recorded.
         started, ended: Per step monotonic nanoseconds.
         details: Step index -> Detail, sparse.
@@ -198,6 +204,9 @@ class Run:
     shown: list[dict[str, Any] | None] | None = None
     references: list[tuple[str, ...]] | None = None
     copied: dict[int, int] = _NOTHING_COPIED
+    inspect: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    objects: dict[int, dict[str, Any]] = _NOTHING_NOTED
+    memory: Any = None
     _trace_id: str | None = None
 
     def __init__(
@@ -355,6 +364,7 @@ class Run:
                 self.copied = {}
             self.copied[step.index] = copied
         elif self.capture is summarize:
+            self.note_objects(step.index, "inputs", given)
             self.note_secrets(given)
 
     def show_outputs(self, step: PlannedStep, fields: dict[str, Any]) -> None:
@@ -364,11 +374,20 @@ class Run:
         if by_reference:
             self.refer(step.index, by_reference)
         if self.capture is summarize:
+            self.note_objects(step.index, "outputs", fields)
             self.note_secrets(fields)
 
     def shows_slot(self, tool: PlannedTool) -> bool:
         """Whether the record of a step needs nothing of the outputs of this tool but what is in its slot."""
         return tool.number_outputs or (tool.scalar_outputs and self.capture is not summarize)
+
+    def note_objects(self, index: int, side: str, values: dict[str, Any]) -> None:
+        """Keep what the values on one side of a step are, before a summary lets go of them."""
+        found = None if self.inspect is None else self.inspect(values)
+        if found:
+            if self.objects is _NOTHING_NOTED:
+                self.objects = {}
+            self.objects.setdefault(index, {}).update({f"{side}.{name}": told for name, told in found.items()})
 
     def note_secrets(self, values: dict[str, Any]) -> None:
         """Keep what has to be hidden in every text of the run, before a summary takes it out of sight (R39)."""

@@ -133,6 +133,21 @@ def shown_time(milliseconds: float) -> str:
     return f"{minutes} min {seconds:02} s"
 
 
+def shown_size(nbytes: int | None) -> str:
+    """A number of bytes as a person says it; what is not known is a question mark.
+
+    >>> shown_size(512), shown_size(80_000_000), shown_size(None)
+    ('512 B', '80.0 MB', '?')
+    """
+    if nbytes is None:
+        return "?"
+    size, units = float(nbytes), ["B", "kB", "MB", "GB"]
+    while size >= 999.95 and len(units) > 1:
+        size /= 1_000
+        del units[0]
+    return f"{nbytes} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
 def counted(number: int, thing: str) -> str:
     """A number with its noun.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -32,11 +33,12 @@ from chainweaver.cli._options import (
 )
 from chainweaver.cli._progress import note_of
 from chainweaver.cli._ready import Ready, make_ready
-from chainweaver.cli._screen import Screen, counted, shown_time
+from chainweaver.cli._screen import Screen, counted, shown_size, shown_time
 from chainweaver.cli._traces import check_target, write_trace
 from chainweaver.exceptions import CommandLineError, FlowCancelledError
 from chainweaver.executor import FlowExecutor
-from chainweaver.results import ExecutionResult
+from chainweaver.objects import ObjectInfo
+from chainweaver.results import ExecutionResult, StepRecord
 
 MOST_ROWS = 50
 MOST_COLUMNS = 8
@@ -76,6 +78,9 @@ def run(
     ] = None,
     trace: TraceOption = None,
     force: Annotated[bool, typer.Option("--force", help="Run it although its status is not active.")] = False,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Show what the objects and large values were that steps took and gave.")
+    ] = False,
     output: OutputOption = Format.TEXT,
     traceback: TracebackOption = False,
 ) -> Answer:
@@ -127,7 +132,7 @@ def run(
         place(outcome.error, ready, outcome.result, hint=not traceback)
     if trace is not None and outcome.result is not None:
         write_trace(outcome.result, trace)
-    return _answer(ready, outcome, checkpoint, trace)
+    return _answer(ready, outcome, checkpoint, trace, inspect)
 
 
 def _rehearsal(dry_run: bool, unsupported: Unrehearsed | None) -> Literal["skip", "abort"]:
@@ -154,7 +159,7 @@ def _checkpointer(directory: str) -> FileCheckpointer:
 # ---- the answer
 
 
-def _answer(ready: Ready, outcome: Outcome, checkpoint: str | None, trace: str | None) -> Answer:
+def _answer(ready: Ready, outcome: Outcome, checkpoint: str | None, trace: str | None, inspect: bool) -> Answer:
     result = outcome.result
     faults: list[Fault] = []
     exit_code = OK
@@ -165,17 +170,18 @@ def _answer(ready: Ready, outcome: Outcome, checkpoint: str | None, trace: str |
         faults.append(Fault.of(outcome.error))
         exit_code = exit_code_of(outcome.error)
     return Answer(
-        data=None if result is None else _data(ready, result, trace),
+        data=None if result is None else _data(ready, result, trace, inspect),
         faults=faults,
         exit_code=exit_code,
         text=None
         if result is None
-        else lambda screen: _show(screen, result, len(ready.source.flow.steps), checkpoint, trace),
+        else lambda screen: _show(screen, result, len(ready.source.flow.steps), checkpoint, trace, inspect),
         error=outcome.error,
     )
 
 
-def _data(ready: Ready, result: ExecutionResult, trace: str | None) -> dict[str, Any]:
+def _data(ready: Ready, result: ExecutionResult, trace: str | None, inspect: bool) -> dict[str, Any]:
+    objects = [{"step": step, "value": at, **asdict(info)} for step, at, info in objects_of(result.execution_log)]
     return {
         "flow": result.flow_name,
         "version": result.flow_version,
@@ -201,11 +207,14 @@ def _data(ready: Ready, result: ExecutionResult, trace: str | None) -> dict[str,
             }
             for record in result.execution_log
         ],
+        **({"objects": objects} if inspect else {}),
         "output": result.final_output,
     }
 
 
-def _show(screen: Screen, result: ExecutionResult, steps: int, checkpoint: str | None, trace: str | None) -> None:
+def _show(
+    screen: Screen, result: ExecutionResult, steps: int, checkpoint: str | None, trace: str | None, inspect: bool
+) -> None:
     output = result.final_output or {}
     tables = {name: rows for name, value in output.items() if (rows := rows_of(value))}
     for name, rows in tables.items():
@@ -215,6 +224,8 @@ def _show(screen: Screen, result: ExecutionResult, steps: int, checkpoint: str |
         if len(rows) > MOST_ROWS:
             screen.line((f"... and {len(rows) - MOST_ROWS} more rows", "dim"))
     _show_times(screen, result)
+    if inspect:
+        _show_objects(screen, result)
     rest = {name: value for name, value in output.items() if name not in tables}
     if rest:
         screen.line()
@@ -243,6 +254,36 @@ def _show_times(screen: Screen, result: ExecutionResult) -> None:
     columns = ("step", "tool", "status", "time", "share", "note")
     kept = columns if any(row[-1] for row in rows) else columns[:-1]
     screen.table("time per step", kept, [row[: len(kept)] for row in rows], right=("time", "share"))
+
+
+def objects_of(records: list[StepRecord], path: str = "") -> Iterator[tuple[str, str, ObjectInfo]]:
+    """What the objects and large values of records are, those of nested ones below their step: step, value, facts."""
+    for record in records:
+        step = f"{path}{record.step_id}"
+        for at, info in record.objects.items():
+            yield step, at, info
+        if record.sub_result is not None:
+            yield from objects_of(record.sub_result.execution_log, f"{step}/")
+
+
+def _show_objects(screen: Screen, result: ExecutionResult) -> None:
+    found = list(objects_of(result.execution_log))
+    if not found:
+        screen.line()
+        screen.line(("objects", "bold"), ": none, all values are small and plain")
+        return
+    rows = [
+        (step, at, info.type, info.described(), shown_size(info.nbytes), _place_of(info))
+        for step, at, info in found[:MOST_ROWS]
+    ]
+    screen.table("objects", ("step", "value", "type", "what", "size", "where"), rows, right=("size",))
+    if len(found) > MOST_ROWS:
+        screen.line((f"... and {len(found) - MOST_ROWS} more objects", "dim"))
+
+
+def _place_of(info: ObjectInfo) -> str:
+    where = info.device if info.backing == "device" else info.backing
+    return ", ".join(part for part in (where, "read-only" if info.read_only and where else None) if part)
 
 
 def closing_line(result: ExecutionResult, steps: int) -> str:

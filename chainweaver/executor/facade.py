@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from chainweaver.tools import Tool
 
 TraceValues = Literal["snapshot", "reference", "summary"]
+DeviceCaches = Literal["never", "run_end", "pressure"]
 
 
 class Prepared:
@@ -132,6 +133,8 @@ class FlowExecutor:
         strict_compile: Refuse a flow with compile errors before it starts, instead of failing the step that has one.
         discover_plugins: Also register the tools and flows that installed packages offer; those that are given here, or
             are in the registry already, come first.
+        device_caches: When frameworks give unused memory of devices back (`release_device_caches`): "never"; at every
+            "run_end"; at the end of a run under "pressure", when less than a tenth of the memory of a device is free.
         schema_ref_policy: Which classes flows may name; that of the registry holds as well. None: that one alone.
 
     Raises:
@@ -177,6 +180,7 @@ class FlowExecutor:
         strict_compile: bool = False,
         discover_plugins: bool = False,
         schema_ref_policy: SchemaRefPolicy | None = None,
+        device_caches: DeviceCaches = "never",
     ) -> None:
         import threading
 
@@ -204,6 +208,7 @@ class FlowExecutor:
             "trace_copy_limit": trace_copy_limit,
             "strict_compile": strict_compile,
             "schema_ref_policy": schema_ref_policy,
+            "device_caches": device_caches,
         }
         check_settings(settings)
         check_flag("discover_plugins", discover_plugins)

@@ -156,10 +156,9 @@ class Replay:
             begun[0].secrets |= hidden_in(self.result)
             return begun
         stored = Stored(recorded.steps_before(self.plan, self.from_step))
-        runtime = runs.runtime
-        run = Run(self.plan, initial, runtime.now_ns(), runtime.wall_time(), runs.capture, runtime.new_id)
+        run = runs.new_run(self.plan, initial)
         take_input(run)
-        services = Services(runtime)
+        services = Services(runs.runtime)
         runs.attend(run, services, listeners, call)
         # What the recorded run found out to be secret is hidden, however far this one comes.
         run.secrets |= hidden_in(self.result)

@@ -264,13 +264,13 @@ def _with_inside(steps: Iterable[StepDelta]) -> Iterator[StepDelta]:
 
 def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: Listeners | None, call: Call) -> Begun:
     """A run in which the stored steps have their outcome already."""
-    runtime, checkpointer = runs.runtime, runs.checkpointer
+    checkpointer = runs.checkpointer
     assert checkpointer is not None, "only a stored run is prefilled"
     initial = _restored_input(plan, snapshot)
-    run = Run(plan, initial, runtime.now_ns(), runtime.wall_time(), runs.capture, runtime.new_id)
+    run = runs.new_run(plan, initial)
     run.trace_id(snapshot.trace_id)
     run.resumed = run.saving = True
-    services = Services(runtime)
+    services = Services(runs.runtime)
     services.checkpoints = CheckpointService(checkpointer, run, snapshot)
     run.past = Stored(snapshot.steps)
     # No gate: what was stored has passed it, and validating it again could change it.

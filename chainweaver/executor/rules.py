@@ -114,9 +114,14 @@ def _pricing(profile: Any) -> Callable[[Any], Any] | None:
 
 
 def shown_to(middleware: Any, policy: Any) -> Any:
-    """A middleware with the view that a redaction policy leaves it; a recorder redacts what it writes by itself."""
-    from chainweaver.observe import RedactedView, TraceRecorder
+    """A middleware with the view that a redaction policy leaves it; a recorder redacts what it writes by itself.
 
+    What measures memory needs the very values, and keeps none.
+    """
+    from chainweaver.observe import MemoryTracker, RedactedView, TraceRecorder
+
+    if isinstance(middleware, MemoryTracker):
+        return middleware
     if not isinstance(middleware, TraceRecorder):
         return RedactedView(middleware, policy)
     if middleware.redaction_policy is not None:

@@ -18,7 +18,7 @@ from chainweaver._execution.rules import NO_RULES
 from chainweaver.compiler import PlanCache
 from chainweaver.exceptions import ContextKeyCollisionError, FlowCancelledError
 from chainweaver.executor.call import check_input
-from chainweaver.executor.captures import capture_of
+from chainweaver.executor.captures import capture_of, inspect_of
 from chainweaver.lanes.services import CacheService, Services
 from chainweaver.lanes.sync import Resources, enter_sync, run_sync
 from chainweaver.results import ExecutionResult
@@ -57,8 +57,10 @@ class Runs:
         self.plans = PlanCache()
         self.resources = Resources(settings["lane"], settings["lanes"])
         self.capture = capture_of(settings["trace_values"], settings["trace_copy_limit"])
+        self.inspect = inspect_of(settings["trace_values"])
         self.limit: int = settings["max_step_concurrency"]
         self.checkpointer: Checkpointer | None = settings["checkpointer"]
+        self.device_caches: str = settings["device_caches"]
         self.delete_on_success: bool = settings["delete_on_success"]
         self.cache: CacheService | None = None
         if settings["step_cache"] is not None:
@@ -108,7 +110,10 @@ class Runs:
         if type(initial_input) is not dict:
             check_input(initial_input)
         runtime = self.runtime
+        # As new_run, which would cost every run another call.
         run = Run(plan, dict(initial_input), runtime.now_ns(), runtime.wall_time(), self.capture, runtime.new_id)
+        if self.inspect is not None:
+            run.inspect = self.inspect
         take_input(run)
         if call is None and listeners is None and self.is_bare:
             return run, self._services, self.resources, None
@@ -121,6 +126,14 @@ class Runs:
         if services.listeners is not None:
             tell_start(run, services)
         return run, services, *self.means(call)
+
+    def new_run(self, plan: Plan, initial: dict[str, Any]) -> Run:
+        """A run with the clock and the records of the executor, for those that go on or are replayed."""
+        runtime = self.runtime
+        run = Run(plan, initial, runtime.now_ns(), runtime.wall_time(), self.capture, runtime.new_id)
+        if self.inspect is not None:
+            run.inspect = self.inspect
+        return run
 
     def attend(self, run: Run, services: Services, listeners: Listeners | None, call: Call | None) -> None:
         """Set up what a run is watched, helped and limited by."""
@@ -222,6 +235,8 @@ class Runs:
             from chainweaver.observe import telling
 
             telling.tell_end(services.listeners, run, result)
+        if self.device_caches != "never":
+            _release_caches(self.device_caches)
         return result
 
 
@@ -241,6 +256,17 @@ def _handed_out(run: Run, result: ExecutionResult) -> ExecutionResult:
             token_cancelled=run.cancelled.reason == "token",
         )
     return result
+
+
+def _release_caches(when: str) -> None:
+    """Have frameworks give memory of devices back, at the end of a run."""
+    from chainweaver.objects.devices import is_scarce, release_device_caches
+
+    try:
+        if when == "run_end" or is_scarce():
+            release_device_caches()
+    except Exception as exc:  # the run is over, and what a device says now is not its failure
+        _logger().warning("Memory of devices is not given back: %s", exc)
 
 
 # ---- who hears of it

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 TRACE_VALUES = ("snapshot", "reference", "summary")
 CALLBACKS = ("decision_callback", "approval_callback", "guardrail_callback", "capability_hook")
+DEVICE_CACHES = ("never", "run_end", "pressure")
 OWN_LANES = ("inline", "thread")
 
 
@@ -29,6 +30,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if settings["trace_values"] not in TRACE_VALUES:
         raise ValueError(
             f"trace_values has to be 'snapshot', 'reference' or 'summary', not {settings['trace_values']!r}."
+        )
+    if settings["device_caches"] not in DEVICE_CACHES:
+        raise ValueError(
+            f"device_caches has to be 'never', 'run_end' or 'pressure', not {settings['device_caches']!r}."
         )
     check_has("checkpointer", settings["checkpointer"], ("save", "load", "delete"), "FileCheckpointer(path)")
     check_has("step_cache", settings["step_cache"], ("get", "set"), "InMemoryStepCache()")

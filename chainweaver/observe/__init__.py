@@ -1,9 +1,9 @@
 """Watching runs: middleware, the contexts it receives, events, redacted views, and traces that are kept.
 
 `contexts`, `middleware` and `events` are the hooks; `around` is what wraps steps and runs, and `shipped` the middleware
-that comes along; `redaction` says what views hide; `traces` keeps results; `costs` adds up what they cost. Hooks never
-change what a run does, and a generator around a step can only wait. Cancelling and retrying live in the run core and in
-the lanes.
+that comes along; `memory` measures values; `redaction` says what views hide; `traces` keeps results; `costs` adds up
+what they cost. Hooks never change what a run does, and a generator around a step can only wait. Cancelling and retrying
+live in the run core and in the lanes.
 """
 
 from typing import TYPE_CHECKING
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
         CostReport as CostReport,
         ToolCost as ToolCost,
         cost_report as cost_report,
+    )
+    from chainweaver.observe.memory import (
+        MemoryTracker as MemoryTracker,
     )
     from chainweaver.observe.redaction import (
         SECRET_KEYS as SECRET_KEYS,
@@ -73,6 +76,7 @@ __all__ = [
     "FlowStartContext",
     "InMemoryTraceStore",
     "Listeners",
+    "MemoryTracker",
     "Proceed",
     "RedactedView",
     "RedactionPolicy",
@@ -102,6 +106,7 @@ _ROOMS = {
         *("WrapsRuns", "WrapsSteps"),
     ),
     "chainweaver.observe.costs": ("CostProfile", "CostReport", "ToolCost", "cost_report"),
+    "chainweaver.observe.memory": ("MemoryTracker",),
     "chainweaver.observe.redaction": ("SECRET_KEYS", "RedactionPolicy"),
     "chainweaver.observe.secret_texts": ("TOKEN_PATTERNS",),
     "chainweaver.observe.shipped": ("Durations", "RedactedView", "Timing", "TokenBucket"),

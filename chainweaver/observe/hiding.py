@@ -29,6 +29,7 @@ from chainweaver.observe.secret_texts import Literals, without_assigned, without
 from chainweaver.plan import ItemError
 
 if TYPE_CHECKING:
+    from chainweaver.objects.inspection import ObjectInfo
     from chainweaver.results import ExecutionResult, StepRecord
 
 MAX_DEPTH = 64
@@ -169,7 +170,18 @@ class Walk:
     def record(self, record: StepRecord) -> StepRecord:
         """A step record; the same one where nothing is hidden."""
         changes = self._changes(record, _IDENTITY_OF_RECORD, ("inputs", "outputs"))
+        objects = {at: info for at, info in record.objects.items() if self._is_open(record, changes, at, info)}
+        if len(objects) < len(record.objects):
+            changes["objects"] = objects
         return record.model_copy(update=changes) if changes else record
+
+    def _is_open(self, record: StepRecord, changes: dict[str, Any], at: str, info: ObjectInfo) -> bool:
+        """Whether nothing is hidden of a value, nor of the names of its columns, so that it may be told what it is."""
+        side, _, name = at.partition(".")
+        values, shown = getattr(record, side) or {}, changes.get(side)
+        if shown is not None and shown.get(name) is not values.get(name):
+            return False
+        return all(self._scrubbed(text) is text for column in info.schema or () for text in column)
 
     def result(self, result: ExecutionResult) -> ExecutionResult:
         """A result with all of its records; the same one where nothing is hidden."""
@@ -341,12 +353,14 @@ _IDENTITY_OF_RECORD = frozenset(
         *_IDENTITY,
         *("step_index", "step_id", "tool_name", "fallback_tool_name", "fallback_used", "lane", "duration_ms"),
         *("error_type", "error_code", "error_cause", "retry_count", "skipped", "cached", "by_reference", "surplus"),
+        "objects",  # looked at with the values that they are about
     }
 )
 _IDENTITY_OF_RESULT = frozenset(
     {
         *_IDENTITY,
         *("trace_schema_version", "flow_version", "trace_id", "parent_trace_id", "total_duration_ms", "dry_run"),
+        "memory",  # sizes by name
     }
 )
 

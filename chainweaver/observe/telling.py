@@ -36,6 +36,11 @@ class LateStepStart(StepStartContext):
         self._run = run
         self._step = step
 
+    @property
+    def moment(self) -> tuple[Run, PlannedStep]:
+        """The run and the step themselves, for observers of ours that need the very values."""
+        return self._run, self._step
+
     def __getattr__(self, name: str) -> Any:
         return _fact(self, name)
 
@@ -49,6 +54,11 @@ class LateStepEnd(StepEndContext):
     def __init__(self, run: Run, step: PlannedStep) -> None:
         self._run = run
         self._step = step
+
+    @property
+    def moment(self) -> tuple[Run, PlannedStep]:
+        """The run and the step themselves, for observers of ours that need the very values."""
+        return self._run, self._step
 
     def __getattr__(self, name: str) -> Any:
         return _fact(self, name)

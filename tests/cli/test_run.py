@@ -435,3 +435,56 @@ def test_a_graph_that_is_none_is_not_started(call: Call, project: Path):
     )
     called = call("run", "sums")
     assert (called.status, "CW-E010" in called.err, "where   sums.flow.yaml" in called.err) == (1, True, True)
+
+
+OBJECTS = """\
+from typing import NamedTuple
+import numpy as np
+from chainweaver import Flow, FlowStep, Native, tool
+
+class Cells(NamedTuple):
+    cells: Native[np.ndarray]
+    names: list[str]
+
+@tool
+def make(size: int) -> Cells:
+    return Cells(np.zeros((size, 2)), ["n"] * 5_000)
+
+@tool(output="total")
+def add(cells: Native[np.ndarray]) -> float:
+    return float(cells.sum())
+
+small = Flow(name="small", version="1.0.0", description="", steps=[FlowStep(tool_name="make")])
+outer = Flow(name="outer", version="1.0.0", description="", outputs=["total"],
+             steps=[FlowStep(flow_name="small"), FlowStep(tool_name="add")])
+"""
+
+
+def test_inspect_shows_what_objects_and_large_values_were(call: Call):
+    """CLI: a table of its own, steps of sub-flows by their way; values that are small and plain are not in it."""
+    Path("objects_made.py").write_text(OBJECTS)
+
+    called = call("run", "outer", "--tools", "objects_made.py", "--input", '{"size": 1000}', "--inspect")
+
+    assert called.status == 0, called.err
+    lines = called.out.splitlines()
+    at = lines.index("objects")
+    assert [re.split("  +", line) for line in lines[at + 1 : at + 7]] == [
+        ["step", "value", "type", "what", "size", "where"],
+        ["0", "outputs.cells", "numpy.ndarray", "1000 x 2", "float64", "16.0 kB", "heap"],
+        ["0", "outputs.names", "list", "5000 items", "?", "heap"],
+        ["0/0", "outputs.cells", "numpy.ndarray", "1000 x 2", "float64", "16.0 kB", "heap"],
+        ["0/0", "outputs.names", "list", "5000 items", "?", "heap"],
+        ["1", "inputs.cells", "numpy.ndarray", "1000 x 2", "float64", "16.0 kB", "heap"],
+    ]
+
+
+def test_inspect_says_when_there_is_nothing_to_look_at_and_json_has_it_only_when_asked(call: Call):
+    """CLI: sums are numbers."""
+    shown = call("run", "sums.flow.yaml", *ROWS, "--inspect")
+    asked = call("run", "sums.flow.yaml", *ROWS, "--inspect", "--format", "json")
+    plain = call("run", "sums.flow.yaml", *ROWS, "--format", "json")
+
+    assert "objects: none, all values are small and plain" in shown.out
+    assert json.loads(asked.out)["data"]["objects"] == []
+    assert "objects" not in json.loads(plain.out)["data"]

@@ -367,6 +367,7 @@ SETTINGS: dict[str, Any] = {
     "lanes": {"mine": ThreadPoolExecutor(1)},
     "runtime": Runtime(),
     "trace_values": "summary",
+    "device_caches": "run_end",
     "trace_copy_limit": 7,
     "strict_compile": True,
     "schema_ref_policy": SchemaRefPolicy(allow_import=False),
