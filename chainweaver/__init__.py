@@ -134,6 +134,15 @@ if TYPE_CHECKING:
         flow_to_yaml as flow_to_yaml,
         load_flow_file as load_flow_file,
     )
+    from chainweaver.objects import (
+        MmapStore as MmapStore,
+        ObjectNotFoundError as ObjectNotFoundError,
+        ObjectRef as ObjectRef,
+        ObjectStore as ObjectStore,
+        RefStore as RefStore,
+        StoreFullError as StoreFullError,
+        StoreStats as StoreStats,
+    )
     from chainweaver.observe import (
         BaseMiddleware as BaseMiddleware,
         CostProfile as CostProfile,
@@ -331,6 +340,15 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "FileCheckpointer",
         "InMemoryCheckpointer",
         "StepDelta",
+    ),
+    "chainweaver.objects": (
+        "MmapStore",
+        "ObjectNotFoundError",
+        "ObjectRef",
+        "ObjectStore",
+        "RefStore",
+        "StoreFullError",
+        "StoreStats",
     ),
     "chainweaver.observe": (
         "BaseMiddleware",
