@@ -97,6 +97,7 @@ if TYPE_CHECKING:
         ApprovalDecision as ApprovalDecision,
         CapabilityContext as CapabilityContext,
         CapabilityHook as CapabilityHook,
+        Chunk as Chunk,
         ConditionalEdge as ConditionalEdge,
         DAGFlow as DAGFlow,
         DAGFlowStep as DAGFlowStep,
@@ -142,6 +143,7 @@ if TYPE_CHECKING:
         RefStore as RefStore,
         StoreFullError as StoreFullError,
         StoreStats as StoreStats,
+        iter_chunks as iter_chunks,
     )
     from chainweaver.observe import (
         BaseMiddleware as BaseMiddleware,
@@ -263,6 +265,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ApprovalDecision",
         "CapabilityContext",
         "CapabilityHook",
+        "Chunk",
         "ConditionalEdge",
         "DAGFlow",
         "DAGFlowStep",
@@ -349,6 +352,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "RefStore",
         "StoreFullError",
         "StoreStats",
+        "iter_chunks",
     ),
     "chainweaver.observe": (
         "BaseMiddleware",

@@ -4,7 +4,7 @@
 from a model's annotations how typed values become plain ones and how they are restored, `files` writes whole files.
 What is stored where, and under which name, is decided by the stores.
 Live objects, such as arrays, frames and tensors, become bytes by `codecs` and lie in stores under the protocol of
-`store`: `refs` keeps them by reference, `mapped` in files. These are loaded when somebody asks for them.
+`store`: `refs` keeps them by reference, `mapped` in files; `chunks` cuts them. These are loaded when somebody asks.
 
 Called by the stores in `cache` and `checkpoint` and by the executor, which binds the functions of `binding` once per
 tool.
@@ -18,6 +18,7 @@ from chainweaver.objects.copies import UncopyableError, holds_atoms_only, indepe
 from chainweaver.objects.plain import Member, PlainDecodeError, PlainEncodeError, decode_plain, encode_plain
 
 if TYPE_CHECKING:
+    from chainweaver.objects.chunks import ChunkError as ChunkError, iter_chunks as iter_chunks
     from chainweaver.objects.mapped import MmapStore as MmapStore
     from chainweaver.objects.refs import RefStore as RefStore
     from chainweaver.objects.store import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ChunkError",
     "Member",
     "MmapStore",
     "ObjectNotFoundError",
@@ -47,12 +49,14 @@ __all__ = [
     "encode_plain",
     "holds_atoms_only",
     "independent_copy",
+    "iter_chunks",
     "secret_fields",
 ]
 
 __getattr__ = lazy_names(
     globals(),
     {
+        "chainweaver.objects.chunks": ("ChunkError", "iter_chunks"),
         "chainweaver.objects.mapped": ("MmapStore",),
         "chainweaver.objects.refs": ("RefStore",),
         "chainweaver.objects.store": (
