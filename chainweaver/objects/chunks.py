@@ -228,11 +228,17 @@ def _items(values: Iterable[Any], nbytes: int | None, rows: int | None, kind: ty
     size, has_some = 0, False
     for item in values:
         length = 0 if nbytes is None else size_in_memory(item)
-        if group and (len(group) == rows or (nbytes is not None and size + length > nbytes)):
+        if group and nbytes is not None and size + length > nbytes:
             yield kind(group)
             group, size, has_some = [], 0, True
         group.append(item)
         size += length
+        del item
+        if len(group) == rows:
+            # Now, and not when the next item is there: it may be as large as all of these.
+            full, group, has_some = kind(group), [], True
+            yield full
+            del full
     if group or not has_some:
         yield kind(group)
 
