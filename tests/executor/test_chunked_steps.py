@@ -149,7 +149,7 @@ def test_async_tools_take_chunks_as_well(lane):
 
 
 def test_a_chunked_step_is_recorded_as_one_step():
-    """Issue 4, larger than memory: the record shows the whole input by reference, and what the step gave."""
+    """R28: a step with `chunk` stays one step; its record shows the whole input by reference, and what it gave."""
     data = np.arange(10)
 
     result = run(a_flow("scale", Chunk(input="data", rows=4)), [SCALE], data)
@@ -248,7 +248,7 @@ def test_a_chunk_that_fails_fails_the_step(lane):
 
 @pytest.mark.parametrize("lane", LANES, ids=str)
 def test_a_retry_begins_with_the_first_chunk(lane):
-    """R20: an attempt is a whole pass."""
+    """R20, R28: an attempt calls the tool for each chunk in turn."""
     failing = Failing(2)
 
     result = run(a_flow("work", retry=RetryPolicy(max_retries=1, backoff_seconds=0)), [failing.tool], range(12), lane)
@@ -259,7 +259,7 @@ def test_a_retry_begins_with_the_first_chunk(lane):
 
 
 def test_what_can_be_read_once_only_is_not_tried_again():
-    """R20: another attempt over an iterator would see its rest and call it the whole."""
+    """R20, R28: another attempt over an iterator would see its rest and call it the whole."""
     failing = Failing(2)
     steps = {"retry": RetryPolicy(max_retries=3, backoff_seconds=0), "on_error": "fallback:total"}
 
@@ -523,7 +523,7 @@ class Closed(BaseModel):
     made: list[Any]
 
 
-STRICT = Tool(name="strict", description="d", input_schema=Closed, output_schema=Made, fn=lambda given: None)
+STRICT = Tool(name="strict", description="d", input_schema=Closed, output_schema=Made, fn=scale)
 
 
 @pytest.mark.parametrize(
