@@ -12,11 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from chainweaver._execution import life
-from chainweaver._execution.asking import approval, guardrail, shown_values
+from chainweaver._execution.asking import allowed, approval, guardrail, shown_values
 from chainweaver._execution.commands import Invoke, RunCancelled, TimedOut
 from chainweaver.exceptions import InputMappingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chainweaver._execution.life import Fields
     from chainweaver._execution.run import Run
     from chainweaver.plan import PlannedChunks, PlannedStep, PlannedTool
@@ -24,12 +26,16 @@ if TYPE_CHECKING:
 NOT_CACHED = "a step that takes its input in chunks is not cached"
 
 
-def in_chunks(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any]) -> Fields:
+def in_chunks(run: Run, step: PlannedStep, chunks: PlannedChunks, tool: PlannedTool, given: dict[str, Any]) -> Fields:
     """The outputs of a tool of a chunked step: all that lies between its inputs and them.
 
-    Who approves is asked once, for the whole input and all attempts; a guardrail sees every call.
+    Whether its tools may be called is settled before the first chunk is read: who approves is asked once per tool, for
+    the whole input and all attempts.
     """
-    yield from approval(run, step, tool, shown_values(step, given))
+    shown = shown_values(step, given)
+    yield from approval(run, step, tool, shown)
+    if (merge := _merge(run, step, chunks)) is not None:
+        yield from approval(run, step, merge, shown)
     if run.caching and tool.cacheable:
         run.detail(step.index).cache_note = NOT_CACHED
     return (yield from life.attempts(run, step, tool, given, given))
@@ -48,31 +54,41 @@ def run_chunks(
     if chunks.key not in given:
         raise InputMappingError(step.name, step.number, chunks.key, known=tuple(given), step_name=step.label)
     call = partial(_called, run, step, run.clock.now_ns, number)
-    guards = run.rules.guards
     pieces = yield from call(chunks.perform, partial(chunks.pieces, given[chunks.key]))
     fields: Any = None
     try:
-        while True:
-            chunk = yield from call(chunks.perform, partial(pieces.following, fields))
-            if chunk is chunks.end:
-                break
+        while (chunk := (yield from call(chunks.perform, partial(pieces.following, fields)))) is not chunks.end:
+            fields = None
             value = life.check_input(step, tool, {**given, chunks.key: chunk})
-            if guards:
-                yield from guardrail(run, step, tool, "input", shown_values(step, value))
-            fields = life.opened_output(step, tool, (yield from call(tool, value)))
+            fields = yield from _guarded(run, step, tool, value, call)
             # Before the next one is read: two chunks at a time would be one too many.
             del chunk, value
-            if guards:
-                yield from guardrail(run, step, tool, "output", dict(fields))
         fields = yield from call(chunks.perform, pieces.combined)
     finally:
         pieces.close()
-    if chunks.merge is not None:
-        value = life.valid_input(step, chunks.merge, fields)
-        fields = life.opened_output(step, chunks.merge, (yield from call(chunks.merge, value)))
+    if (merge := _merge(run, step, chunks)) is not None:
+        fields = yield from _guarded(run, step, merge, life.valid_input(step, merge, fields), call)
     if step.check_outputs is not None:
         life.check_contract(step, tool, fields)
-    return fields  # type: ignore[no-any-return]  # what `combined` and `opened_output` give
+    return fields  # type: ignore[no-any-return]  # what `combined` and `_guarded` give
+
+
+def _merge(run: Run, step: PlannedStep, chunks: PlannedChunks) -> PlannedTool | None:
+    """The tool that combines the outputs, as the rules let it be called."""
+    if chunks.merge is None or not run.rules.concern_every_step:
+        return chunks.merge
+    return allowed(run, step, chunks.merge)
+
+
+def _guarded(run: Run, step: PlannedStep, tool: PlannedTool, value: Any, call: Callable[..., Any]) -> Fields:
+    """One call between the two looks of a guardrail."""
+    guards = run.rules.guards
+    if guards:
+        yield from guardrail(run, step, tool, "input", shown_values(step, value))
+    fields = life.opened_output(step, tool, (yield from call(tool, value)))
+    if guards:
+        yield from guardrail(run, step, tool, "output", dict(fields))
+    return fields
 
 
 def _called(run: Run, step: PlannedStep, began_ns: int, number: int, tool: PlannedTool, value: Any) -> Any:

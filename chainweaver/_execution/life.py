@@ -99,7 +99,7 @@ def called(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any]
         # It comes back here for its attempts, and for the gates of each call.
         from chainweaver._execution.chunked import in_chunks
 
-        return in_chunks(run, step, tool, given)
+        return in_chunks(run, step, step.chunks, tool, given)
     value = check_input(step, tool, given)
     needs_approval = tool.safety is not None and tool.safety.requires_approval
     if needs_approval or rules.guards or (run.caching and tool.cacheable and tool is not step.fallback):

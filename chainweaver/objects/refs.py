@@ -111,10 +111,14 @@ class RefStore:
         with self._lock:
             held = self._find(ref)
             self._held.move_to_end(ref.key)
-            if held.away is None:
+            away = held.away
+            if away is None or self.spill is None:
                 return held.value
-            assert self.spill is not None, "only a store behind takes objects away"
-            return self.spill.get(held.away)
+        # Without the lock: others need not wait for a disk.
+        try:
+            return self.spill.get(away)
+        except ObjectNotFoundError:  # released meanwhile
+            raise ObjectNotFoundError(ref) from None
 
     def pin(self, ref: ObjectRef) -> None:
         """Hold an object once more; it stays where it is until it is released as often.

@@ -404,6 +404,52 @@ def test_an_approval_is_asked_once_and_a_guardrail_at_every_call():
     assert [stage for stage, _ in seen] == ["input", "output"] * 3
 
 
+def test_the_combine_tool_passes_the_same_gates():
+    """R26: the ceiling, dry runs, approvals and guardrails hold for it, and before a chunk is read."""
+    failing = Failing()
+    flow = a_flow("work", Chunk(input="data", rows=4, combine="merge"))
+    asked: list[str] = []
+    stages: list[str] = []
+
+    @tool(output="biggest", safety=ToolSafetyContract(side_effects="write", requires_approval=True))
+    def merge(total: list[int]) -> int:
+        return max(total)
+
+    tools = [failing.tool, merge]
+    refused = run(flow, tools, range(12), max_side_effect_level="read")
+    denied = run(flow, tools, range(12))
+    with FlowExecutor(tools=[replace(total, "work"), merge], flows=[flow]) as executor:
+        dry = executor.execute_flow("f", {"data": range(12)}, dry_run=True)
+    assert failing.calls == []
+    agreed = run(
+        flow, tools, range(12),
+        approval_callback=lambda context: asked.append(context.tool_name) or True,
+        guardrail_callback=lambda context: stages.append(f"{context.tool_name} {context.stage}") and None,
+    )  # fmt: skip
+
+    assert refused.execution_log[0].error_type == "SafetyCeilingError"
+    assert denied.execution_log[0].error_type == "ApprovalDeniedError"
+    assert dry.execution_log[0].status == "skipped"
+    assert agreed.raise_for_failure().final_output["biggest"] == 38
+    assert asked == ["merge"]
+    assert stages[-2:] == ["merge input", "merge output"]
+
+
+def test_a_dry_run_calls_the_rehearsals_with_chunks():
+    """R26: a dry run calls `dry_run_fn`, once per chunk."""
+    calls: list[int] = []
+    dry = Tool(
+        name="scale", description="d", input_schema=Data, output_schema=Made, fn=scale,
+        dry_run_fn=lambda given: calls.append(len(given.data)) or {"total": 0, "made": given.data},
+    )  # fmt: skip
+    flow = a_flow("scale", Chunk(input="data", rows=4))
+    with FlowExecutor(tools=[dry], flows=[flow]) as executor:
+        result = executor.execute_flow("f", {"data": np.arange(10)}, dry_run=True)
+
+    assert result.final_output["total"] == [0, 0, 0]
+    assert calls == [4, 4, 2]
+
+
 def test_a_refused_chunk_is_not_tried_again():
     """R26: a guardrail's word is the last one."""
     calls: list[Any] = []
