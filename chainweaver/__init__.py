@@ -97,6 +97,7 @@ if TYPE_CHECKING:
         ApprovalDecision as ApprovalDecision,
         CapabilityContext as CapabilityContext,
         CapabilityHook as CapabilityHook,
+        Chunk as Chunk,
         ConditionalEdge as ConditionalEdge,
         DAGFlow as DAGFlow,
         DAGFlowStep as DAGFlowStep,
@@ -135,8 +136,16 @@ if TYPE_CHECKING:
         load_flow_file as load_flow_file,
     )
     from chainweaver.objects import (
+        MmapStore as MmapStore,
         ObjectInfo as ObjectInfo,
+        ObjectNotFoundError as ObjectNotFoundError,
+        ObjectRef as ObjectRef,
+        ObjectStore as ObjectStore,
+        RefStore as RefStore,
+        StoreFullError as StoreFullError,
+        StoreStats as StoreStats,
         inspect_object as inspect_object,
+        iter_chunks as iter_chunks,
         release_device_caches as release_device_caches,
     )
     from chainweaver.observe import (
@@ -260,6 +269,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ApprovalDecision",
         "CapabilityContext",
         "CapabilityHook",
+        "Chunk",
         "ConditionalEdge",
         "DAGFlow",
         "DAGFlowStep",
@@ -342,6 +352,14 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ObjectInfo",
         "inspect_object",
         "release_device_caches",
+        "MmapStore",
+        "ObjectNotFoundError",
+        "ObjectRef",
+        "ObjectStore",
+        "RefStore",
+        "StoreFullError",
+        "StoreStats",
+        "iter_chunks",
     ),
     "chainweaver.observe": (
         "BaseMiddleware",

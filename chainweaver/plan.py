@@ -21,6 +21,9 @@ Slots: TypeAlias = "list[dict[str, Any] | None]"
 Reader: TypeAlias = "Callable[[Slots], dict[str, Any]]"
 Validate: TypeAlias = "Callable[[Any], Any]"
 
+ASIDE = "aside"
+"""Lane of what is called like a tool and is none: the thread of the run, or one of ours; others are for tools only."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
@@ -191,6 +194,25 @@ class PlannedMap:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class PlannedChunks:
+    """How a step takes one of its inputs in chunks.
+
+    Attributes:
+        key: The input.
+        pieces: `value -> one pass over it`, an object with `following`, `combined` and `close`; see `objects.chunks`.
+        end: What `following` gives when there is no further chunk.
+        perform: Stands for a tool and calls what it is given: reading a chunk is work for a lane.
+        merge: The tool that combines the outputs; None where `combined` does.
+    """
+
+    key: str
+    pieces: Callable[[Any], Any]
+    end: Any
+    perform: PlannedTool
+    merge: PlannedTool | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PlannedStep:
     """One step in plan order, bound to the slots it reads and the tool it calls.
 
@@ -217,6 +239,7 @@ class PlannedStep:
         child: The plan of the sub-flow that it runs; `tool` then stands for that flow.
         each: How it runs once per item; None for a step that runs once.
         capability: What an outside capability has to perform in place of a tool.
+        chunks: How it takes an input in chunks; None for a step that takes all its inputs as they are.
         plain: No policy of any kind: the step may take the short path.
     """
 
@@ -250,6 +273,7 @@ class PlannedStep:
     child: Plan | None
     capability: str | None
     each: PlannedMap | None = None
+    chunks: PlannedChunks | None = None
 
     @property
     def number(self) -> int:

@@ -576,6 +576,7 @@ class StepPlan(BaseModel):
         candidates: The tools among which is decided when the run comes to it.
         fallback: The tool that stands in when it fails.
         map_over, map_as: Where the items come from, for a step that runs once per item, and what one is called.
+        chunk: How it takes an input in chunks, such as "data in chunks of 64 MiB, combined by concat".
         capability_id: What an outside capability has to perform.
         flow_version, sub_plan: The sub-flow that it runs, with what it hands to it.
     """
@@ -597,6 +598,7 @@ class StepPlan(BaseModel):
     fallback: str | None = None
     map_over: str | None = None
     map_as: str | None = None
+    chunk: str | None = None
     capability_id: str | None = None
     flow_version: str | None = None
     sub_plan: ExecutionPlan | None = None

@@ -8,6 +8,7 @@ keeps the two equal.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from chainweaver._execution.asking import (
@@ -29,6 +30,7 @@ from chainweaver.exceptions import (
     CheckpointEncodeError,
     ContextKeyCollisionError,
     FlowExecutionError,
+    GuardrailViolationError,
     InputMappingError,
     OutputMappingError,
     SchemaValidationError,
@@ -72,7 +74,7 @@ def obtain(run: Run, step: PlannedStep) -> StepLife:
             tool = (yield from chosen_tool(run, step, given)) if step.candidates else step.tool
             return mapped(run, step, tool, (yield from called(run, step, tool, given)))
         except Exception as first:
-            if step.on_error != "fallback":
+            if step.on_error != "fallback" or is_spent(step, given):
                 raise
             tool = stand_in(run, step, domain_error(step, first))
             return mapped(run, step, tool, (yield from called(run, step, tool, given)))
@@ -101,6 +103,11 @@ def called(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any]
     rules = run.rules
     if rules.concern_every_step:
         tool = allowed(run, step, tool)
+    if step.chunks is not None:
+        # It comes back here for its attempts, and for the gates of each call.
+        from chainweaver._execution.chunked import in_chunks
+
+        return in_chunks(run, step, step.chunks, tool, given)
     value = check_input(step, tool, given)
     needs_approval = tool.safety is not None and tool.safety.requires_approval
     if needs_approval or rules.guards or (run.caching and tool.cacheable and tool is not step.fallback):
@@ -285,6 +292,11 @@ def check_input(step: PlannedStep, tool: PlannedTool, given: dict[str, Any]) -> 
             step.check_inputs(given)
     except Exception as exc:
         raise schema_error(tool, step, exc, "input contract") from exc
+    return valid_input(step, tool, given)
+
+
+def valid_input(step: PlannedStep, tool: PlannedTool, given: dict[str, Any]) -> Any:
+    """The validated input model of a tool, whatever the contract of the step."""
     try:
         return tool.validate_input(given)
     except Exception as exc:
@@ -402,6 +414,10 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
         try:
             if step.child is not None and tool is step.tool:
                 raw = yield from run_flow(run, step, step.child, value, number)
+            elif step.chunks is not None:
+                from chainweaver._execution.chunked import run_chunks
+
+                return (yield from run_chunks(run, step, step.chunks, tool, given, number))
             else:
                 if step.capability is None:
                     command = run.invocation(step, tool, value, number)
@@ -421,7 +437,7 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
                 return check_output(step, tool, raw)
             except ChainWeaverError as exc:
                 error = cause = exc
-        if retry is None or number > retry.max_retries or not is_retryable(retry, cause):
+        if retry is None or number > retry.max_retries or not is_retryable(retry, cause) or is_spent(step, given):
             raise error
         detail = run.detail(step.index)
         detail.retries += 1
@@ -432,7 +448,12 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
         yield from pause(run, retry, number)
         number += 1
         # The tool may have changed its model; the next attempt gets a fresh one from the same inputs.
-        value = check_input(step, tool, given)
+        value = check_input(step, tool, given) if step.chunks is None else given
+
+
+def is_spent(step: PlannedStep, given: dict[str, Any]) -> bool:
+    """Whether what a step cuts into chunks can be read only once, so that another attempt would not see all of it."""
+    return step.chunks is not None and isinstance(given.get(step.chunks.key), Iterator)
 
 
 def invocation(run: Run, step: PlannedStep, tool: PlannedTool, value: Any, number: int) -> PlainCall | Invoke:
@@ -492,10 +513,20 @@ def is_retryable(retry: PlannedRetry, cause: Exception) -> bool:
     """Whether the policy retries this exception; what will not change by trying again has to be named."""
     if isinstance(cause, (SchemaValidationError, ToolOutputSizeError)):
         return isinstance(cause, retry.named_refusals)
+    if isinstance(cause, GuardrailViolationError):
+        return False  # it looks at every call of a chunked step, and no attempt changes its mind
     return isinstance(cause, retry.retryable)
 
 
 def check_output(step: PlannedStep, tool: PlannedTool, raw: Any) -> dict[str, Any]:
+    """The validated output fields of a tool, by identity, held against the contract of the step."""
+    fields = opened_output(step, tool, raw)
+    if step.check_outputs is not None:
+        check_contract(step, tool, fields)
+    return fields
+
+
+def opened_output(step: PlannedStep, tool: PlannedTool, raw: Any) -> dict[str, Any]:
     """The validated output fields of a tool, by identity."""
     try:
         model = validated_output(tool, raw)
@@ -507,8 +538,6 @@ def check_output(step: PlannedStep, tool: PlannedTool, raw: Any) -> dict[str, An
         size = tool.output_size(model)
         if size > tool.max_output_size:
             raise ToolOutputSizeError(tool.name, size, tool.max_output_size)
-    if step.check_outputs is not None:
-        check_contract(step, tool, fields)
     return fields
 
 

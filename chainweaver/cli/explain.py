@@ -147,6 +147,8 @@ def _ways(step: StepPlan, steps: list[StepPlan]) -> Iterator[str]:
     if step.map_over is not None:
         given = ", ".join(f"{key}: {kind}" for key, kind in step.writes.items())
         yield f"once per {step.map_as}; gives {given or 'lists'}"
+    if step.chunk is not None:
+        yield f"takes {step.chunk}"
     for branch in step.branches:
         yield f"{'else' if branch.predicate is None else f'if {branch.predicate}'}: {branch.target}"
     if step.branches and step.branches[-1].predicate is not None:

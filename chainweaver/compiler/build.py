@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from chainweaver.canonical import Unfingerprintable
 from chainweaver.compiler import borders, idle, outputs
 from chainweaver.compiler.branching import BoundBranches, bind_branches
+from chainweaver.compiler.chunks import check_chunks, plan_chunks, plan_in_chunks
 from chainweaver.compiler.collisions import Collisions
 from chainweaver.compiler.compose import MAX_DEPTH, Composition, FlowSource, callee_of, capability, finder_of
 from chainweaver.compiler.findings import CompilationResult, Findings
@@ -138,6 +139,8 @@ class Build:
         outputs.check_tools(step, self.tools.names, findings)
         if step.definition.map_over is None:
             inputs = call = bind_inputs(step, self.visible, findings)
+            if step.definition.chunk is not None:
+                inputs = call = check_chunks(step, step.definition.chunk, inputs, findings)
         else:
             bound = self.maps[step.index] = bind_map(step, self.visible, findings)
             inputs, call = bound.outer, bound.inner
@@ -151,13 +154,15 @@ class Build:
         outputs.check_output_mapping(step, findings)
         check_stand_ins(step, call.given, findings)
         outputs.check_retry_safety(step, findings)
-        for known in step.callees:
+        for known in (*step.callees, *(() if step.combiner is None else (step.combiner,))):
             if id(known) not in self.planned_tools:
                 self.planned_tools[id(known)] = self._planned(step, known)
-                outputs.warn_of_copies(step, known, findings)
+                outputs.warn_of_copies(step, known.call or known, findings)
         return inputs
 
     def _planned(self, step: Lowered, known: KnownTool) -> PlannedTool:
+        if known.call is not None:
+            return plan_in_chunks(plan_tool(known.call), known, step.combiner)
         if known is not step.primary or step.definition.tool_name is not None:
             return plan_tool(known)
         return plan_flow_call(known) if step.definition.flow_name is not None else plan_capability(known)
@@ -279,6 +284,9 @@ class Build:
             rank=self.rank,
             child=self.sub_plans.get(step.index),
             capability=getattr(definition, "capability_id", None),
+            chunks=None
+            if definition.chunk is None or tool is None
+            else plan_chunks(step, definition.chunk, tool, self._tool(step.combiner)),
         )
         self.rank += bool(planned.candidates)
         if bound is None:
@@ -472,7 +480,7 @@ def _is_plain(step: PlannedStep) -> bool:
         tool is not None
         and not (step.fault or step.retry or step.check_inputs or step.check_outputs or step.timeout_s)
         and not (step.dynamic_fields or step.candidates or step.guards_input)
-        and (step.child, step.each, step.capability, step.rivals) == (None, None, None, ())
+        and (step.child, step.each, step.chunks, step.capability, step.rivals) == (None, None, None, None, ())
         and step.on_error == "fail"
         and not (tool.secret_outputs or tool.timeout_s or tool.max_output_size or tool.wants_context or tool.stream)
         and not (tool.safety is not None and tool.safety.requires_approval)

@@ -109,7 +109,7 @@ def _reached(flow: Flow | DAGFlow, tools: Mapping[str, Tool], composition: Compo
     """
     names: dict[str, None] = {}
     for step in flow.steps:
-        for name in (step.tool_name, step.fallback_tool, *(step.decision_candidates or ())):
+        for name in (step.tool_name, step.fallback_tool, step.combine_tool, *(step.decision_candidates or ())):
             if name is not None:
                 names[name] = None
     found: tuple[Any, ...] = tuple(tools.get(name) for name in names)

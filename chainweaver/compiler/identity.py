@@ -64,7 +64,7 @@ def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
 def late_step_fingerprint(step: Lowered) -> Callable[[], str]:
     """What makes a step the same step at resume: its definition and the schemas of its tools; computed on demand."""
     definition = step.definition
-    tools = [known.tool for known in step.callees]
+    tools = [known.tool for known in (*step.callees, *filter(None, (step.combiner,)))]
 
     # Runs with a checkpointer ask for it at every step, all others never.
     @cache

@@ -92,6 +92,7 @@ class _Binding:
         self.dynamic: set[str] = set()
         self.keys: dict[str, set[str]] = {}
         self.given: dict[str, list[Any]] = {}
+        self.cut = None if step.definition.chunk is None else step.definition.chunk.input
 
     # ---- what a step may read
 
@@ -244,6 +245,8 @@ class _Binding:
     # ---- types
 
     def _check_kinds(self, field: InputField, source: Source, kinds: list[Any]) -> None:
+        if self.cut in (field.name, field.key):
+            return  # what is cut need not be of the type of its chunks; `chunks` checks it
         if not any(compatible(kind, field.kind) for kind in kinds):
             self.told.type_mismatch(field, source, kinds)
         elif isinstance(source, KeySource) and any(map(_is_untyped, kinds)) and annotation_of(field.kind) is not Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from chainweaver.compiler.chunks import in_chunks
 from chainweaver.compiler.models import Catalogue, Facts, KnownTool
-from chainweaver.flow import DAGFlow, DAGFlowStep, Flow, FlowStep, validate_dag_topology
+from chainweaver.flow import Chunk, DAGFlow, DAGFlowStep, Flow, FlowStep, validate_dag_topology
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class Lowered:
         parents: Those of `needs` that the author named.
         may_be_passed: A branch before it may lead elsewhere, so that it does not run at all.
         candidates: The tools among which is decided while the flow runs, by name; None where one is missing.
+        combiner: The tool that combines the outputs of its chunks.
     """
 
     index: int
@@ -43,6 +45,7 @@ class Lowered:
     may_be_passed: bool = False
     parents: tuple[int, ...] = ()
     candidates: dict[str, KnownTool | None] = field(default_factory=dict)
+    combiner: KnownTool | None = None
 
     @property
     def takes(self) -> Facts | None:
@@ -74,9 +77,20 @@ def lower(flow: Flow | DAGFlow, tools: Catalogue) -> list[Lowered]:
         step.fallback_name = step.definition.fallback_tool
         step.fallback = tools.find(step.fallback_name)
         step.candidates = {name: tools.find(name) for name in step.definition.decision_candidates or ()}
+        if step.definition.chunk is not None:
+            _cut(step, step.definition.chunk, tools)
         step.parents = tuple(step.needs)
         step.may_be_passed = bool(step.needs) and not _is_sure(step, steps)
     return steps
+
+
+def _cut(step: Lowered, chunk: Chunk, tools: Catalogue) -> None:
+    """Let a step call its tools once per chunk."""
+    step.combiner = combiner = tools.find(chunk.tool_name)
+    known = {id(one): in_chunks(one, chunk, combiner) for one in step.callees}
+    step.primary = None if step.primary is None else known[id(step.primary)]
+    step.fallback = None if step.fallback is None else known[id(step.fallback)]
+    step.candidates = {name: None if one is None else known[id(one)] for name, one in step.candidates.items()}
 
 
 def _is_sure(step: Lowered, steps: list[Lowered]) -> bool:

@@ -108,11 +108,16 @@ Facts: TypeAlias = "ModelFacts | FlowFacts"
 
 @dataclass(frozen=True, slots=True)
 class KnownTool:
-    """A registered tool with what it takes and gives; for a sub-flow or a capability, what stands for it."""
+    """A registered tool with what it takes and gives; for a sub-flow or a capability, what stands for it.
+
+    Attributes:
+        call: The tool as it is for one call, where the step calls it once per chunk and gives something else.
+    """
 
     tool: Tool
     takes: Facts
     gives: Facts
+    call: KnownTool | None = None
 
 
 class Catalogue:

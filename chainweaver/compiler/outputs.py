@@ -23,6 +23,7 @@ def check_tools(step: Lowered, known: Sequence[str], findings: Findings) -> None
     for name, tool, issue_type in (
         (step.definition.tool_name, step.primary, "missing_tool"),
         (step.fallback_name, step.fallback, "missing_fallback_tool"),
+        (step.definition.combine_tool, step.combiner, "missing_combine_tool"),
         *((name, tool, "missing_candidate_tool") for name, tool in step.candidates.items()),
     ):
         if name is not None and tool is None:

@@ -168,6 +168,7 @@ def _step_plan(built: Build, step: Lowered, context: _Context, warnings: list[st
         fallback=step.fallback_name,
         map_over=over,
         map_as=None if over is None else definition.map_as,
+        chunk=None if definition.chunk is None else definition.chunk.words,
         capability_id=getattr(definition, "capability_id", None),
         flow_version=None if child is None else child.flow.version,
         sub_plan=None if child is None else _sub_plan(child, step, reading, over is not None),

@@ -702,7 +702,9 @@ def _tools_of(plan: Plan) -> Iterator[PlannedTool]:
         called = step if step.each is None else step.each.step
         if called.child is not None:
             yield from _tools_of(called.child)
-        yield from (tool for tool in (called.tool, called.fallback, *called.candidates.values()) if tool is not None)
+        combining = None if called.chunks is None else called.chunks.merge
+        own = (called.tool, called.fallback, combining, *called.candidates.values())
+        yield from (tool for tool in own if tool is not None)
 
 
 def _plugged_in(wanted: bool) -> dict[str, Tool]:

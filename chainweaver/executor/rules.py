@@ -16,7 +16,7 @@ from chainweaver._execution.rules import NO_RULES, Rules, Wrapper
 from chainweaver.executor.settings import named
 from chainweaver.flow.callbacks import DecisionPolicy
 from chainweaver.flow.safety import SideEffectLevel
-from chainweaver.lanes.sync import ASIDE
+from chainweaver.plan import ASIDE
 from chainweaver.tools.definition import is_coroutine_callable
 
 if TYPE_CHECKING:

@@ -141,6 +141,9 @@ class _Reading:
         found = [] if step.flow_name is None else [self._flow(step.flow_name, step.flow_version)]
         names = [step.tool_name, *(step.decision_candidates or ())]
         found += [self._tool(name) for name in dict.fromkeys(names) if name is not None]
+        if step.combine_tool is not None:
+            combined = self._tool(step.combine_tool)
+            found = [one._replace(gives=combined.gives) for one in found]
         return found or [NOBODY_KNOWS]
 
     def _tool(self, name: str) -> Callee:
@@ -177,7 +180,9 @@ class _Reading:
 
     def _read_mapped(self, step: FlowStep, takes: ModelFacts | None, items: list[Any]) -> None:
         for target, value in step.input_mapping.items():
-            info = None if takes is None else info_of(takes, takes.accepted.get(target))
+            # What is cut into chunks need not be of the type of these.
+            is_cut = step.chunk is not None and step.chunk.input == target
+            info = None if takes is None or is_cut else info_of(takes, takes.accepted.get(target))
             for read in read_by(value):
                 # A value that is passed inside another one has a type that nobody has written down.
                 kind, described = (kind_of(info), description_of(info)) if read.whole else (Any, None)
@@ -201,7 +206,8 @@ class _Reading:
                     others = [field_at(other, one.key) for other in known if other is not takes]
                     required = one.required and all(other is not None and other.is_required() for other in others)
                     kind = kind_of(info)
-                    agreed = all(other is None or same(kind_of(other), kind) for other in others)
+                    is_cut = step.chunk is not None and step.chunk.input in (one.name, one.key)
+                    agreed = not is_cut and all(other is None or same(kind_of(other), kind) for other in others)
                     self._take(one.key, kind if agreed else Any, required, default_of(info), description_of(info))
 
     def _read_predicates(self, step: FlowStep, gives: Gives) -> None:

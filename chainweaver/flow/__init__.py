@@ -23,6 +23,9 @@ if TYPE_CHECKING:
         GuardrailCallback as GuardrailCallback,
         GuardrailContext as GuardrailContext,
     )
+    from chainweaver.flow.chunk import (
+        Chunk as Chunk,
+    )
     from chainweaver.flow.copies import (
         copy_flow as copy_flow,
     )
@@ -99,6 +102,7 @@ _HOMES = {
         "GuardrailCallback",
         "GuardrailContext",
     ),
+    "chainweaver.flow.chunk": ("Chunk",),
     "chainweaver.flow.copies": ("copy_flow",),
     "chainweaver.flow.definition": (
         "AnyFlow",

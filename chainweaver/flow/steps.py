@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from chainweaver.flow.chunk import Chunk
 from chainweaver.flow.fields import Definition, FrozenDefinition, Names, PositiveCount, PositiveSeconds, Text
 from chainweaver.flow.refs import ClassRef, class_ref, resolve_model
 from chainweaver.flow.retry import RetryPolicy
@@ -59,6 +60,7 @@ class FlowStep(Definition):
         map_as: Context key under which an item is visible to its own call.
         map_concurrency: How many items run at once; None: the limit of the run.
         on_item_error: What a failing item does: `"fail"` the step, `"skip"` the item, `"collect"` an error value.
+        chunk: Which input the tool takes in chunks, with a call for each, and how their outputs are combined.
 
     >>> FlowStep(tool_name="total", input_mapping={"rows": "rows"}, on_error="fallback:zero").fallback_tool
     'zero'
@@ -79,6 +81,7 @@ class FlowStep(Definition):
     map_as: Text = "item"
     map_concurrency: PositiveCount | None = None
     on_item_error: Literal["fail", "skip", "collect"] = "fail"
+    chunk: Chunk | None = None
 
     @model_validator(mode="after")
     def _check_target(self) -> FlowStep:
@@ -89,6 +92,10 @@ class FlowStep(Definition):
         of_maps = (self.map_as != "item", self.map_concurrency is not None, self.on_item_error != "fail")
         if self.map_over is None and any(of_maps):
             raise ValueError("'map_as', 'map_concurrency' and 'on_item_error' need 'map_over'")
+        if self.chunk is not None and self.map_over is not None:
+            raise ValueError("'chunk' and 'map_over' exclude each other: a step runs once per item or once per chunk")
+        if self.chunk is not None and self.tool_name is None:
+            raise ValueError("'chunk' needs a 'tool_name'")
         return self
 
     def _may_name_nothing(self) -> bool:
@@ -103,6 +110,11 @@ class FlowStep(Definition):
     def fallback_tool(self) -> str | None:
         """Name of the tool that stands in after a failure; None when `on_error` names none."""
         return self.on_error[len(_FALLBACK) :].strip() if self.on_error.startswith(_FALLBACK) else None
+
+    @property
+    def combine_tool(self) -> str | None:
+        """The tool that combines the outputs of the chunks; None when there is none."""
+        return None if self.chunk is None else self.chunk.tool_name
 
     @property
     def resolved_input_contract(self) -> type[BaseModel] | None:
@@ -167,6 +179,8 @@ class DAGFlowStep(FlowStep):
     def _check_capability(self) -> DAGFlowStep:
         if (self.step_type == "capability") != (self.capability_id is not None):
             raise ValueError("'capability_id' belongs to a step of type 'capability', which cannot do without it")
+        if self.step_type == "capability" and self.chunk is not None:
+            raise ValueError("'chunk' needs a step that calls a tool, and this one has a capability performed")
         return self
 
     def _may_name_nothing(self) -> bool:

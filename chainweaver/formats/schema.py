@@ -53,6 +53,7 @@ def flow_schema() -> _Schema:
     for name in KINDS:
         _as_document(definitions[name], name)
     definitions["FlowStep"]["allOf"] = [_one_target(), *_step_rules()]
+    definitions["Chunk"]["oneOf"] = [_given("bytes"), _given("rows")]
     definitions["DAGFlowStep"]["allOf"] = [_one_target(or_capability=True), *_step_rules(), *_capability_rules()]
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
@@ -111,6 +112,7 @@ def _step_rules() -> list[_Schema]:
             "if": {"not": _given("map_over")},
             "then": {"properties": {"map_concurrency": {"type": "null"}, "on_item_error": {"const": "fail"}}},
         },
+        {"if": _given("chunk"), "then": {"allOf": [_given("tool_name"), _absent("map_over")]}},
     ]
 
 
@@ -119,7 +121,8 @@ def _is_capability() -> _Schema:
 
 
 def _capability_rules() -> list[_Schema]:
-    return [{"if": _is_capability(), "then": _given("capability_id"), "else": _absent("capability_id")}]
+    needed = {"allOf": [_given("capability_id"), _absent("chunk")]}
+    return [{"if": _is_capability(), "then": needed, "else": _absent("capability_id")}]
 
 
 def _polish(definitions: dict[str, _Schema]) -> None:

@@ -23,6 +23,7 @@ from chainweaver._execution.schedule import Schedule
 from chainweaver.lanes.cancel import NEVER, Stop
 from chainweaver.lanes.drive import Carrier, call_here, drive, enter, raised, run_to_end
 from chainweaver.lanes.threads import Bell, DaemonThreads
+from chainweaver.plan import ASIDE
 
 if TYPE_CHECKING:
     from chainweaver._execution.commands import Command
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from chainweaver.lanes.loop import LoopThread
     from chainweaver.lanes.services import Services
     from chainweaver.plan import PlannedTool
-
-ASIDE = "aside"
-"""Lane of those who are asked: the thread of the run, or one of ours; lanes of the user are for tools only."""
 
 CLEANUP_S = 1.0
 """How long an async tool that was cancelled may take over its `finally` clauses before it counts as abandoned."""

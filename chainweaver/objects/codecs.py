@@ -272,7 +272,13 @@ def _unpack_frame(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
 
 
 def _pack_arrow(value: Any) -> tuple[dict[str, Any], Sequence[Buffer]]:
-    """A stream of Arrow's own format: it writes the part that a slice shows, and not what lies around it."""
+    sink = sys.modules["pyarrow"].BufferOutputStream()
+    facts = write_arrow(value, sink)
+    return facts, (memoryview(sink.getvalue()).cast("B"),)
+
+
+def write_arrow(value: Any, sink: Any) -> dict[str, Any]:
+    """Write a stream of Arrow's own format: the part that a slice shows, and not what lies around it; the facts."""
     pa = sys.modules["pyarrow"]
     kind = type(value).__name__
     if kind == "RecordBatch":
@@ -284,11 +290,10 @@ def _pack_arrow(value: Any) -> tuple[dict[str, Any], Sequence[Buffer]]:
         schema = pa.schema([pa.field("value", value.type)])
         batches = [pa.record_batch([chunk], schema=schema) for chunk in chunks]
         kind = "ChunkedArray" if kind == "ChunkedArray" else "Array"
-    sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-    return {"kind": kind, "types": [str(field.type) for field in schema]}, (memoryview(sink.getvalue()).cast("B"),)
+    return {"kind": kind, "types": [str(field.type) for field in schema]}
 
 
 def _unpack_arrow(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:

@@ -57,6 +57,7 @@ class ObjectStore(Protocol):
 
         Raises:
             NoCodecError: The store needs its bytes, and its type has none.
+            StoreFullError: It does not fit into the budget of the store.
         """
         ...
 
@@ -69,15 +70,29 @@ class ObjectStore(Protocol):
         ...
 
     def pin(self, ref: ObjectRef) -> None:
-        """Hold an object once more, and keep it in memory."""
+        """Hold an object once more, and keep it where it is: what is pinned is not spilled.
+
+        Raises:
+            ObjectNotFoundError: It was released, or never was here.
+        """
         ...
 
     def release(self, ref: ObjectRef) -> None:
-        """Let go of an object once; it is forgotten when nobody holds it. Nothing happens when it is unknown."""
+        """Let go of an object once; it is forgotten when nobody holds it. What was read from it stays readable.
+
+        An unknown reference is none of anybody's business.
+        """
         ...
 
     def info(self, ref: ObjectRef) -> dict[str, Any]:
-        """What is known of an object without reading it: type, nbytes, pins, where it lies."""
+        """What is known of an object without reading it.
+
+        `nbytes`, `pins` (how often it is held beside the hold of whoever put it), `backing` ("heap", "mmap", "shm"),
+        and what else the store knows.
+
+        Raises:
+            ObjectNotFoundError: It was released, or never was here.
+        """
         ...
 
     def stats(self) -> StoreStats:
@@ -95,4 +110,39 @@ class ObjectNotFoundError(KeyError):
     def __str__(self) -> str:
         return (
             f"object '{self.ref.key}' is not in this '{self.ref.store}' store; it was released, or put into another one"
+        )
+
+
+class StoreFullError(Exception):
+    """An object does not fit into the budget of a store.
+
+    Attributes:
+        type_name: Its type with its module.
+        nbytes: What it takes.
+        held: What the objects that cannot leave take.
+        max_bytes: The budget.
+        lacks_spill: There is no other store behind it.
+
+    >>> print(StoreFullError("numpy.ndarray", 80, 30, 100, True))
+    an object of type 'numpy.ndarray' takes 80 bytes, and of max_bytes=100 the store holds 30; release what is not \
+needed, give it a larger max_bytes, or spill=MmapStore(folder)
+    """
+
+    def __init__(self, type_name: str, nbytes: int, held: int, max_bytes: int, lacks_spill: bool) -> None:
+        super().__init__(type_name, nbytes, held, max_bytes, lacks_spill)
+        self.type_name = type_name
+        self.nbytes = nbytes
+        self.held = held
+        self.max_bytes = max_bytes
+        self.lacks_spill = lacks_spill
+
+    def __str__(self) -> str:
+        way_out = (
+            "give it a larger max_bytes, or spill=MmapStore(folder)"
+            if self.lacks_spill
+            else "or give it a larger max_bytes: what is pinned or has no form as bytes cannot be spilled"
+        )
+        return (
+            f"an object of type '{self.type_name}' takes {self.nbytes} bytes, and of max_bytes={self.max_bytes} the "
+            f"store holds {self.held}; release what is not needed, {way_out}"
         )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from chainweaver.testing.conformance.caches import StepCacheConformance as StepCacheConformance
     from chainweaver.testing.conformance.checkpoints import CheckpointerConformance as CheckpointerConformance
     from chainweaver.testing.conformance.lanes import LaneConformance as LaneConformance
+    from chainweaver.testing.conformance.objects import ObjectStoreConformance as ObjectStoreConformance
     from chainweaver.testing.conformance.registries import RegistryStoreConformance as RegistryStoreConformance
     from chainweaver.testing.conformance.traces import TraceStoreConformance as TraceStoreConformance
     from chainweaver.testing.fakes import (
@@ -48,6 +49,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "chainweaver.testing.conformance.caches": ("StepCacheConformance",),
     "chainweaver.testing.conformance.checkpoints": ("CheckpointerConformance",),
     "chainweaver.testing.conformance.lanes": ("LaneConformance",),
+    "chainweaver.testing.conformance.objects": ("ObjectStoreConformance",),
     "chainweaver.testing.conformance.registries": ("RegistryStoreConformance",),
     "chainweaver.testing.conformance.traces": ("TraceStoreConformance",),
     "chainweaver.testing.fakes": ("FakeTool", "ToolCall", "fake_tool", "spy_on"),

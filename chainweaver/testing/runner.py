@@ -216,7 +216,7 @@ def tools_of(flow: AnyFlow, registry: FlowRegistry) -> set[str]:
 
 def _named(flow: AnyFlow) -> Iterator[str]:
     for step in flow.steps:
-        yield from filter(None, (step.tool_name, step.fallback_tool))
+        yield from filter(None, (step.tool_name, step.fallback_tool, step.combine_tool))
         yield from step.decision_candidates or ()
 
 

@@ -56,7 +56,7 @@ def tools_named_by(flow: AnyFlow) -> list[str]:
     """
     names: set[str | None] = set()
     for step in flow.steps:
-        names.update((step.tool_name, step.fallback_tool, *(step.decision_candidates or ())))
+        names.update((step.tool_name, step.fallback_tool, step.combine_tool, *(step.decision_candidates or ())))
     return sorted(name for name in names if name is not None)
 
 

@@ -221,6 +221,8 @@ def _labels(step: FlowStep) -> Iterator[str]:
         yield f"capability {step.capability_id}"
     if step.map_over is not None:
         yield f"for each {step.map_as} in {step.map_over}"
+    if step.chunk is not None:
+        yield step.chunk.words
 
 
 def _field_lines(tool: Any) -> tuple[str, ...]:

@@ -364,6 +364,19 @@ def test_explain_shows_branches_without_a_default_stand_ins_and_capabilities(cal
     assert "      is performed by capability ship.it" in shown
 
 
+def test_a_flow_file_may_take_an_input_in_chunks(call: Call, project: Path):
+    """R28: a chunked step runs from a file, and explain says how."""
+    (project / "parts.flow.yaml").write_text(
+        "{type: Flow, name: parts, version: 1.0.0, description: '', steps: ["
+        "{tool_name: total, chunk: {input: rows, rows: 2, combine: sum}}]}",
+        encoding="utf-8",
+    )
+    given = ("parts", "--tools", "sums.py", "--input", '{"rows": [1, 2, 3]}')
+
+    assert "takes rows in chunks of 2 rows, combined by sum" in call("explain", *given).out
+    assert call("run", *given, "--format", "json").answer["data"]["output"]["total"] == 6
+
+
 def test_a_branching_flow_is_drawn_with_its_sub_flows(call: Call, shop: Path):
     """CLI: viz needs neither tools nor the flows that are named."""
     assert call("viz", "shop.flow.yaml").out.splitlines() == [

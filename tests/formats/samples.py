@@ -116,7 +116,12 @@ def _step(rng: random.Random) -> dict[str, Any]:
         "timeout_seconds": rng.choice([1, 0.5, 30]),
     }
     mapped = {"map_over": "items", **_some(rng, {"map_concurrency": 2, "on_item_error": "collect", "map_as": "one"})}
-    return {**target, **_some(rng, optional), **(mapped if rng.random() < 0.3 else {})}
+    chunk = {"input": "data", **rng.choice([{"bytes": 1024}, {"rows": 7}]), **_some(rng, {"combine": "sum"})}
+    if rng.random() < 0.3:
+        target.update(mapped)
+    elif "tool_name" in target and rng.random() < 0.3:
+        target["chunk"] = chunk
+    return {**target, **_some(rng, optional)}
 
 
 def _dag_step(rng: random.Random, index: int) -> dict[str, Any]:
@@ -199,6 +204,8 @@ def _change(rng: random.Random, container: Any) -> None:
                 "flow_name",
                 "tool_name",
                 "map_over",
+                "chunk",
+                "rows",
                 "capability_id",
                 "flow_version",
                 "map_concurrency",

@@ -12,9 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from chainweaver import (
     CancellationToken,
+    Chunk,
     ConditionalEdge,
     ContextKeyCollisionError,
     ExecutionResult,
@@ -30,7 +32,7 @@ from chainweaver import (
 )
 from chainweaver.flow import Flow
 from chainweaver.observe.around import Proceed, Sleep
-from tests.lanes.kit import Gauge, a_flow, a_step, a_tool, chain, does, fan, merged, wait_until
+from tests.lanes.kit import Gauge, Out, a_flow, a_step, a_tool, chain, does, fan, merged, wait_until
 from tests.lanes.table import LANES, Lane, pause
 
 Construct = Callable[[Lane], None]
@@ -445,6 +447,26 @@ def _(lane: Lane) -> None:
     each = {"map_over": "items", "map_as": "n", "map_concurrency": 2}
     step = a_step("each", tool_name=None, flow_name="inner", output_mapping={"got": "a"}, **each)
     assert merged(nested(lane, [a_tool("a", meet)], step, given={"items": [1, 2]}))["got"] == [2, 3]
+
+
+@construct("steps that take an input in chunks")
+def _(lane: Lane) -> None:
+    chunk = Chunk(input="n", rows=2, combine="largest")
+    tools = [
+        Tool(name="a", description="a", input_schema=Items, output_schema=Out, fn=lambda given: {"out": sum(given.n)}),
+        Tool(name="largest", description="l", input_schema=Outs, output_schema=Out,
+             fn=lambda given: {"out": max(given.out)}),
+    ]  # fmt: skip
+    with lane.executor(tools=tools, flows=[a_flow(a_step("a", chunk=chunk))], max_step_concurrency=2) as executor:
+        assert merged(lane.run(executor, "flow", {"n": [1, 2, 9, 1, 3]}))["a"] == 10
+
+
+class Items(BaseModel):
+    n: list[int]
+
+
+class Outs(BaseModel):
+    out: list[int]
 
 
 @construct("dry runs")
