@@ -59,6 +59,7 @@ class StepRecord(BaseModel):
         cache_note: Why the cache could not serve the step.
         error_cause: Class of the original exception.
         by_reference: Fields shown as live objects, because copying them would have cost too much.
+        stdout, stderr: What the last call wrote to these streams, where a worker process captures (`capture_output`).
         surplus: It finished although an earlier failure had made it superfluous; its values do not count.
     """
 
@@ -92,6 +93,8 @@ class StepRecord(BaseModel):
     error_cause: str | None = None
     by_reference: tuple[str, ...] = ()
     surplus: bool = False
+    stdout: str | None = None
+    stderr: str | None = None
 
     @field_serializer(
         *("inputs", "outputs", "approval", "decision", "error_message", "retry_errors", "cache_note"), when_used="json"
@@ -285,7 +288,7 @@ def _said(record: StepRecord) -> str:
 
 
 def _canonical(record: StepRecord) -> dict[str, Any]:
-    told = record.model_dump(exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result"})
+    told = record.model_dump(exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result", "stdout", "stderr"})
     nested = record.sub_result
     if nested is not None:
         told["sub_result"] = {"status": nested.status, "steps": nested.canonical_trace()}
@@ -343,6 +346,8 @@ def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
         cache_note=detail.cache_note,
         by_reference=run.referred(step.index),
         surplus=detail.surplus,
+        stdout=None if detail.printed is None else detail.printed.stdout,
+        stderr=None if detail.printed is None else detail.printed.stderr,
     )
 
 

@@ -385,7 +385,11 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
                 else:
                     command = invocation(run, step, tool, value, number)
                 raw = yield command
+                if run.printing:
+                    raw = run.note_printed(step, raw)
         except Exception as exc:
+            if run.printing:
+                run.note_printed(step, exc)
             if run.deadline_ns is not None:
                 run.check_deadline()
                 if isinstance(exc, TimedOut) and is_due_to_deadline(step, tool, command):

@@ -126,6 +126,8 @@ def _begun(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], attem
         nested.past = run.past
     if run.caching or run.saving:
         nested.caching, nested.saving = run.caching, run.saving
+    if run.printing:
+        nested.printing = True
     if run.listening or run.announcing or run.streaming:
         nested.listening, nested.announcing, nested.streaming = run.listening, run.announcing, run.streaming
     run.detail(step.index).nested = nested

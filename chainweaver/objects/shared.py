@@ -222,13 +222,20 @@ class SharedMemoryStore:
             self._held[key] = _Held(ref, segment, total)
         return ref
 
-    def adopt(self, ref: ObjectRef, fd: int | None) -> None:
-        """Hold an object once that another process has packed, by the descriptor that came with it."""
+    def adopt(self, ref: ObjectRef, fd: int | None) -> ObjectRef:
+        """Hold an object once that another process has packed, by the descriptor that came with it.
+
+        Returns:
+            The reference that is valid here: with another key, where that one is taken.
+        """
         total = offsets_of(ref.sizes)[1]
         segment = Segment.of_name(ref.key, total) if fd is None else Segment.of_descriptor(fd, total)
         with self._lock:
+            if ref.key in self._held:
+                ref = ref._replace(key=f"{self._origin}-{next(self._number):x}")
             self._held[ref.key] = _Held(ref, segment, total)
             self._nbytes += total
+        return ref
 
     def get(self, ref: ObjectRef) -> Any:
         """An equal object over the shared memory; nobody can change it.
