@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         OutputMappingError as OutputMappingError,
         PluginDiscoveryError as PluginDiscoveryError,
         PredicateSyntaxError as PredicateSyntaxError,
+        ProcessBorderError as ProcessBorderError,
         ReplayError as ReplayError,
         RunProtocolError as RunProtocolError,
         SafetyCeilingError as SafetyCeilingError,
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
         TraceNotFoundError as TraceNotFoundError,
         UnrecordedCallError as UnrecordedCallError,
         VerificationError as VerificationError,
+        WorkerDiedError as WorkerDiedError,
         error_code_registry as error_code_registry,
     )
     from chainweaver.executor import (
@@ -151,6 +153,7 @@ if TYPE_CHECKING:
         TraceRecorder as TraceRecorder,
         TraceStore as TraceStore,
     )
+    from chainweaver.objects.shared import SharedMemoryStore as SharedMemoryStore
     from chainweaver.plan import (
         ItemError as ItemError,
     )
@@ -232,6 +235,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "OutputMappingError",
         "PluginDiscoveryError",
         "PredicateSyntaxError",
+        "ProcessBorderError",
         "ReplayError",
         "RunProtocolError",
         "SafetyCeilingError",
@@ -246,6 +250,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "TraceNotFoundError",
         "UnrecordedCallError",
         "VerificationError",
+        "WorkerDiedError",
         "error_code_registry",
     ),
     "chainweaver.flow": (
@@ -290,6 +295,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "schema_fingerprint",
         "tool",
     ),
+    "chainweaver.objects.shared": ("SharedMemoryStore",),
     "chainweaver.plan": ("ItemError",),
     "chainweaver.registry": (
         "FileStore",

@@ -912,27 +912,23 @@ class WorkerDiedError(ToolError):
     Attributes:
         tool_name: Name of the tool.
         exit_code: With which it ended; negative: the number of the signal that killed it; None: nobody knows.
+        signal: Name of that signal, such as "SIGKILL"; None where there was none.
     """
 
     code = "E120"
 
-    def __init__(self, tool_name: str, exit_code: int | None, **facts: Unpack[Place]) -> None:
-        super().__init__(f"The worker process of tool '{tool_name}' {_ending(exit_code)}.", **facts)
+    def __init__(
+        self, tool_name: str, exit_code: int | None, signal: str | None = None, **facts: Unpack[Place]
+    ) -> None:
+        how = "ended in the middle of the call"
+        if signal is not None:
+            how = f"was killed by signal {signal}"
+        elif exit_code is not None:
+            how += f", with exit code {exit_code}"
+        super().__init__(f"The worker process of tool '{tool_name}' {how}.", **facts)
         self.tool_name = tool_name
         self.exit_code = exit_code
-
-
-def _ending(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "ended in the middle of the call"
-    if exit_code >= 0:
-        return f"ended in the middle of the call, with exit code {exit_code}"
-    from signal import Signals
-
-    try:
-        return f"was killed by signal {Signals(-exit_code).name}"
-    except ValueError:
-        return f"was killed by signal {-exit_code}"
+        self.signal = signal
 
 
 class ProcessBorderError(ToolError):
@@ -947,9 +943,7 @@ class ProcessBorderError(ToolError):
 
     code = "E121"
 
-    def __init__(
-        self, tool_name: str, border: str, field: str | None, detail: str, **facts: Unpack[Place]
-    ) -> None:
+    def __init__(self, tool_name: str, border: str, field: str | None, detail: str, **facts: Unpack[Place]) -> None:
         named = f" '{field}'" if field is not None else ""
         super().__init__(_BORDERS[border].format(tool=tool_name, field=named, detail=detail), **facts)
         self.tool_name = tool_name
@@ -1244,6 +1238,7 @@ __all__ = [
     "OutputMappingError",
     "PluginDiscoveryError",
     "PredicateSyntaxError",
+    "ProcessBorderError",
     "ReplayError",
     "RunProtocolError",
     "SafetyCeilingError",
@@ -1258,6 +1253,7 @@ __all__ = [
     "TraceNotFoundError",
     "UnrecordedCallError",
     "VerificationError",
+    "WorkerDiedError",
     "error_code_registry",
     "suggest",
     "told",

@@ -288,7 +288,9 @@ def _said(record: StepRecord) -> str:
 
 
 def _canonical(record: StepRecord) -> dict[str, Any]:
-    told = record.model_dump(exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result", "stdout", "stderr"})
+    told = record.model_dump(
+        exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result", "stdout", "stderr"}
+    )
     nested = record.sub_result
     if nested is not None:
         told["sub_result"] = {"status": nested.status, "steps": nested.canonical_trace()}

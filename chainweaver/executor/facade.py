@@ -20,7 +20,15 @@ from chainweaver.exceptions import (
 )
 from chainweaver.executor.call import Call, ReplayMode, check_input
 from chainweaver.executor.processes import out_of_reach
-from chainweaver.executor.settings import OWN_LANES, check_has, check_middleware, check_settings, check_tool, listed, named
+from chainweaver.executor.settings import (
+    OWN_LANES,
+    check_has,
+    check_middleware,
+    check_settings,
+    check_tool,
+    listed,
+    named,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType

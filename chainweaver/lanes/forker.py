@@ -55,9 +55,10 @@ def main(descriptor: int) -> None:
             break
         asked: Any = loaded(frame, worker._nothing)
         if isinstance(asked, Fork):
-            reply: int | None = _fork(control, asked.settings, descriptors[0])
+            pid = _fork(control, asked.settings, descriptors[0])
             os.close(descriptors[0])
-            alive.add(reply)
+            alive.add(pid)
+            reply: int | None = pid
         else:
             reply = _reap(asked) if asked.pid in alive else None
             alive.discard(asked.pid)

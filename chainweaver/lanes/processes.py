@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -213,20 +212,22 @@ class Forkserver:
 
     def _ask(self, question: Any, descriptors: list[int], *, restarts: bool = True) -> Any:
         with self._lock:
-            for again in (False, True):
-                try:
-                    if self._wire is None:
-                        if not restarts:
-                            raise EOFError
-                        self._begin()
-                    assert self._wire is not None, "a forkserver that has begun has a wire"
-                    self._wire.send(dumped(question, ours._left_in), descriptors)
-                    return loaded(self._wire.receive()[0], ours._nothing)
-                except (OSError, EOFError):
-                    # Somebody killed it; the workers live on without it.
-                    self._drop()
-                    if again or not restarts:
-                        raise
+            try:
+                return self._answer(question, descriptors, restarts)
+            except (OSError, EOFError):
+                # Somebody killed it; the workers live on without it.
+                self._drop()
+                if not restarts:
+                    raise
+            return self._answer(question, descriptors, restarts)
+
+    def _answer(self, question: Any, descriptors: list[int], restarts: bool) -> Any:
+        if self._wire is None and restarts:
+            self._begin()
+        if self._wire is None:
+            raise EOFError
+        self._wire.send(dumped(question, ours._left_in), descriptors)
+        return loaded(self._wire.receive()[0], ours._nothing)
 
     def _begin(self) -> None:
         mine, its = socket.socketpair()
@@ -433,7 +434,7 @@ class Processes:
             status = worker.end(kill=False)
             if job.cancelled:
                 raise TimedOut from None
-            raise WorkerDiedError(tool.name, status) from exc
+            raise WorkerDiedError(tool.name, status, _signal_of(status)) from exc
         except TimeoutError:
             job.leaves()
             worker.end(kill=True)
@@ -545,11 +546,11 @@ class Processes:
             worker.wire.send(frame, cargo.descriptors, until_s)
         finally:
             cargo.release()
-        frame, descriptors = worker.wire.receive(until_s)
+        answer, descriptors = worker.wire.receive(until_s)
         if until_s is not None and time.monotonic() > until_s:
             _close_all(descriptors)
             raise TimeoutError
-        reply = loaded(frame, ours._nothing)
+        reply = loaded(answer, ours._nothing)
         if not isinstance(reply, Returned):
             return reply, []
         return reply, unload(self.sharing, reply.rows, descriptors)
@@ -588,6 +589,16 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _signal_of(exit_code: int | None) -> str | None:
+    """The name of the signal that an exit code tells of."""
+    if exit_code is None or exit_code >= 0:
+        return None
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return str(-exit_code)
 
 
 def _close_all(descriptors: list[int]) -> None:

@@ -151,15 +151,11 @@ class Sharing:
         return ref
 
     def _still(self, known: _Known, value: Any, packed: Packed, facts: bytes) -> bool:
-        """Whether the bytes that are held are those of the object. Of one without weak references only they can tell."""
+        """Whether the bytes that are held are those of the object."""
         if known.find is not None and known.find() is not value:
             return False
         ref = known.ref
-        return (
-            ref.codec == packed.codec
-            and ref.facts == facts
-            and same_bytes(packed.buffers, self.store.buffers(ref))
-        )
+        return ref.codec == packed.codec and ref.facts == facts and same_bytes(packed.buffers, self.store.buffers(ref))
 
     def _remember(self, value: Any, ref: ObjectRef, trust: object, is_fixed: bool) -> None:
         """Keep the hold of a reference for as long as its object lives, or for as long as the trust."""

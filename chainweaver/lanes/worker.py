@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
-from chainweaver.lanes import naming
-from chainweaver.lanes.sharing import Cargo, Sharing, unload
-from chainweaver.lanes.naming import Found
-from chainweaver.lanes.wire import MOST_DESCRIPTORS, Stand, Wire, dumped, loaded
 from chainweaver.exceptions import told
+from chainweaver.lanes import naming
+from chainweaver.lanes.naming import Found
+from chainweaver.lanes.sharing import Cargo, Sharing, unload
+from chainweaver.lanes.wire import MOST_DESCRIPTORS, Stand, Wire, dumped, loaded
 
 if TYPE_CHECKING:
     from chainweaver.lanes.naming import SentVariables, ToolName

@@ -93,7 +93,8 @@ class Segment:
         nbytes = max(nbytes, 1)
         if not hasattr(os, "pread"):
             name = f"chainweaver-{os.getpid()}-{secrets.token_hex(8)}"
-            return cls(mmap.mmap(-1, nbytes, name), None, name, nbytes)  # type: ignore[call-overload,unused-ignore]  # Windows
+            named: Any = mmap.mmap  # which takes a name there
+            return cls(named(-1, nbytes, name), None, name, nbytes)
         fd = _anonymous_file(nbytes)
         try:
             return cls(_mapped(fd, nbytes, mmap.PROT_READ | mmap.PROT_WRITE), fd, "", nbytes)
@@ -115,8 +116,8 @@ class Segment:
     def of_name(cls, name: str, nbytes: int) -> Segment:
         """Memory of another process on a system that has names for it, to be read."""
         nbytes = max(nbytes, 1)
-        mapping = mmap.mmap(-1, nbytes, name, mmap.ACCESS_READ)  # type: ignore[arg-type,unused-ignore]  # Windows
-        return cls(mapping, None, name, nbytes)
+        named: Any = mmap.mmap
+        return cls(named(-1, nbytes, name, access=mmap.ACCESS_READ), None, name, nbytes)
 
     @property
     def view(self) -> memoryview:
@@ -354,7 +355,8 @@ def same_bytes(one: Sequence[Any], other: Sequence[Any]) -> bool:
     if [size_of(buffer) for buffer in one] != [size_of(buffer) for buffer in other]:
         return False
     piece: Callable[[memoryview, int], bytes] = lambda view, begin: bytes(view[begin : begin + CHUNK])  # noqa: E731
-    for left, right in zip(map(memoryview, one), map(memoryview, other), strict=True):
+    for buffer, its in zip(one, other, strict=True):
+        left, right = memoryview(buffer), memoryview(its)
         for begin in range(0, left.nbytes, CHUNK):
             if piece(left, begin) != piece(right, begin):
                 return False
