@@ -429,12 +429,12 @@ class Processes:
             self._load(worker, tool, number, name)
             reply, shared = self._exchange(worker, job, number, name)
             is_whole = True
-        except (EOFError, ConnectionError) as exc:
+        except (EOFError, ConnectionError):
             job.leaves()
             status = worker.end(kill=False)
             if job.cancelled:
                 raise TimedOut from None
-            raise WorkerDiedError(tool.name, status, _signal_of(status)) from exc
+            raise WorkerDiedError(tool.name, status, _signal_of(status)) from None
         except TimeoutError:
             job.leaves()
             worker.end(kill=True)
