@@ -136,6 +136,7 @@ if TYPE_CHECKING:
         flow_to_yaml as flow_to_yaml,
         load_flow_file as load_flow_file,
     )
+    from chainweaver.objects.shared import SharedMemoryStore as SharedMemoryStore
     from chainweaver.observe import (
         BaseMiddleware as BaseMiddleware,
         CostProfile as CostProfile,
@@ -153,7 +154,6 @@ if TYPE_CHECKING:
         TraceRecorder as TraceRecorder,
         TraceStore as TraceStore,
     )
-    from chainweaver.objects.shared import SharedMemoryStore as SharedMemoryStore
     from chainweaver.plan import (
         ItemError as ItemError,
     )

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from chainweaver.lanes import worker
@@ -41,8 +43,15 @@ class Reap(NamedTuple):
     kill: bool
 
 
-def main(descriptor: int) -> None:
-    """Serve the owner at the other end of a socket until it hangs up."""
+def main(descriptor: int, modules: Sequence[str]) -> None:
+    """Serve the owner at the other end of a socket until it hangs up.
+
+    Args:
+        modules: What to import before anything is forked; modules of this package only.
+    """
+    for module in modules:
+        with contextlib.suppress(Exception):  # whoever needs it will be told
+            importlib.import_module(module)
     control = socket.socket(fileno=descriptor)
     wire = Wire(control)
     alive: set[int] = set()

@@ -233,7 +233,9 @@ class Forkserver:
         mine, its = socket.socketpair()
         with its:
             number = its.fileno()
-            code = f"from chainweaver.lanes.forker import main; main({number})"
+            # What a tool's module imports of this package, its worker has already; most of starting one is importing.
+            known = sorted(name for name in sys.modules if name.startswith("chainweaver."))
+            code = f"from chainweaver.lanes.forker import main; main({number}, {known!r})"
             self._process = _python(code, pass_fds=[number], stdin=subprocess.DEVNULL, start_new_session=True)
         self._wire = Wire(mine)
 

@@ -31,6 +31,7 @@ from chainweaver import (
 from chainweaver.lanes.processes import Processes
 from tests.conftest import PROOF
 from tests.lanes import crew
+from tests.lanes.kit import wait_until
 from tests.lanes.table import PROCESS_LANES, Lane, borrowed_workers
 
 lanes = pytest.mark.parametrize("lane", PROCESS_LANES, ids=repr)
@@ -57,7 +58,7 @@ def ran(tool: Tool, given: dict[str, Any], flow: Any = None, **options: Any) -> 
 
 
 def failure_of(result: ExecutionResult) -> Exception:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - the callers look at it
+    with pytest.raises(Exception) as caught:
         result.raise_for_failure()
     return caught.value
 
@@ -96,7 +97,9 @@ def test_a_tool_without_a_name_is_refused_before_anything_starts(lane: Lane) -> 
     """R15: code is not sent; the error says which tool it is and why it cannot be found."""
     local = crew.made_inside()
     with crewed(crew.pid, local, lane=None) as (executor, _):
-        with pytest.raises(LaneUnsupportedError, match=r"'inside' \(it is made inside a function, and module") as caught:
+        with pytest.raises(
+            LaneUnsupportedError, match=r"'inside' \(it is made inside a function, and module"
+        ) as caught:
             lane.run(executor, "flow", {"n": 1}, lane="process")
         assert "pid" not in str(caught.value)
     with crewed(crew.pid, local) as (executor, _), pytest.raises(LaneUnsupportedError, match="'inside'"):
@@ -278,7 +281,7 @@ def test_a_cancelled_run_ends_its_worker(lane: Lane) -> None:
         with pytest.raises(FlowCancelledError):
             lane.run(executor, "flow", {"seconds": 30.0}, lane="process", cancel_token=token)
         assert time.monotonic() - began < 5
-        assert len(before - set(workers.pids)) == 1
+        wait_until(lambda: len(before - set(workers.pids)) == 1)
 
 
 @lanes
@@ -300,14 +303,7 @@ def test_an_interrupt_ends_the_worker_of_the_call() -> None:
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             executor.execute_flow("flow", {"seconds": 30.0})
-        for gone in before:
-            if gone not in workers.pids:
-                wait_until_gone(gone)
-                return
-        until = time.monotonic() + 5
-        while before <= set(workers.pids) and time.monotonic() < until:
-            time.sleep(0.01)
-        assert not before <= set(workers.pids)
+        wait_until(lambda: len(before - set(workers.pids)) == 1)
 
 
 def test_what_a_tool_has_started_ends_with_its_worker(tmp_path: Path) -> None:
@@ -378,7 +374,7 @@ def test_memory_is_given_back_when_nobody_holds_the_object() -> None:
     """R37: the segment of a value ends with the value, without the collector of garbage."""
     gc.disable()
     try:
-        with crewed(crew.doubled, outputs=None) if False else crewed(crew.doubled) as (executor, workers):
+        with crewed(crew.doubled) as (executor, workers):
             store = workers.sharing.store
             before = store.stats().nbytes
             data = np.ones(BIG)
