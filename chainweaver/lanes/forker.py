@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from chainweaver.lanes import worker
@@ -24,6 +23,10 @@ from chainweaver.lanes.worker import Settings
 
 ENDING_S = 1.0
 """How long a worker that has hung up may take to end by itself, in seconds."""
+
+
+WANTED = ("chainweaver.flow", "chainweaver.plan", "chainweaver.tools.making")
+"""What the modules of tools import of this package: its workers have it from the beginning."""
 
 
 class Fork(NamedTuple):
@@ -43,15 +46,10 @@ class Reap(NamedTuple):
     kill: bool
 
 
-def main(descriptor: int, modules: Sequence[str]) -> None:
-    """Serve the owner at the other end of a socket until it hangs up.
-
-    Args:
-        modules: What to import before anything is forked; modules of this package only.
-    """
-    for module in modules:
-        with contextlib.suppress(Exception):  # whoever needs it will be told
-            importlib.import_module(module)
+def main(descriptor: int) -> None:
+    """Serve the owner at the other end of a socket until it hangs up."""
+    for module in WANTED:
+        importlib.import_module(module)
     control = socket.socket(fileno=descriptor)
     wire = Wire(control)
     alive: set[int] = set()

@@ -233,9 +233,7 @@ class Forkserver:
         mine, its = socket.socketpair()
         with its:
             number = its.fileno()
-            # What a tool's module imports of this package, its worker has already; most of starting one is importing.
-            known = sorted(name for name in sys.modules if name.startswith("chainweaver."))
-            code = f"from chainweaver.lanes.forker import main; main({number}, {known!r})"
+            code = f"from chainweaver.lanes.forker import main; main({number})"
             self._process = _python(code, pass_fds=[number], stdin=subprocess.DEVNULL, start_new_session=True)
         self._wire = Wire(mine)
 

@@ -1,15 +1,17 @@
 """Worker processes tell the stories that the sync lane tells.
 
-The tools of these stories lie in tables that a worker finds by importing them. What a worker cannot know is left out: the
-virtual clock of the caller (no call is late), and a count of calls that goes on from one call to the next (tools count
-their attempts instead).
+The tools of these stories lie in tables that a worker finds by importing them. What a worker cannot know is left out:
+the virtual clock of the caller (no call is late), and a count of calls that goes on from one call to the next (tools
+count their attempts instead).
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from chainweaver import ChainWeaverError, FlowExecutor
 from tests.conftest import PROOF
 from tests.lanes import dags, stories
 from tests.lanes.stories import DIARY, Diary
-from tests.lanes.table import LIMITS, PROCESS_LANES, SYNC, Lane, borrowed_workers
+from tests.lanes.table import LIMITS, PROCESS, PROCESS_LANES, SYNC, Lane, borrowed_workers
 from tests.lanes.test_all_constructs import executor_of, facts, random_stories
 
 
@@ -75,6 +77,22 @@ def never_late(story: stories.Story) -> stories.Story:
         for step in story.steps
     ]
     return replace(story, steps=tuple(steps))
+
+
+def test_most_stories_do_reach_a_worker() -> None:
+    """What the tests here are worth: of thirty stories of either kind, more than twenty call tools in a worker."""
+    rng, reached = Random(5), Counter[str]()
+    for _ in range(30):
+        simple, rich = dags.make_story(rng.choice), never_late(stories.make_story(rng.choice))
+        for kind, executor, given in (
+            ("simple", FlowExecutor(tools=simple.tools(), flows=[simple.definition()]), dags.INITIAL),
+            ("rich", executor_of(rich, 1), stories.INITIAL),
+        ):
+            with executor, borrowed_workers(executor) as workers:
+                before = workers.traffic
+                told(PROCESS, executor, given)
+                reached[kind] += workers.traffic > before
+    assert min(reached["simple"], reached["rich"]) > 20, reached
 
 
 @pytest.mark.slow

@@ -85,8 +85,11 @@ def test_a_tool_names_the_process_lane_for_itself() -> None:
         assert workers.traffic > before
 
 
-@pytest.mark.parametrize("tool", [crew.plain, crew.by_function_name(), crew.SHELF[0], crew.EXECUTOR.get_tool("registered")],
-                         ids=lambda tool: tool.name)  # fmt: skip
+@pytest.mark.parametrize(
+    "tool",
+    [crew.plain, crew.by_function_name(), crew.SHELF[0], crew.EXECUTOR.get_tool("registered")],
+    ids=lambda tool: tool.name,
+)
 def test_a_worker_finds_a_tool_by_any_name_of_its_module(tool: Tool) -> None:
     """Lanes: the tool, its function, its place in a list, or in an executor of the module."""
     assert ran(tool, {"n": 4}).success
@@ -221,9 +224,11 @@ def test_a_worker_that_died_while_it_was_idle_costs_nobody_a_call() -> None:
     """R16: its death is nobody's failure."""
     with crewed(crew.pid) as (executor, workers):
         first = executor.execute_flow("flow", {"n": 1}).final_output["pid"]
-        for one in workers.pids:
+        pids = workers.pids
+        for one in pids:
             os.kill(one, signal.SIGKILL)
-        wait_until_gone(first)
+        for one in pids:
+            wait_until_gone(one)
         assert executor.execute_flow("flow", {"n": 1}).final_output["pid"] != first
 
 
@@ -318,7 +323,7 @@ def test_what_a_tool_has_started_ends_with_its_worker(tmp_path: Path) -> None:
 
 
 def test_a_large_object_is_seen_and_not_sent() -> None:
-    """Issue 4, line 5: 8 MB reach a worker in a few hundred bytes, read-only, and the result comes back the same way."""
+    """Issue 4, line 5: 8 MB reach a worker in a few hundred bytes, read-only, and the result comes back likewise."""
     data = np.random.default_rng(1).random(BIG)
     with crewed(crew.total, crew.write_into, crew.doubled) as (executor, workers):
         executor.execute_flow("flow", {"data": data})
