@@ -60,7 +60,9 @@ def name_of(planned: PlannedTool) -> ToolName:
 
     Raises:
         Nameless: It has no name in its module, or its module cannot be imported again.
+        RuntimeError: The program is being loaded in a worker, and would start workers again.
     """
+    _refuse_while_loading()
     tool = planned.origin
     if tool is None:
         raise Nameless("it belongs to no registered tool")
@@ -202,16 +204,34 @@ def main_of_program() -> tuple[str, str]:
     return "path", os.path.abspath(path)
 
 
+IS_LOADING = False
+"""This process is a worker, about to load the program of its owner."""
+
+
 def load_main(kind: str, place: str) -> None:
     """Load the program of the owner here, under a name that keeps `if __name__ == "__main__"` from running."""
+    global IS_LOADING
     if MAINS[0] in sys.modules:
         return
     module = type(sys)(MAINS[0])
-    sys.modules[MAINS[0]] = module
+    IS_LOADING = True
+    try:
+        # The loader puts the module under this name while it runs, and takes it away afterwards.
+        run = runpy.run_module if kind == "name" else runpy.run_path
+        vars(module).update(run(place, run_name=MAINS[0]))
+    finally:
+        IS_LOADING = False
     # For whoever looks a class up by the name that it has in the owner.
-    sys.modules["__main__"] = module
-    found = runpy.run_module(place, run_name=MAINS[0]) if kind == "name" else runpy.run_path(place, run_name=MAINS[0])
-    vars(module).update(found)
+    sys.modules[MAINS[0]] = sys.modules["__main__"] = module
+
+
+def _refuse_while_loading() -> None:
+    """Keep a program that runs flows when it is imported from starting workers that import it, and so on for ever."""
+    if IS_LOADING:
+        raise RuntimeError(
+            "A worker process loads this program to find its tools, and the program starts worker processes again. Put "
+            "what it runs below `if __name__ == '__main__':`."
+        )
 
 
 # ---- context variables

@@ -71,6 +71,11 @@ def total(data: Native[np.ndarray]) -> float:
     return float(data.sum())
 
 
+@tool(output="nbytes")
+def size(data: Native[np.ndarray]) -> int:
+    return int(data.nbytes)
+
+
 @tool(output="data")
 def doubled(data: Native[np.ndarray]) -> Native[np.ndarray]:
     return data * 2

@@ -84,13 +84,13 @@ def test_most_stories_do_reach_a_worker() -> None:
     rng, reached = Random(5), Counter[str]()
     for _ in range(30):
         simple, rich = dags.make_story(rng.choice), never_late(stories.make_story(rng.choice))
-        for kind, executor, given in (
+        for kind, executor, initial in (
             ("simple", FlowExecutor(tools=simple.tools(), flows=[simple.definition()]), dags.INITIAL),
             ("rich", executor_of(rich, 1), stories.INITIAL),
         ):
             with executor, borrowed_workers(executor) as workers:
                 before = workers.traffic
-                told(PROCESS, executor, given)
+                told(PROCESS, executor, initial)
                 reached[kind] += workers.traffic > before
     assert min(reached["simple"], reached["rich"]) > 20, reached
 

@@ -46,7 +46,7 @@ def flow_of(*tools: Tool, **options: Any) -> Flow:
 @contextmanager
 def crewed(*tools: Tool, flow: Any = None, **options: Any) -> Iterator[tuple[FlowExecutor, Processes]]:
     """An executor with these tools in one flow, and workers that others have started."""
-    options = {"lane": "process", **options}
+    options: dict[str, Any] = {"lane": "process", **options}
     executor = FlowExecutor(tools=tools, flows=[flow or flow_of(*tools)], **options)
     with executor, borrowed_workers(executor) as workers:
         yield executor, workers
@@ -55,6 +55,13 @@ def crewed(*tools: Tool, flow: Any = None, **options: Any) -> Iterator[tuple[Flo
 def ran(tool: Tool, given: dict[str, Any], flow: Any = None, **options: Any) -> ExecutionResult:
     with crewed(tool, flow=flow, **options) as (executor, _):
         return executor.execute_flow("flow", given)
+
+
+def final(result: ExecutionResult) -> dict[str, Any]:
+    """The outputs of a run that ended well."""
+    result.raise_for_failure()
+    assert result.final_output is not None
+    return result.final_output
 
 
 def failure_of(result: ExecutionResult) -> Exception:
@@ -70,7 +77,7 @@ def failure_of(result: ExecutionResult) -> Exception:
 def test_a_step_runs_in_another_process(lane: Lane) -> None:
     """Lanes: `lane="process"` of a run, under every driver."""
     with crewed(crew.pid, lane=None) as (executor, workers):
-        found = lane.run(executor, "flow", {"n": 1}, lane="process").final_output["pid"]
+        found = final(lane.run(executor, "flow", {"n": 1}, lane="process"))["pid"]
         assert found != os.getpid()
         assert found in workers.pids
 
@@ -120,7 +127,7 @@ def test_the_context_of_a_call_and_context_variables_go_along(lane: Lane) -> Non
     finally:
         crew.REQUEST.reset(token)
         crew.UNSENDABLE.reset(other)
-    assert result.final_output["about"] == {
+    assert final(result)["about"] == {
         "run": result.trace_id,
         "step": ("0",),
         "attempt": 1,
@@ -133,7 +140,7 @@ def test_the_context_of_a_call_and_context_variables_go_along(lane: Lane) -> Non
 def test_what_a_tool_sets_in_a_context_variable_is_for_that_call_alone() -> None:
     """R5: the next call of the same worker begins with what its own caller has."""
     with crewed(crew.set_request, crew.about) as (executor, _):
-        assert executor.execute_flow("flow", {"n": 1}).final_output["about"]["request"] == "nobody's"
+        assert final(executor.execute_flow("flow", {"n": 1}))["about"]["request"] == "nobody's"
 
 
 # ---- what goes wrong
@@ -203,7 +210,7 @@ def test_the_death_of_a_worker_is_a_failure_of_its_step(
         assert (type(error).__name__, error.exit_code, error.signal) == ("WorkerDiedError", exit_code, name)
         assert told in str(error)
         executor.registry.register_flow(flow_of(crew.pid), overwrite=True)
-        assert executor.execute_flow("flow", {"n": 1}).final_output["pid"] in workers.pids
+        assert final(executor.execute_flow("flow", {"n": 1}))["pid"] in workers.pids
 
 
 KILLS = 100 if PROOF else 20
@@ -223,13 +230,13 @@ def test_no_run_is_lost_when_workers_are_killed_one_after_the_other() -> None:
 def test_a_worker_that_died_while_it_was_idle_costs_nobody_a_call() -> None:
     """R16: its death is nobody's failure."""
     with crewed(crew.pid) as (executor, workers):
-        first = executor.execute_flow("flow", {"n": 1}).final_output["pid"]
+        first = final(executor.execute_flow("flow", {"n": 1}))["pid"]
         pids = workers.pids
         for one in pids:
             os.kill(one, signal.SIGKILL)
         for one in pids:
             wait_until_gone(one)
-        assert executor.execute_flow("flow", {"n": 1}).final_output["pid"] != first
+        assert final(executor.execute_flow("flow", {"n": 1}))["pid"] != first
 
 
 # ---- time
@@ -247,7 +254,7 @@ def test_a_busy_loop_is_killed_at_its_limit_and_the_next_step_runs(lane: Lane) -
         assert (spin.error_type, spin.status, after.status) == ("ToolTimeoutError", "skipped", "ok")
         assert "abandoned" not in str(spin.error_message)
         assert 190 <= spin.duration_ms < 600
-        assert result.final_output["pid"] in workers.pids
+        assert final(result)["pid"] in workers.pids
 
 
 def test_starting_a_worker_is_no_time_of_the_tool() -> None:
@@ -264,7 +271,7 @@ def test_a_call_that_waits_for_a_worker_keeps_its_limit() -> None:
                    fn=crew.plus_one, timeout_seconds=0.1)  # fmt: skip
     steps = [DAGFlowStep(step_id=name, tool_name=name) for name in ("sleep", "hurried")]
     flow = DAGFlow(name="flow", version="1", description="one worker", steps=steps, on_failure="finish")
-    options = {"lane": "process", "process_workers": 1, "max_step_concurrency": 2}
+    options: dict[str, Any] = {"lane": "process", "process_workers": 1, "max_step_concurrency": 2}
     with FlowExecutor(tools=[crew.sleep, hurried], flows=[flow], **options) as executor:
         result = executor.execute_flow("flow", {"seconds": 1.5, "n": 1})
         assert [one.error_type for one in result.execution_log] in (
@@ -330,7 +337,7 @@ def test_a_large_object_is_seen_and_not_sent() -> None:
         before = workers.traffic
         result = executor.execute_flow("flow", {"data": data})
         assert workers.traffic - before < 4096
-        found = result.final_output
+        found = final(result)
         assert found["total"] == data.sum()
         assert "read-only" in found["wrote"]
         assert np.array_equal(found["data"], data * 2)
@@ -340,7 +347,7 @@ def test_a_large_object_is_seen_and_not_sent() -> None:
 def test_an_object_that_passes_through_comes_back_as_itself() -> None:
     """R14: the object that a worker hands back unchanged is the one that it was given."""
     data = np.arange(BIG)
-    assert ran(crew.passed, {"data": data}).final_output["out"] is data
+    assert final(ran(crew.passed, {"data": data}))["out"] is data
 
 
 def test_a_value_that_was_changed_between_two_steps_is_sent_as_it_is_now() -> None:
@@ -348,9 +355,9 @@ def test_a_value_that_was_changed_between_two_steps_is_sent_as_it_is_now() -> No
     data = np.ones(BIG)
     flow = flow_of(crew.total, crew.zero_first, crew.total)
     with crewed(crew.total, crew.zero_first, flow=flow) as (executor, _):
-        assert executor.execute_flow("flow", {"data": data}).final_output["total"] == BIG - 1
+        assert final(executor.execute_flow("flow", {"data": data}))["total"] == BIG - 1
         data[1] = 0
-        assert executor.execute_flow("flow", {"data": data}).final_output["total"] == BIG - 2
+        assert final(executor.execute_flow("flow", {"data": data}))["total"] == BIG - 2
 
 
 @pytest.mark.parametrize("make", [bytes, bytearray], ids=["bytes", "bytearray"])
@@ -360,7 +367,7 @@ def test_large_bytes_travel_in_shared_memory_too(make: Any) -> None:
     with crewed(crew.passed) as (executor, workers):
         executor.execute_flow("flow", {"data": data})
         before = workers.traffic
-        assert executor.execute_flow("flow", {"data": data}).final_output["out"] == data
+        assert final(executor.execute_flow("flow", {"data": data}))["out"] == data
         assert workers.traffic - before < 4096
 
 
@@ -370,7 +377,7 @@ def test_large_objects_inside_of_others_are_shared_and_stay_one(nested: Any) -> 
     data = np.arange(BIG)
     with crewed(crew.passed) as (executor, workers):
         before = workers.traffic
-        found = executor.execute_flow("flow", {"data": nested(data)}).final_output["out"]
+        found = final(executor.execute_flow("flow", {"data": nested(data)}))["out"]
         assert workers.traffic - before < 4096
         assert repr(found) == repr(nested(data))
 
@@ -394,7 +401,7 @@ def test_memory_is_given_back_when_nobody_holds_the_object() -> None:
 def test_a_view_outlives_the_pool() -> None:
     """Issue 4, line 5: memory is tied to the last array over it, and not to who made it."""
     with FlowExecutor(tools=[crew.doubled], flows=[flow_of(crew.doubled)], lane="process") as executor:
-        found = executor.execute_flow("flow", {"data": np.ones(BIG)}).final_output["data"][10:]
+        found = final(executor.execute_flow("flow", {"data": np.ones(BIG)}))["data"][10:]
     assert found.sum() == 2 * (BIG - 10)
 
 
@@ -403,7 +410,7 @@ def test_a_view_outlives_the_pool() -> None:
 
 def test_what_a_tool_prints_is_in_the_record_of_its_step() -> None:
     """Lanes: both streams, children included, of calls that fail as well."""
-    options = {"lane": "process", "capture_output": True, "process_workers": 1}
+    options: dict[str, Any] = {"lane": "process", "capture_output": True, "process_workers": 1}
     with FlowExecutor(tools=[crew.speak], flows=[flow_of(crew.speak)], **options) as executor:
         for number in (4, -4):
             [record] = executor.execute_flow("flow", {"n": number}).execution_log
@@ -414,7 +421,7 @@ def test_what_a_tool_prints_is_in_the_record_of_its_step() -> None:
 
 def test_without_capture_records_say_nothing_of_it(capfd: pytest.CaptureFixture[str]) -> None:
     """Lanes: it goes where the output of the program goes."""
-    options = {"lane": "process", "process_workers": 1}
+    options: dict[str, Any] = {"lane": "process", "process_workers": 1}
     with FlowExecutor(tools=[crew.speak], flows=[flow_of(crew.speak)], **options) as executor:
         [record] = executor.execute_flow("flow", {"n": 4}).execution_log
     assert (record.stdout, record.stderr) == (None, None)
@@ -427,9 +434,9 @@ def test_without_capture_records_say_nothing_of_it(capfd: pytest.CaptureFixture[
 def test_workers_end_with_their_executor_and_begin_again_when_needed() -> None:
     """R40: close() ends processes; a call that comes later makes new ones."""
     with FlowExecutor(tools=[crew.pid], flows=[flow_of(crew.pid)], lane="process") as executor:
-        first = executor.execute_flow("flow", {"n": 1}).final_output["pid"]
+        first = final(executor.execute_flow("flow", {"n": 1}))["pid"]
     wait_until_gone(first)
-    second = executor.execute_flow("flow", {"n": 1}).final_output["pid"]
+    second = final(executor.execute_flow("flow", {"n": 1}))["pid"]
     assert second != first
     executor.close()
     wait_until_gone(second)
@@ -438,7 +445,7 @@ def test_workers_end_with_their_executor_and_begin_again_when_needed() -> None:
 def test_an_executor_that_is_forgotten_leaves_no_worker() -> None:
     """R40: also where nobody closes it."""
     executor = FlowExecutor(tools=[crew.pid], flows=[flow_of(crew.pid)], lane="process")
-    pid = executor.execute_flow("flow", {"n": 1}).final_output["pid"]
+    pid = final(executor.execute_flow("flow", {"n": 1}))["pid"]
     del executor
     gc.collect()
     wait_until_gone(pid)
@@ -447,7 +454,7 @@ def test_an_executor_that_is_forgotten_leaves_no_worker() -> None:
 @pytest.mark.slow
 def test_workers_can_be_programs_of_their_own() -> None:
     """Lanes: where nothing can be forked, each worker is started anew; calls, deaths and ends are the same."""
-    tools = [crew.passed, crew.die_at_first, crew.spin]
+    tools: list[Tool] = [crew.passed, crew.die_at_first, crew.spin]
     retry = RetryPolicy(max_retries=1, backoff_seconds=0)
     steps = [FlowStep(tool_name="passed"), FlowStep(tool_name="die_at_first", retry=retry),
              FlowStep(tool_name="spin", on_error="skip")]  # fmt: skip
@@ -459,7 +466,7 @@ def test_workers_can_be_programs_of_their_own() -> None:
         result = executor.execute_flow("flow", {"n": 1, "data": data})
         pids = pool.pids
         assert [one.status for one in result.execution_log] == ["ok", "ok", "skipped"]
-        assert result.final_output["out"] is data
+        assert final(result)["out"] is data
     for pid in pids:
         wait_until_gone(pid)
 
@@ -470,13 +477,13 @@ def test_a_forkserver_that_was_killed_is_started_again() -> None:
     executor = FlowExecutor(tools=[crew.pid, crew.die_at_first], flows=[flow_of(crew.pid)], lane="process")
     executor._bind().resources._processes = pool
     with executor:
-        first = executor.execute_flow("flow", {"n": 1}).final_output["pid"]
+        first = final(executor.execute_flow("flow", {"n": 1}))["pid"]
         server: Any = pool._starter
         os.kill(server._process.pid, signal.SIGKILL)
-        assert executor.execute_flow("flow", {"n": 1}).final_output["pid"] == first
+        assert final(executor.execute_flow("flow", {"n": 1}))["pid"] == first
         os.kill(first, signal.SIGKILL)
         time.sleep(0.05)
-        assert executor.execute_flow("flow", {"n": 1}).final_output["pid"] != first
+        assert final(executor.execute_flow("flow", {"n": 1}))["pid"] != first
 
 
 def wait_until_gone(pid: int) -> None:
