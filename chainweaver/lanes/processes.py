@@ -535,18 +535,12 @@ class Processes:
         until_s = None if job.timeout_s is None else time.monotonic() + job.timeout_s
         cargo = Cargo(self.sharing, MOST_DESCRIPTORS, job.trust)
         try:
-            state = state_of(job.args[0])
-            context = job.args[1] if len(job.args) > 1 else None
-            try:
-                body = dumped((lifted(state, cargo), context), cargo.lift)
-            except Exception as exc:
-                field, reason = culprit(state, exc)
-                raise ProcessBorderError(job.tool.name, "input", field, reason) from exc
-            frame = dumped(Call(number, body, cargo.rows, variables_of(name)), ours._left_in)
+            frame = _frame_of(job, number, name, cargo)
             worker.wire.send(frame, cargo.descriptors, until_s)
+            del frame
+            answer, descriptors = worker.wire.receive(until_s)
         finally:
             cargo.release()
-        answer, descriptors = worker.wire.receive(until_s)
         if until_s is not None and time.monotonic() > until_s:
             _close_all(descriptors)
             raise TimeoutError
@@ -582,6 +576,22 @@ class Processes:
             error = ProcessBorderError(tool.name, "exception", None, reply.text)
         error.__cause__ = RemoteTrace(reply.trace)
         return error
+
+
+def _frame_of(job: ProcessJob, number: int, name: ToolName, cargo: Cargo) -> bytes:
+    """A call as it is sent.
+
+    Raises:
+        ProcessBorderError: One of its inputs has no form in which it could be sent.
+    """
+    state = state_of(job.args[0])
+    context = job.args[1] if len(job.args) > 1 else None
+    try:
+        body = dumped((lifted(state, cargo), context), cargo.lift)
+    except Exception as exc:
+        field, reason = culprit(state, exc)
+        raise ProcessBorderError(job.tool.name, "input", field, reason) from exc
+    return dumped(Call(number, body, cargo.rows, variables_of(name)), ours._left_in)
 
 
 def cores() -> int:

@@ -161,11 +161,14 @@ class _Worker:
 
     def serve(self) -> None:
         """Answer until the owner hangs up."""
+        lent: Cargo | None = None
         while True:
             try:
                 frame, descriptors = self.wire.receive()
             except (EOFError, OSError):
                 return
+            if lent is not None:
+                lent.release()
             asked = loaded(frame, _nothing)
             del frame
             reply, cargo = (self._load(asked), None) if isinstance(asked, Load) else self._call(asked, descriptors)
@@ -173,7 +176,9 @@ class _Worker:
                 self.wire.send(dumped(reply, _left_in), () if cargo is None else cargo.descriptors)
             except OSError:
                 return
-            if cargo is not None:
+            # What goes by name has to be held until the owner holds it too, so until it calls again.
+            lent = cargo if cargo is not None and not cargo.descriptors else None
+            if cargo is not None and lent is None:
                 cargo.release()
             # Nothing of a call may live on until the next one.
             del asked, reply, cargo, descriptors

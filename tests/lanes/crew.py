@@ -47,6 +47,16 @@ def pid(n: int) -> int:
     return os.getpid()
 
 
+@tool(lane="process")
+def elsewhere(n: int) -> int:
+    return os.getpid()
+
+
+@tool(output="cpus")
+def processors(n: int) -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
 @tool(output="about")
 def about(n: int, context: ToolContext) -> Native[dict[str, Any]]:
     """What a call knows of its surroundings."""

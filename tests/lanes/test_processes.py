@@ -46,7 +46,7 @@ def flow_of(*tools: Tool, **options: Any) -> Flow:
 @contextmanager
 def crewed(*tools: Tool, flow: Any = None, **options: Any) -> Iterator[tuple[FlowExecutor, Processes]]:
     """An executor with these tools in one flow, and workers that others have started."""
-    options: dict[str, Any] = {"lane": "process", **options}
+    options = {"lane": "process", **options}
     executor = FlowExecutor(tools=tools, flows=[flow or flow_of(*tools)], **options)
     with executor, borrowed_workers(executor) as workers:
         yield executor, workers
