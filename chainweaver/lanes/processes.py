@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from chainweaver._execution.commands import Printed, TimedOut
-from chainweaver.exceptions import ProcessBorderError, WorkerDiedError
+from chainweaver.exceptions import ProcessBorderError, WorkerDiedError, told
 from chainweaver.lanes import worker as ours
 from chainweaver.lanes.forker import Fork, Reap, kill_group
 from chainweaver.lanes.naming import Nameless, main_of_program, name_of, variables_of
@@ -482,6 +482,9 @@ class Processes:
                     raise TimedOut
         try:
             worker = self._starter.start(self._settings(place))
+        except (OSError, EOFError) as exc:
+            reason = f"no worker could be started: {told(exc)}"
+            raise ProcessBorderError(job.tool.name, "tool", None, reason) from exc
         finally:
             with self._free:
                 self._starting = max(0, self._starting - 1)
@@ -524,8 +527,13 @@ class Processes:
         if number in worker.loaded:
             return
         until_s = time.monotonic() + START_S
-        worker.wire.send(dumped(Load(number, name), ours._left_in), until_s=until_s)
-        refused = loaded(worker.wire.receive(until_s)[0], ours._nothing)
+        try:
+            worker.wire.send(dumped(Load(number, name), ours._left_in), until_s=until_s)
+            refused = loaded(worker.wire.receive(until_s)[0], ours._nothing)
+        except TimeoutError:
+            worker.kill()
+            reason = f"importing module '{name.tool.module}' took more than {START_S:.0f} s"
+            raise ProcessBorderError(tool.name, "tool", None, reason) from None
         if refused is not None:
             raise ProcessBorderError(tool.name, refused.border, None, refused.reason)
         worker.loaded.add(number)

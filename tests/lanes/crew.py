@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import os
 import signal
@@ -96,6 +97,11 @@ def passed(data: Native[Any]) -> Native[Any]:
     return data
 
 
+@tool(output="out")
+def copied(data: Native[Any]) -> Native[Any]:
+    return copy.deepcopy(data)
+
+
 @tool(output="private_dirty")
 def private_dirty(data: Native[np.ndarray]) -> list[int]:
     """Kilobytes of this process that are its own and were written, before and after it has read all of the data."""
@@ -122,6 +128,17 @@ def write_into(data: Native[np.ndarray]) -> str:
 def zero_first(data: Native[np.ndarray]) -> Native[np.ndarray]:
     data[0] = 0
     return data
+
+
+@tool(output="met")
+def meet(folder: str) -> int:
+    """Wait until another process is here as well."""
+    Path(folder, str(os.getpid())).touch()
+    until = time.monotonic() + 10
+    while len(os.listdir(folder)) < 2:
+        assert time.monotonic() < until, "nobody came"
+        time.sleep(0.001)
+    return os.getpid()
 
 
 @tool(output="spun", timeout_seconds=0.2)

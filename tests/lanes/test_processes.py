@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -403,6 +404,19 @@ def test_a_view_outlives_the_pool() -> None:
     with FlowExecutor(tools=[crew.doubled], flows=[flow_of(crew.doubled)], lane="process") as executor:
         found = final(executor.execute_flow("flow", {"data": np.ones(BIG)}))["data"][10:]
     assert found.sum() == 2 * (BIG - 10)
+
+
+# ---- the pool and its size
+
+
+@lanes
+def test_steps_overlap_in_as_many_workers_as_there_may_be(lane: Lane) -> None:
+    """R4: two calls at a time in two workers, and in one worker one after the other."""
+    steps = [DAGFlowStep(step_id=name, tool_name="meet", output_mapping={name: "met"}) for name in ("a", "b")]
+    flow = DAGFlow(name="flow", version="1", description="side by side", steps=steps)
+    with crewed(crew.meet, flow=flow, lane=None, max_step_concurrency=2) as (executor, _):
+        found = final(lane.run(executor, "flow", {"folder": str(Path(mkdtemp()))}, lane="process"))
+        assert found["a"] != found["b"]
 
 
 # ---- what is printed

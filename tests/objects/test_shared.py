@@ -1,4 +1,4 @@
-"""Shared memory: every object comes back equal, nobody can change it, and nothing is left of it."""
+"""Shared memory: nobody can change what lies there, it is there while somebody needs it, and nothing is left of it."""
 
 from __future__ import annotations
 
@@ -8,30 +8,15 @@ import pickle
 import socket
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from chainweaver import SharedMemoryStore
 from chainweaver.objects.codecs import NoCodecError, UnpackError
 from chainweaver.objects.shared import ALIGN, Segment, StoreFullError, offsets_of
 from chainweaver.objects.store import ObjectNotFoundError, ObjectRef, ObjectStore
-from tests.objects import values
-from tests.objects.values import ARRAYS, FRAMES, POLARS, TABLES, TENSORS, same
-
-OBJECTS: dict[str, Any] = {
-    f"{kind} {name}": make
-    for kind, table in (
-        ("array", ARRAYS),
-        ("frame", FRAMES),
-        ("table", TABLES),
-        ("polars", POLARS),
-        ("tensor", TENSORS),
-    )
-    for name, make in table.items()
-}
-OBJECTS |= {"bytes": lambda: b"abc" * 100, "bytearray": lambda: bytearray(b"abc" * 100), "no bytes": lambda: b""}
 
 
 @pytest.fixture(params=["memory file", "unnamed file"])
@@ -40,13 +25,6 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Sh
     if request.param == "unnamed file":
         monkeypatch.delattr(os, "memfd_create", raising=False)
     return SharedMemoryStore()
-
-
-@pytest.mark.parametrize("name", OBJECTS)
-def test_every_object_comes_back_equal(name: str) -> None:
-    """Issue 4, line 6: what has a codec goes through shared memory."""
-    store, value = SharedMemoryStore(), OBJECTS[name]()
-    assert same(store.get(store.put(value)), value)
 
 
 def test_it_is_a_store_of_objects_like_the_others() -> None:
@@ -71,7 +49,7 @@ def test_a_reference_is_small_and_says_how_large_the_object_is(store: SharedMemo
 
 def test_buffers_are_aligned_and_read_only(store: SharedMemoryStore) -> None:
     """Issue 4: 64 bytes, for vector instructions; a change would be seen by everybody."""
-    frame = FRAMES["mixed"]()
+    frame = pd.DataFrame({"a": [1], "b": [0.5], "c": [True]})
     found = store.get(store.put(np.arange(100)))
     assert found.ctypes.data % ALIGN == 0
     assert not found.flags.writeable
@@ -191,11 +169,3 @@ def test_a_damaged_reference_is_refused(store: SharedMemoryStore) -> None:
     ref = store.put(b"abc")
     with pytest.raises(UnpackError):
         store.get(ObjectRef(ref.store, ref.key, "nothing", ref.facts, ref.sizes))
-
-
-def test_objects_of_the_tests_cover_every_library() -> None:
-    """What the matrix above is worth."""
-    assert {"numpy", "pandas", "pyarrow", "polars", "torch"} <= {
-        type(make()).__module__.partition(".")[0] for make in OBJECTS.values()
-    }
-    assert values.same is same
