@@ -427,25 +427,25 @@ class Processes:
                 is_whole = True
                 raise TimedOut
             self._load(worker, tool, number, name)
-            reply, shared = self._exchange(worker, job, number, name)
+            reply, descriptors = self._exchange(worker, job, number, name)
             is_whole = True
-        except (EOFError, ConnectionError):
+        except TimeoutError:
+            job.leaves()
+            worker.end(kill=True)
+            raise TimedOut from None
+        except (EOFError, OSError):
             job.leaves()
             status = worker.end(kill=False)
             if job.cancelled:
                 raise TimedOut from None
             raise WorkerDiedError(tool.name, status, _signal_of(status)) from None
-        except TimeoutError:
-            job.leaves()
-            worker.end(kill=True)
-            raise TimedOut from None
         except ProcessBorderError:
             is_whole = True
             raise
         finally:
             job.leaves()
             self._give_back(worker, is_whole and not job.cancelled)
-        return self._unwrapped(tool, reply, shared)
+        return self._unwrapped(tool, reply, descriptors)
 
     def _named(self, tool: PlannedTool) -> tuple[int, ToolName]:
         found = self._names.get(tool.fn)
@@ -480,18 +480,19 @@ class Processes:
                     break
                 if not self._free.wait(None if until_s is None else max(0.0, until_s - time.monotonic())):
                     raise TimedOut
+        started: Worker | None = None
         try:
-            worker = self._starter.start(self._settings(place))
+            started = self._starter.start(self._settings(place))
         except (OSError, EOFError) as exc:
             reason = f"no worker could be started: {told(exc)}"
             raise ProcessBorderError(job.tool.name, "tool", None, reason) from exc
         finally:
             with self._free:
                 self._starting = max(0, self._starting - 1)
+                if started is not None:
+                    self._all[started] = place
                 self._free.notify()
-        with self._free:
-            self._all[worker] = place
-        return worker
+        return started
 
     def _settings(self, place: int) -> Settings:
         try:
@@ -538,8 +539,8 @@ class Processes:
             raise ProcessBorderError(tool.name, refused.border, None, refused.reason)
         worker.loaded.add(number)
 
-    def _exchange(self, worker: Worker, job: ProcessJob, number: int, name: ToolName) -> tuple[Any, list[Any]]:
-        """Send a call and receive what came of it, with the objects that it refers to."""
+    def _exchange(self, worker: Worker, job: ProcessJob, number: int, name: ToolName) -> tuple[Any, list[int]]:
+        """Send a call and receive what came of it, with the descriptors of the objects that it refers to."""
         until_s = None if job.timeout_s is None else time.monotonic() + job.timeout_s
         cargo = Cargo(self.sharing, MOST_DESCRIPTORS, job.trust)
         try:
@@ -552,16 +553,13 @@ class Processes:
         if until_s is not None and time.monotonic() > until_s:
             _close_all(descriptors)
             raise TimeoutError
-        reply = loaded(answer, ours._nothing)
-        if not isinstance(reply, Returned):
-            return reply, []
-        return reply, unload(self.sharing, reply.rows, descriptors)
+        return loaded(answer, ours._nothing), descriptors
 
-    def _unwrapped(self, tool: PlannedTool, reply: Any, shared: list[Any]) -> Any:
+    def _unwrapped(self, tool: PlannedTool, reply: Any, descriptors: list[int]) -> Any:
         """The value of a reply, or what it says was raised."""
         if isinstance(reply, Returned):
             try:
-                value = loaded(reply.body, shared.__getitem__)
+                value = loaded(reply.body, unload(self.sharing, reply.rows, descriptors).__getitem__)
             except Exception as exc:
                 raise ProcessBorderError(tool.name, "output", None, str(exc)) from exc
             value = model_of(tool.output_model, value) if reply.is_model else value
