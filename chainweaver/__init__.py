@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         OutputMappingError as OutputMappingError,
         PluginDiscoveryError as PluginDiscoveryError,
         PredicateSyntaxError as PredicateSyntaxError,
+        ProcessBorderError as ProcessBorderError,
         ReplayError as ReplayError,
         RunProtocolError as RunProtocolError,
         SafetyCeilingError as SafetyCeilingError,
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
         TraceNotFoundError as TraceNotFoundError,
         UnrecordedCallError as UnrecordedCallError,
         VerificationError as VerificationError,
+        WorkerDiedError as WorkerDiedError,
         error_code_registry as error_code_registry,
     )
     from chainweaver.executor import (
@@ -148,6 +150,7 @@ if TYPE_CHECKING:
         iter_chunks as iter_chunks,
         release_device_caches as release_device_caches,
     )
+    from chainweaver.objects.shared import SharedMemoryStore as SharedMemoryStore
     from chainweaver.observe import (
         BaseMiddleware as BaseMiddleware,
         CostProfile as CostProfile,
@@ -247,6 +250,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "OutputMappingError",
         "PluginDiscoveryError",
         "PredicateSyntaxError",
+        "ProcessBorderError",
         "ReplayError",
         "RunProtocolError",
         "SafetyCeilingError",
@@ -261,6 +265,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "TraceNotFoundError",
         "UnrecordedCallError",
         "VerificationError",
+        "WorkerDiedError",
         "error_code_registry",
     ),
     "chainweaver.flow": (
@@ -306,6 +311,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "schema_fingerprint",
         "tool",
     ),
+    "chainweaver.objects.shared": ("SharedMemoryStore",),
     "chainweaver.plan": ("ItemError",),
     "chainweaver.registry": (
         "FileStore",

@@ -907,6 +907,60 @@ class ToolOutputSizeError(ToolError):
         self.limit = limit
 
 
+class WorkerDiedError(ToolError):
+    """The worker process of a call ended before the call did: it was killed, crashed, or left by itself.
+
+    Attributes:
+        tool_name: Name of the tool.
+        exit_code: With which it ended; negative: the number of the signal that killed it; None: nobody knows.
+        signal: Name of that signal, such as "SIGKILL"; None where there was none.
+    """
+
+    code = "E120"
+
+    def __init__(
+        self, tool_name: str, exit_code: int | None, signal: str | None = None, **facts: Unpack[Place]
+    ) -> None:
+        how = "ended in the middle of the call"
+        if signal is not None:
+            how = f"was killed by signal {signal}"
+        elif exit_code is not None:
+            how += f", with exit code {exit_code}"
+        super().__init__(f"The worker process of tool '{tool_name}' {how}.", **facts)
+        self.tool_name = tool_name
+        self.exit_code = exit_code
+        self.signal = signal
+
+
+class ProcessBorderError(ToolError):
+    """Something cannot get into a worker process, or out of it.
+
+    Attributes:
+        tool_name: Name of the tool.
+        border: What it is: "tool", "input", "output" or "exception".
+        field: The field with the value that is in the way; None where it is no single one.
+        detail: Why.
+    """
+
+    code = "E121"
+
+    def __init__(self, tool_name: str, border: str, field: str | None, detail: str, **facts: Unpack[Place]) -> None:
+        named = f" '{field}'" if field is not None else ""
+        super().__init__(_BORDERS[border].format(tool=tool_name, field=named, detail=detail), **facts)
+        self.tool_name = tool_name
+        self.border = border
+        self.field = field
+        self.detail = detail
+
+
+_BORDERS = {
+    "tool": "Tool '{tool}' cannot run in a worker process: {detail}",
+    "input": "Input{field} of tool '{tool}' cannot be sent to its worker process: {detail}",
+    "output": "Output{field} of tool '{tool}' cannot be sent back from its worker process: {detail}",
+    "exception": "Tool '{tool}' raised in its worker process what cannot be sent back: {detail}",
+}
+
+
 class DecisionCallbackError(ToolError):
     """A decision callback raised, or answered with something that is no candidate.
 
@@ -1185,6 +1239,7 @@ __all__ = [
     "OutputMappingError",
     "PluginDiscoveryError",
     "PredicateSyntaxError",
+    "ProcessBorderError",
     "ReplayError",
     "RunProtocolError",
     "SafetyCeilingError",
@@ -1199,6 +1254,7 @@ __all__ = [
     "TraceNotFoundError",
     "UnrecordedCallError",
     "VerificationError",
+    "WorkerDiedError",
     "error_code_registry",
     "suggest",
     "told",

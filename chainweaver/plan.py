@@ -91,6 +91,7 @@ class PlannedTool:
         safety: The declared safety contract, None where there is none.
         dry: What stands in during a dry run, None when there is nothing that could.
         stream: `input model -> async iterator of chunks`, for tools that report while they work.
+        origin: The registered tool; a lane that calls it elsewhere looks for a name of it.
     """
 
     name: str
@@ -120,6 +121,7 @@ class PlannedTool:
     safety: Any = None
     dry: PlannedTool | None = None
     stream: Callable[[Any], Any] | None = None
+    origin: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +388,7 @@ class Plan:
         project: Merged context -> final output, None for the whole context.
         dynamic_params: Names that callers may pass beside the input.
         inline_lanes: The lanes, None or "inline", that the tools name which may be called in the running thread.
+        has_processes: A tool that it may call names the lane "process".
         empty_slots: What follows slot 0 at the beginning of a run: None per step, and no dynamic parameters.
         is_chain: Each step waits for the one before it, so that no two ever overlap, whatever the limit.
         is_inline: Each step is plain and its tool insists on the running thread, so that none can overlap with another.
@@ -418,6 +421,7 @@ class Plan:
     project: Callable[[Mapping[str, Any]], dict[str, Any]] | None
     dynamic_params: tuple[str, ...]
     inline_lanes: frozenset[str | None]
+    has_processes: bool
     names: Mapping[str, int]
     facts: Callable[[], PlanFacts]
     liveness: Callable[[], Liveness]

@@ -61,6 +61,7 @@ class StepRecord(BaseModel):
         cache_note: Why the cache could not serve the step.
         error_cause: Class of the original exception.
         by_reference: Fields shown as live objects, because copying them would have cost too much.
+        stdout, stderr: What the last call wrote to these streams, where a worker process captures (`capture_output`).
         surplus: It finished although an earlier failure had made it superfluous; its values do not count.
         redacted: Places of the record of which a redaction policy hides something, as pointers: "/outputs/token".
         objects: What its foreign objects and large values are, under "inputs.<field>" and "outputs.<field>": as they
@@ -100,6 +101,8 @@ class StepRecord(BaseModel):
     surplus: bool = False
     redacted: tuple[str, ...] = ()
     objects: dict[str, ObjectInfo] = Field(default_factory=dict)
+    stdout: str | None = None
+    stderr: str | None = None
 
     @field_serializer(
         *("inputs", "outputs", "approval", "decision", "error_message", "retry_errors", "cache_note"), when_used="json"
@@ -298,7 +301,9 @@ def _said(record: StepRecord) -> str:
 
 
 def _canonical(record: StepRecord) -> dict[str, Any]:
-    told = record.model_dump(exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result", "objects"})
+    told = record.model_dump(
+        exclude={"started_at", "ended_at", "duration_ms", "lane", "sub_result", "objects", "stdout", "stderr"}
+    )
     nested = record.sub_result
     if nested is not None:
         told["sub_result"] = {"status": nested.status, "steps": nested.canonical_trace()}
@@ -358,6 +363,8 @@ def record_of(run: Run, step: PlannedStep) -> StepRecord | None:
         by_reference=run.referred(step.index),
         surplus=detail.surplus,
         objects=_objects_of(run, step, detail, outputs if status == "ok" else None),
+        stdout=None if detail.printed is None else detail.printed.stdout,
+        stderr=None if detail.printed is None else detail.printed.stderr,
     )
 
 

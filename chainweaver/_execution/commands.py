@@ -177,6 +177,23 @@ RunWalk: TypeAlias = "Generator[Command, Any, None]"
 """A whole run at limit 1."""
 
 
+class Printed:
+    """A reply of a lane that captures: what the call wrote to its output and error streams, beside its value.
+
+    An exception of such a call carries one as its attribute `printed_by_tool`.
+
+    Attributes:
+        value: What the tool returned; None where it raised.
+    """
+
+    __slots__ = ("stderr", "stdout", "value")
+
+    def __init__(self, stdout: str, stderr: str, value: Any = None) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+        self.value = value
+
+
 class TimedOut(Exception):
     """Thrown by a lane: the command was not done in its time, and its effect will be ignored if it comes late.
 

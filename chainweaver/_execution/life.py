@@ -424,11 +424,13 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
                 else:
                     command = invocation(run, step, tool, value, number)
                 raw = yield command
+                if run.printing:
+                    raw = run.note_printed(step, raw)
         except Exception as exc:
+            if run.printing:
+                run.note_printed(step, exc)
             if run.deadline_ns is not None:
-                run.check_deadline()
-                if isinstance(exc, TimedOut) and is_due_to_deadline(step, tool, command):
-                    raise RunCancelled("deadline") from None
+                check_overdue(run, step, tool, command, exc)
             error, cause = call_error(step, tool, exc)
         else:
             if run.deadline_ns is not None:
@@ -489,6 +491,17 @@ def pause(run: Run, retry: PlannedRetry, number: int) -> Generator[Command, Any,
 def own_limit_s(step: PlannedStep, tool: PlannedTool) -> float | None:
     """The time limit that the step or its tool sets for one attempt, apart from the deadline of the run."""
     return min((limit for limit in (tool.timeout_s, step.timeout_s) if limit is not None), default=None)
+
+
+def check_overdue(run: Run, step: PlannedStep, tool: PlannedTool, command: Command, exc: Exception) -> None:
+    """End the run when an attempt failed for want of time that the whole run does not have either.
+
+    Raises:
+        RunCancelled: The deadline has passed, or it was the limit of the call.
+    """
+    run.check_deadline()
+    if isinstance(exc, TimedOut) and is_due_to_deadline(step, tool, command):
+        raise RunCancelled("deadline") from None
 
 
 def is_due_to_deadline(step: PlannedStep, tool: PlannedTool, command: Command) -> bool:

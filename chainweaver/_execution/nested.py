@@ -131,6 +131,8 @@ def _begun(run: Run, step: PlannedStep, plan: Plan, given: dict[str, Any], attem
         nested.inspect = run.inspect
     if run.caching or run.saving:
         nested.caching, nested.saving = run.caching, run.saving
+    if run.printing:
+        nested.printing = True
     if run.listening or run.announcing or run.streaming:
         nested.listening, nested.announcing, nested.streaming = run.listening, run.announcing, run.streaming
     run.detail(step.index).nested = nested

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from chainweaver._execution.commands import Invoke, PlainCall, RunCancelled
+from chainweaver._execution.commands import Invoke, PlainCall, Printed, RunCancelled
 from chainweaver._execution.rules import NO_RULES, Rules
 from chainweaver._execution.trace import summarize
 from chainweaver.plan import ToolContext
@@ -38,6 +38,7 @@ class Detail:
         surplus: Finished, although a failure with a lower index had made it superfluous.
         decision, approval: What was decided and who agreed, as the record shows it.
         nested: The run of the sub-flow (of the last attempt) or of the items of a map.
+        printed: What the last call wrote to its output and error streams, where the lane captures.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Detail:
         "fallback",
         "nested",
         "retries",
+        "printed",
         "retry_errors",
         "status",
         "surplus",
@@ -66,6 +68,7 @@ class Detail:
         decision: dict[str, Any] | None
         approval: dict[str, Any] | None
         nested: Run | None
+        printed: Printed | None
     else:
 
         def __getattr__(self, name: str) -> Any:
@@ -158,6 +161,7 @@ class Run:
         listening, announcing: Somebody wants the events of steps, those of nested runs.
         caching, saving: There is a step cache, there is a checkpointer.
         streaming: Somebody wants the chunks of streaming tools.
+        printing: A lane may say what calls have printed.
         deadline_ns: Monotonic time at which the run has to have ended, or None.
         collided: Lowest step that collided under the policy "error", which ends the run whatever `on_failure` says.
         collided_inside: Keys met in a run that is nested in this one, at whatever depth; known of the outermost run.
@@ -192,7 +196,7 @@ class Run:
     given_references: tuple[str, ...] = ()
     secrets: frozenset[str] = frozenset()
     hidden: frozenset[str] | None = None
-    listening = announcing = streaming = caching = saving = resumed = is_map = is_tolerant = False
+    listening = announcing = streaming = caching = saving = resumed = is_map = is_tolerant = printing = False
     rules: Rules = NO_RULES
     taken: dict[int, int | None] = _NOTHING_TAKEN
     handed_back: Mapping[int, frozenset[str]] = _NOTHING_HANDED_BACK
@@ -298,6 +302,7 @@ class Run:
         return not (
             self.resumed
             or self.deadline_ns is not None
+            or self.printing
             or self.rules.concern_every_step
             or (self.is_tolerant and self.saving)
         )
@@ -420,6 +425,15 @@ class Run:
         """The outputs of a step as its record shows them; None where it gave none."""
         shown = None if self.shown is None else self.shown[index]
         return self.slots[index + 1] if shown is None else shown
+
+    def note_printed(self, step: PlannedStep, reply: Any) -> Any:
+        """Keep what a call has printed, if its reply or exception tells; the reply itself."""
+        printed = getattr(reply, "printed_by_tool", None) if isinstance(reply, BaseException) else reply
+        if not isinstance(printed, Printed):
+            return reply
+        self.detail(step.index).printed = printed
+        value, printed.value = printed.value, None
+        return value
 
     def fail(self, step: PlannedStep, error: ChainWeaverError) -> None:
         """Record that the step failed; its values, if it has any, do not count."""

@@ -351,6 +351,7 @@ class Build:
             project=None,
             dynamic_params=(),
             inline_lanes=frozenset(),
+            has_processes=False,
             names={},
             facts=cache(lambda: plan_facts((step,))),
             liveness=lambda: Liveness((), (), {}),
@@ -430,6 +431,8 @@ class Build:
             project=borders.projection_of(flow.name, len(steps), flow.outputs),
             dynamic_params=flow.dynamic_params,
             inline_lanes=self._inline_lanes(),
+            has_processes=any(tool.lane == "process" for tool in self.planned_tools.values())
+            or any(plan.has_processes for plan in self.sub_plans.values()),
             names={step.step_id: step.index for step in steps},
             facts=cache(lambda: plan_facts(steps)),
             liveness=cache(partial(liveness_of, self._reading())),

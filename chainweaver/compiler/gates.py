@@ -110,6 +110,7 @@ def _plan_tool(known: KnownTool) -> PlannedTool:
         hide=hider_of(secret_names(known.takes)),
         safety=tool.safety if tool.safety_declared else None,
         stream=getattr(tool, "stream_fn", None),
+        origin=tool,
     )
 
 

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
-from chainweaver.exceptions import DynamicParameterError
+from chainweaver.exceptions import DynamicParameterError, LaneUnsupportedError
+from chainweaver.executor.processes import out_of_reach
 from chainweaver.executor.settings import check_flag, check_lane, named
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Call:
     Raises:
         TypeError, ValueError: An option is not what it has to be; the message says what to pass.
         DynamicParameterError: The flow does not name such a parameter.
+        LaneUnsupportedError: On this lane a tool cannot be reached.
     """
 
     __slots__ = ("backlog", "cancel_token", "deadline", "dry", "dynamic_params", "lane")
@@ -64,6 +66,8 @@ class Call:
         self.cancel_token = cancel_token
         self.dynamic_params = None if dynamic_params is None else checked_params(plan, dynamic_params)
         check_lane(lane, lanes)
+        if lane == "process" and (unreachable := out_of_reach(plan, lane)):
+            raise LaneUnsupportedError(plan.flow_name, unreachable, lane=lane)
         self.lane = lane
         if dry not in (None, "skip", "abort"):
             raise ValueError(f"dry_run_unsupported has to be 'skip' or 'abort', not {dry!r}.")

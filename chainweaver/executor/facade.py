@@ -19,7 +19,9 @@ from chainweaver.exceptions import (
     ToolNotFoundError,
 )
 from chainweaver.executor.call import Call, ReplayMode, check_input, rehearsal
+from chainweaver.executor.processes import out_of_reach
 from chainweaver.executor.settings import (
+    OWN_LANES,
     check_flag,
     check_has,
     check_middleware,
@@ -124,8 +126,13 @@ class FlowExecutor:
         max_composition_depth: How many flows deep sub-flows may go.
         max_step_concurrency: How many tools one run may call at the same time. 1: strictly one after the other, in plan
             order. Above: steps overlap, in worker threads on the sync lane, in tasks on the async one.
-        lane: Lane of tools that name none: "inline" (the running thread) or "thread".
+        lane: Lane of tools that name none: "inline" (the running thread), "thread" or "process".
         lanes: Name -> object with `submit(fn, *args) -> concurrent.futures.Future`, for tools that name such a lane.
+        process_workers: Most worker processes at a time. None: as many as there are processors to run on.
+        min_shared_bytes: Objects from this many bytes on reach worker processes through shared memory.
+        placement: Where workers run on a machine with several memory nodes: "spread" over them, or "compact", filling
+            one after the other. None: anywhere.
+        capture_output: Records show what tools in worker processes print; otherwise it goes where the program prints.
         runtime: Clock, ids and random numbers.
         trace_values: What records keep: "snapshot" copies plain containers within `trace_copy_limit`, "reference"
             copies nothing, "summary" keeps type and size only.
@@ -174,6 +181,10 @@ class FlowExecutor:
         max_step_concurrency: int = 1,
         lane: str | None = None,
         lanes: Mapping[str, Any] | None = None,
+        process_workers: int | None = None,
+        min_shared_bytes: int = 262_144,
+        placement: Literal["spread", "compact"] | None = None,
+        capture_output: bool = False,
         runtime: Runtime | None = None,
         trace_values: TraceValues = "snapshot",
         trace_copy_limit: int = 64,
@@ -203,6 +214,10 @@ class FlowExecutor:
             "max_step_concurrency": max_step_concurrency,
             "lane": lane,
             "lanes": {} if lanes is None else lanes,
+            "process_workers": process_workers,
+            "min_shared_bytes": min_shared_bytes,
+            "placement": placement,
+            "capture_output": capture_output,
             "runtime": runtime,
             "trace_values": trace_values,
             "trace_copy_limit": trace_copy_limit,
@@ -339,8 +354,8 @@ class FlowExecutor:
             dry_run_unsupported: What a dry run does at a tool that has none: "skip" the step and those that need it,
                 or "abort", which fails it.
             dynamic_params: Values for the flow's `dynamic_params`; they appear in no record and no output.
-            lane: Lane of tools that name none, in this run: "inline", "thread" or a name from `lanes`. None: as the
-                executor was told.
+            lane: Lane of tools that name none, in this run: "inline", "thread", "process" or a name from `lanes`. None:
+                as the executor was told.
 
         Returns:
             The result, also for a run that failed: look at `success`, or call `raise_for_failure()`.
@@ -570,7 +585,7 @@ class FlowExecutor:
     # ---- the end
 
     def close(self) -> None:
-        """Release threads and the private event loop."""
+        """Release threads and the private event loop, and end worker processes."""
         if self._bound is not None:
             self._bound.resources.close()
 
@@ -652,12 +667,13 @@ class FlowExecutor:
             raise FlowCompileError(plan.flow_name, prepared.compiled.errors)
 
     def _unknown_lanes(self, plan: Plan) -> list[str]:
-        known = ("inline", "thread", *self._settings["lanes"])
+        known = (*OWN_LANES, *self._settings["lanes"])
         asked: dict[str, str] = {}
         for tool in _tools_of(plan):
             if isinstance(tool.lane, str):
                 asked.setdefault(tool.lane, tool.name)
-        return [f"lane '{lane}' of tool '{name}'" for lane, name in asked.items() if lane not in known]
+        unknown = [f"lane '{lane}' of tool '{name}'" for lane, name in asked.items() if lane not in known]
+        return unknown + out_of_reach(plan, self._settings["lane"])
 
     def _go_on(
         self,

@@ -19,6 +19,7 @@ from chainweaver.compiler import PlanCache
 from chainweaver.exceptions import ContextKeyCollisionError, FlowCancelledError
 from chainweaver.executor.call import check_input
 from chainweaver.executor.captures import capture_of, inspect_of
+from chainweaver.executor.processes import process_options, trust_in
 from chainweaver.lanes.services import CacheService, Services
 from chainweaver.lanes.sync import Resources, enter_sync, run_sync
 from chainweaver.results import ExecutionResult
@@ -55,7 +56,8 @@ class Runs:
     def __init__(self, settings: Mapping[str, Any], watching: Sequence[object]) -> None:
         self.runtime: Runtime = settings["runtime"] or Runtime()
         self.plans = PlanCache()
-        self.resources = Resources(settings["lane"], settings["lanes"])
+        self.resources = Resources(settings["lane"], settings["lanes"], process_options(settings))
+        self.captures: bool = settings["capture_output"]
         self.capture = capture_of(settings["trace_values"], settings["trace_copy_limit"])
         self.inspect = inspect_of(settings["trace_values"])
         self.limit: int = settings["max_step_concurrency"]
@@ -86,7 +88,8 @@ class Runs:
             from chainweaver.executor.rules import rules_of
 
             self.rules = rules_of(self._settings, self.callbacks, watching)
-        self.is_bare = self.cache is None and self.checkpointer is None and self.limit == 1 and self.rules is NO_RULES
+        unattended = self.cache is None and self.checkpointer is None and self.rules is NO_RULES
+        self.is_bare = unattended and self.limit == 1 and self.resources.default_lane != "process"
 
     def shown(self, middleware: object) -> object:
         """A middleware of one run, with the view that the redaction policy leaves it."""
@@ -115,9 +118,13 @@ class Runs:
         if self.inspect is not None:
             run.inspect = self.inspect
         take_input(run)
-        if call is None and listeners is None and self.is_bare:
+        if call is None and listeners is None and self.is_bare and not plan.has_processes:
             return run, self._services, self.resources, None
         services = Services(runtime)
+        lane = self.resources.default_lane if call is None or call.lane is None else call.lane
+        if plan.has_processes or lane == "process":
+            run.printing = self.captures
+            services.trust = trust_in(plan, lane)
         self.attend(run, services, listeners, call)
         if self.checkpointer is not None and run.input_error is None and run.rules.dry is None:
             from chainweaver.executor.resume import open_checkpoint

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 TRACE_VALUES = ("snapshot", "reference", "summary")
 CALLBACKS = ("decision_callback", "approval_callback", "guardrail_callback", "capability_hook")
 DEVICE_CACHES = ("never", "run_end", "pressure")
-OWN_LANES = ("inline", "thread")
+PLACEMENTS = ("spread", "compact")
+OWN_LANES = ("inline", "thread", "process")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -27,6 +28,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     check_count("trace_copy_limit", settings["trace_copy_limit"], 0)
     check_lanes(settings["lanes"])
     check_lane(settings["lane"], settings["lanes"])
+    if settings["process_workers"] is not None:
+        check_count("process_workers", settings["process_workers"], 1)
+    check_count("min_shared_bytes", settings["min_shared_bytes"], 1)
+    if settings["placement"] not in (None, *PLACEMENTS):
+        raise ValueError(f"placement has to be 'spread', 'compact' or None, not {settings['placement']!r}.")
     if settings["trace_values"] not in TRACE_VALUES:
         raise ValueError(
             f"trace_values has to be 'snapshot', 'reference' or 'summary', not {settings['trace_values']!r}."
@@ -49,7 +55,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
         check_policy(settings["schema_ref_policy"])
     check_count("max_composition_depth", settings["max_composition_depth"], 1)
-    for name in ("strict_safety", "delete_on_success", "strict_compile"):
+    for name in ("strict_safety", "delete_on_success", "strict_compile", "capture_output"):
         check_flag(name, settings[name])
     check_rules(settings)
 
@@ -95,7 +101,7 @@ def check_lanes(lanes: object) -> None:
 def check_lane(lane: object, lanes: Collection[str]) -> None:
     """Refuse a default lane that an executor does not have."""
     if lane is not None and lane not in (*OWN_LANES, *lanes):
-        raise ValueError(f"lane '{lane}' is unknown; use 'inline', 'thread' or a name from lanes=.")
+        raise ValueError(f"lane '{lane}' is unknown; use 'inline', 'thread', 'process' or a name from lanes=.")
 
 
 def check_middleware(middleware: object) -> None:

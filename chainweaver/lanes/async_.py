@@ -143,6 +143,12 @@ class AwaitingPerformer:
         if lane in (None, "inline", "thread"):
             job: Job = ThreadJob(lambda: tool.fn(*args), soon(event.set))
             self.resources.threads.start(job)  # type: ignore[arg-type]  # a ThreadJob is callable
+        elif lane == "process":
+            resources = self.resources
+            # It keeps its time limit itself: until its worker has started, no time of the tool's goes by.
+            trust = self.services.trust
+            job = resources.processes.start(resources.threads, tool, args, timeout_s, trust, soon(event.set))
+            timeout_s = None
         else:
             job = LaneJob(lane, tool, args, soon(event.set))
         has_ended = False

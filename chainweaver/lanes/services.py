@@ -267,6 +267,7 @@ class Services:
         backlog: Waits until the reader of an event stream has caught up; None where nobody streams.
         blocking: The sync lane's performer for runs that nobody can stop, kept for the next run with these services.
         lock: Where several threads perform for one run: they save and tell one at a time. None elsewhere.
+        trust: An object of one run in which nobody changes values; None elsewhere (see `Sharing.lend`).
     """
 
     # What most runs do without lives on the class; see `Run`.
@@ -276,6 +277,7 @@ class Services:
     listeners: Listeners | None = None
     backlog: Callable[[], Awaitable[None]] | None = None
     lock: AbstractContextManager[Any] | None = None
+    trust: object = None
     _teller: Callable[[Tell], None] | None = None
     _leads: set[Lead] | None = None
     blocking: BlockingPerformer | None = None

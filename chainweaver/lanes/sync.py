@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from chainweaver.cache.flight import Flight
     from chainweaver.lanes.cancel import CancellationToken
     from chainweaver.lanes.loop import LoopThread
+    from chainweaver.lanes.processes import Processes
     from chainweaver.lanes.services import Services
     from chainweaver.plan import PlannedTool
 
@@ -46,13 +47,17 @@ class Resources:
     Made on first use, so that an executor that never needs a thread never starts one.
     """
 
-    def __init__(self, default_lane: str | None, lanes: Mapping[str, Any]) -> None:
+    def __init__(
+        self, default_lane: str | None, lanes: Mapping[str, Any], process_options: Mapping[str, Any] | None = None
+    ) -> None:
         self.default_lane = default_lane
         self.calls_inline = default_lane in (None, "inline")
         self.lanes = dict(lanes)
         self._lock = threading.Lock()
         self._threads: DaemonThreads | None = None
         self._loops: dict[int, LoopThread] = {}
+        self._process_options = process_options or {}
+        self._processes: Processes | None = None
         _ALL.add(self)
 
     @property
@@ -76,8 +81,19 @@ class Resources:
                 found = self._loops[depth] = LoopThread(depth + 1)
         return found
 
+    @property
+    def processes(self) -> Processes:
+        """The worker processes of this executor."""
+        if self._processes is None:
+            from chainweaver.lanes.processes import Processes
+
+            with self._lock:
+                if self._processes is None:
+                    self._processes = Processes(**self._process_options)
+        return self._processes
+
     def lane_of(self, tool: PlannedTool) -> Any:
-        """What a sync tool runs on: None, "inline", "thread", or an object with `submit`."""
+        """What a sync tool runs on: None, "inline", "thread", "process", or an object with `submit`."""
         lane = self.default_lane if tool.lane is None else tool.lane
         if lane is ASIDE:
             lane = self.default_lane if self.default_lane in ("inline", "thread") else None
@@ -88,10 +104,13 @@ class Resources:
         return self if lane == self.default_lane else _OnLane(self, lane)
 
     def close(self) -> None:
-        """Release threads and loops; they are made again when they are needed again."""
+        """Release threads, loops and worker processes; they are made again when they are needed again."""
         with self._lock:
             threads, self._threads = self._threads, None
             loops, self._loops = self._loops, {}
+            processes, self._processes = self._processes, None
+        if processes is not None:
+            processes.close()
         for loop in loops.values():
             loop.close()
         if threads is not None:
@@ -102,6 +121,8 @@ class Resources:
         self._lock = threading.Lock()
         self._threads = None
         self._loops = {}
+        if self._processes is not None:
+            self._processes.forget()
 
 
 class _OnLane(Resources):
@@ -120,6 +141,10 @@ class _OnLane(Resources):
     @property
     def loop(self) -> LoopThread:
         return self.shared.loop
+
+    @property
+    def processes(self) -> Processes:
+        return self.shared.processes
 
 
 _ALL: weakref.WeakSet[Resources] = weakref.WeakSet()
@@ -265,6 +290,10 @@ class BlockingPerformer:
         elif lane in (None, "inline", "thread"):
             job = thread_job = ThreadJob(lambda: tool.fn(*args), bell.ring)
             resources.threads.start(thread_job)
+        elif lane == "process":
+            # It keeps its time limit itself: until its worker has started, no time of the tool's goes by.
+            job = resources.processes.start(resources.threads, tool, args, timeout_s, self.services.trust, bell.ring)
+            timeout_s = None
         else:
             job = LaneJob(lane, tool, args, bell.ring)
         return self._outcome(job, bell, timeout_s, began_ns)

@@ -48,6 +48,10 @@ class _Held:
         self.type_name = type_name_of(value)
 
 
+_NO_SPILL = "give it a larger max_bytes, or spill=MmapStore(folder)"
+_NO_ROOM = "or give it a larger max_bytes: what is pinned or has no form as bytes cannot be spilled"
+
+
 class RefStore:
     """Keeps the objects themselves; with a budget, the least recently used ones elsewhere.
 
@@ -96,7 +100,8 @@ class RefStore:
             if not self._make_room(held.nbytes):
                 if not self._leave(held):
                     assert self.max_bytes is not None, "without a budget there is room"
-                    raise StoreFullError(held.type_name, held.nbytes, self._nbytes, self.max_bytes, self.spill is None)
+                    way_out = _NO_SPILL if self.spill is None else _NO_ROOM
+                    raise StoreFullError(held.type_name, held.nbytes, self._nbytes, self.max_bytes, way_out)
             else:
                 self._nbytes += held.nbytes
             self._held[key] = held

@@ -113,36 +113,30 @@ class ObjectNotFoundError(KeyError):
         )
 
 
-class StoreFullError(Exception):
+class StoreFullError(MemoryError):
     """An object does not fit into the budget of a store.
 
     Attributes:
-        type_name: Its type with its module.
+        type_name: Its type with its module, or its codec.
         nbytes: What it takes.
         held: What the objects that cannot leave take.
         max_bytes: The budget.
-        lacks_spill: There is no other store behind it.
 
-    >>> print(StoreFullError("numpy.ndarray", 80, 30, 100, True))
+    >>> print(StoreFullError("numpy.ndarray", 80, 30, 100, "or give it a larger max_bytes"))
     an object of type 'numpy.ndarray' takes 80 bytes, and of max_bytes=100 the store holds 30; release what is not \
-needed, give it a larger max_bytes, or spill=MmapStore(folder)
+needed, or give it a larger max_bytes
     """
 
-    def __init__(self, type_name: str, nbytes: int, held: int, max_bytes: int, lacks_spill: bool) -> None:
-        super().__init__(type_name, nbytes, held, max_bytes, lacks_spill)
+    def __init__(self, type_name: str, nbytes: int, held: int, max_bytes: int, way_out: str) -> None:
+        super().__init__(type_name, nbytes, held, max_bytes, way_out)
         self.type_name = type_name
         self.nbytes = nbytes
         self.held = held
         self.max_bytes = max_bytes
-        self.lacks_spill = lacks_spill
+        self._way_out = way_out
 
     def __str__(self) -> str:
-        way_out = (
-            "give it a larger max_bytes, or spill=MmapStore(folder)"
-            if self.lacks_spill
-            else "or give it a larger max_bytes: what is pinned or has no form as bytes cannot be spilled"
-        )
         return (
             f"an object of type '{self.type_name}' takes {self.nbytes} bytes, and of max_bytes={self.max_bytes} the "
-            f"store holds {self.held}; release what is not needed, {way_out}"
+            f"store holds {self.held}; release what is not needed, {self._way_out}"
         )

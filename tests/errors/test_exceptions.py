@@ -114,6 +114,12 @@ SENTENCES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     ),
     "E111": (("a.json", "it is no JSON"), {}, "Cassette 'a.json' cannot be used: it is no JSON."),
     "E112": (("9f3c", "step 'a' failed"), {}, "Run '9f3c' cannot be replayed: step 'a' failed."),
+    "E120": (("fit", -9, "SIGKILL"), {}, "The worker process of tool 'fit' was killed by signal SIGKILL."),
+    "E121": (
+        ("fit", "output", "lock", "TypeError: cannot pickle"),
+        {},
+        "Output 'lock' of tool 'fit' cannot be sent back from its worker process: TypeError: cannot pickle.",
+    ),
     "E113": (("Replay of run '9f3c'", "step 'a' differs"), {}, "Replay of run '9f3c': step 'a' differs."),
     "E106": (("There is no file 'a.yaml'",), {"invalid": True}, "There is no file 'a.yaml'."),
 }

@@ -56,7 +56,11 @@ class MisspeltBelowBase(BaseMiddleware):
         ({"max_step_concurrency": "4"}, TypeError, "max_step_concurrency has to be a whole number, not '4'."),
         ({"max_step_concurrency": 2.5}, TypeError, "max_step_concurrency has to be a whole number, not a float."),
         ({"max_step_concurrency": True}, TypeError, "max_step_concurrency has to be a whole number, not a bool."),
-        ({"lane": "ray"}, ValueError, "lane 'ray' is unknown; use 'inline', 'thread' or a name from lanes=."),
+        (
+            {"lane": "ray"},
+            ValueError,
+            "lane 'ray' is unknown; use 'inline', 'thread', 'process' or a name from lanes=.",
+        ),
         (
             {"trace_values": "all"},
             ValueError,
@@ -246,7 +250,11 @@ def test_a_model_as_input_says_how_to_make_a_mapping_of_it():
             TypeError,
             "dynamic_params has to be a mapping of names to values, not a list.",
         ),
-        ({"lane": "ray"}, ValueError, "lane 'ray' is unknown; use 'inline', 'thread' or a name from lanes=."),
+        (
+            {"lane": "ray"},
+            ValueError,
+            "lane 'ray' is unknown; use 'inline', 'thread', 'process' or a name from lanes=.",
+        ),
     ],
 )
 async def test_a_wrong_option_of_a_call_is_refused_before_anything_starts(

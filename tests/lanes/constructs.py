@@ -32,8 +32,9 @@ from chainweaver import (
 )
 from chainweaver.flow import Flow
 from chainweaver.observe.around import Proceed, Sleep
+from tests.lanes import crew
 from tests.lanes.kit import Gauge, Out, a_flow, a_step, a_tool, chain, does, fan, merged, wait_until
-from tests.lanes.table import LANES, Lane, pause
+from tests.lanes.table import LANES, Lane, borrowed_workers, pause
 
 Construct = Callable[[Lane], None]
 CONSTRUCTS: dict[str, Construct] = {}
@@ -171,6 +172,16 @@ def _(lane: Lane) -> None:
     seen = []
     ran(lane, [a_tool("a", does(lambda: seen.append(threading.get_ident())), lane="thread")])
     assert seen != [threading.get_ident()]
+
+
+@construct('tool with `lane="process"`')
+def _(lane: Lane) -> None:
+    flow = Flow(name="flow", description="d", steps=[FlowStep(tool_name="elsewhere")])
+    executor = lane.executor(tools=[crew.elsewhere], flows=[flow])
+    with executor, borrowed_workers(executor) as workers:
+        output = lane.run(executor, "flow", {"n": 1}).final_output
+        assert output is not None
+        assert output["elsewhere"] in workers.pids
 
 
 @construct("tool on a lane of your own")

@@ -154,6 +154,17 @@ def _definition(step: Step) -> DAGFlowStep:
 
 
 def _tool(name: str, behaviour: Behaviour) -> Tool:
+    """A tool; those that a worker process may call are the ones that it finds in TOOLS."""
+    if behaviour.is_async:
+        return _make_tool(name, behaviour)
+    return TOOLS[_key(name, behaviour)]
+
+
+def _key(name: str, behaviour: Behaviour) -> str:
+    return f"{name} {behaviour.failures} {behaviour.is_bad} {behaviour.naps}"
+
+
+def _make_tool(name: str, behaviour: Behaviour) -> Tool:
     def act(numbers: Numbers, context: ToolContext) -> dict[str, Any]:
         if context.attempt <= behaviour.failures:
             raise ValueError(f"{name} fails at attempt {context.attempt}")
@@ -176,6 +187,18 @@ def _tool(name: str, behaviour: Behaviour) -> Tool:
     plain = not behaviour.failures and not behaviour.is_bad and not behaviour.naps and not behaviour.is_async
     fn: Any = run_async if behaviour.is_async else run_plainly if plain else run
     return Tool(name=name, description="a tool of a story", input_schema=Numbers, output_schema=Pair, fn=fn)
+
+
+TOOLS = {
+    _key(name, behaviour): _make_tool(name, behaviour)
+    for index in range(8)
+    for name in (f"s{index}", f"s{index}_else")
+    for failures in (0, 1, 2, 9)
+    for is_bad in (False, True)
+    for naps in (0, 1, 2)
+    for behaviour in (Behaviour(failures, is_bad, False, naps),)
+}
+"""Every sync tool of every story, under names that lead to it in any process that imports this module."""
 
 
 def values_of(name: str, x: int, y: int) -> dict[str, int]:

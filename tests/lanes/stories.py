@@ -194,6 +194,10 @@ def _tool(name: str, kind: Kind) -> Tool:
     )
 
 
+TOOLS = tools()
+"""The same under a name that leads to them in any process that imports this module."""
+
+
 # ---- the clock
 
 

@@ -6,7 +6,8 @@ A scenario takes a `Lane` and says what should hold; a new lane joins `LANES` an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import anyio
 import trio
 
 from chainweaver import ExecutionResult, FlowExecutor
+from chainweaver.lanes.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,30 @@ TRIO = Lane("trio", _trio)
 
 LANES = (SYNC, THREADS, ASYNCIO, TRIO)
 LIMITS = (1, 2, 16)
+
+PROCESS = Lane("process", options={"lane": "process"})
+ASYNCIO_PROCESS = Lane("asyncio-process", _asyncio, options={"lane": "process"})
+TRIO_PROCESS = Lane("trio-process", _trio, options={"lane": "process"})
+
+PROCESS_LANES = (PROCESS, ASYNCIO_PROCESS, TRIO_PROCESS)
+"""Lanes whose sync tools run in worker processes. Apart from LANES: code is not sent, so a tool has to have a name that
+an import leads to, and most tests define theirs inside a function."""
+
+_crew: Processes | None = None
+
+
+@contextmanager
+def borrowed_workers(executor: FlowExecutor) -> Iterator[Processes]:
+    """Let an executor use workers that are kept for the next one: starting them takes longer than most runs."""
+    global _crew
+    if _crew is None:
+        _crew = Processes(2)
+    resources = executor._bind().resources
+    resources._processes = _crew
+    try:
+        yield _crew
+    finally:
+        resources._processes = None
 
 
 async def pause(seconds: float) -> None:

@@ -22,7 +22,7 @@ from tests.lanes.stories import DIARY, INITIAL, Diary, Story, make_story
 from tests.lanes.table import LANES, Lane
 
 ABOVE_ONE = 4
-TOOLS = stories.tools()
+TOOLS = stories.TOOLS
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,0 +1,244 @@
+"""Which objects lie in shared memory, so that one that is used by many steps is packed once.
+
+Both ends of a connection have a `Sharing`. It lends references for what it is asked to send, and remembers the objects
+that it received, so that one which only passes through is not packed again: its owner gets the very object back.
+
+Called by `processes` and `worker`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from chainweaver.objects.codecs import NoCodecError, Packed, codec_for, pack
+from chainweaver.objects.plain import PlainEncodeError, encode_plain
+from chainweaver.objects.shared import SharedMemoryStore, same_bytes
+from chainweaver.objects.store import ObjectRef, StoreFullError
+
+UNCHANGEABLE = frozenset({"numpy.ndarray", "numpy.generic", "pyarrow"})
+"""Codecs whose objects cannot be changed in any way once they lie over shared memory."""
+
+
+class _Known:
+    """An object of which a store holds the bytes.
+
+    Attributes:
+        find: Gives the object; None where its type cannot be referred to weakly.
+        seen: The trust with which the bytes were last found to be those of the object.
+        is_fixed: They cannot be others.
+    """
+
+    __slots__ = ("find", "is_fixed", "ref", "seen")
+
+    def __init__(self, ref: ObjectRef, find: Callable[[], Any] | None, seen: object, is_fixed: bool) -> None:
+        self.ref = ref
+        self.find = find
+        self.seen = None if seen is None else weakref.ref(seen)
+        self.is_fixed = is_fixed
+
+    def is_of(self, value: Any) -> bool:
+        return self.find is not None and self.find() is value
+
+    def is_trusted(self, trust: object) -> bool:
+        return self.is_fixed or (trust is not None and self.seen is not None and self.seen() is trust)
+
+
+class Sharing:
+    """The objects of one process in shared memory.
+
+    Args:
+        min_bytes: Smaller objects are not worth a segment.
+        store: Holds the segments.
+    """
+
+    def __init__(self, min_bytes: int, store: SharedMemoryStore | None = None) -> None:
+        self.min_bytes = min_bytes
+        self.store = SharedMemoryStore() if store is None else store
+        self._lock = threading.RLock()
+        self._known: dict[int, _Known] = {}
+        self._by_key: dict[str, int] = {}
+
+    def lend(self, value: Any, trust: object = None) -> ObjectRef | None:
+        """A reference to the bytes of an object, pinned once more for the caller; None for what has to be pickled.
+
+        An object that was packed before is compared with its bytes, since somebody may have changed it meanwhile.
+
+        Args:
+            trust: As long as this is the same object, nobody changes values between two calls, and nothing is compared.
+        """
+        if codec_for(value) is None:
+            return None
+        with self._lock:
+            known = self._known.get(id(value))
+            if known is not None and known.is_of(value) and known.is_trusted(trust):
+                self.store.pin(known.ref)
+                return known.ref
+        return self._packed(value, trust)
+
+    def take(self, ref: ObjectRef, descriptor: int | None) -> Any:
+        """The object that another process lent; its memory is given back when nobody holds the object any more.
+
+        One that came from here, and is still there, is that very object.
+
+        Raises:
+            UnpackError: Its bytes are damaged.
+        """
+        known = self.own(ref.key)
+        if known is not None:
+            if descriptor is not None:
+                os.close(descriptor)
+            return known
+        ref = self.store.adopt(ref, descriptor)
+        try:
+            value = self.store.get(ref)
+        except BaseException:
+            self.store.release(ref)
+            raise
+        self._remember(value, ref, None, ref.codec in UNCHANGEABLE)
+        return value
+
+    def own(self, key: str) -> Any:
+        """The object whose bytes have this key, when it is still there; None otherwise."""
+        with self._lock:
+            place = self._by_key.get(key)
+            known = None if place is None else self._known.get(place)
+            return None if known is None or known.find is None else known.find()
+
+    def forget(self) -> None:
+        """Begin with nothing, in a process that was forked."""
+        self._lock = threading.RLock()
+        self.close()
+        self.store.forget()
+
+    def close(self) -> None:
+        """Let go of all that is held; objects over shared memory stay as they are."""
+        with self._lock:
+            self._known.clear()
+            self._by_key.clear()
+        self.store.clear()
+
+    def _packed(self, value: Any, trust: object) -> ObjectRef | None:
+        if (estimate := getattr(value, "nbytes", None)) is not None and estimate < self.min_bytes:
+            return None
+        try:
+            packed = pack(value)
+        except NoCodecError:
+            return None  # pickle may know a way; where it does not, its reason is the better one
+        if packed.nbytes < self.min_bytes:
+            return None
+        try:
+            facts = encode_plain(packed.facts)
+        except PlainEncodeError:
+            return None
+        with self._lock:
+            known = self._known.get(id(value))
+            if known is not None and self._still(known, value, packed, facts):
+                known.seen = None if trust is None else weakref.ref(trust)
+                self.store.pin(known.ref)
+                return known.ref
+            if known is not None:
+                self._drop(id(value), known)
+        try:
+            ref = self.store.put_packed(packed)
+        except (OSError, StoreFullError):
+            return None  # no memory or no descriptor to be had: the slow way is open
+        self.store.pin(ref)
+        self._remember(value, ref, trust, False)
+        return ref
+
+    def _still(self, known: _Known, value: Any, packed: Packed, facts: bytes) -> bool:
+        """Whether the bytes that are held are those of the object."""
+        if known.find is not None and known.find() is not value:
+            return False
+        ref = known.ref
+        return ref.codec == packed.codec and ref.facts == facts and same_bytes(packed.buffers, self.store.buffers(ref))
+
+    def _remember(self, value: Any, ref: ObjectRef, trust: object, is_fixed: bool) -> None:
+        """Keep the hold of a reference for as long as its object lives, or for as long as the trust."""
+        place = id(value)
+
+        def gone(_: object) -> None:
+            with self._lock:
+                known = self._known.get(place)
+                if known is not None and known.ref.key == ref.key:
+                    self._drop(place, known)
+
+        find: Callable[[], Any] | None = None
+        try:
+            find = weakref.ref(value, gone)
+        except TypeError:
+            if trust is None:
+                self.store.release(ref)
+                return
+            weakref.finalize(trust, gone, None).atexit = False
+        with self._lock:
+            before = self._known.get(place)
+            if before is not None:
+                self._drop(place, before)
+            self._known[place] = _Known(ref, find, trust, is_fixed)
+            self._by_key[ref.key] = place
+
+    def _drop(self, place: int, known: _Known) -> None:
+        self._known.pop(place, None)
+        self._by_key.pop(known.ref.key, None)
+        self.store.release(known.ref)
+
+
+class Cargo:
+    """The objects of one frame that travel in shared memory.
+
+    Attributes:
+        rows: What is said of each: its reference, and whether its descriptor comes along.
+        descriptors: Those that come along, in the same order.
+    """
+
+    def __init__(self, sharing: Sharing, most: int, trust: object = None) -> None:
+        self._sharing = sharing
+        self._most = most
+        self._trust = trust
+        self._numbers: dict[str, int] = {}
+        self.rows: list[tuple[ObjectRef, bool]] = []
+        self.descriptors: list[int] = []
+
+    def lift(self, value: Any) -> int | None:
+        """The number of an object that travels here; None for all others."""
+        if len(self.descriptors) >= self._most:
+            return None
+        ref = self._sharing.lend(value, self._trust)
+        if ref is None:
+            return None
+        number = self._numbers.get(ref.key)
+        if number is not None:
+            self._sharing.store.release(ref)
+            return number
+        descriptor = self._sharing.store.descriptor(ref)
+        number = self._numbers[ref.key] = len(self.rows)
+        self.rows.append((ref, descriptor is not None))
+        if descriptor is not None:
+            self.descriptors.append(descriptor)
+        return number
+
+    def release(self) -> None:
+        """Give back the holds, once the frame is on its way."""
+        for ref, _ in self.rows:
+            self._sharing.store.release(ref)
+        self.rows = []
+        self.descriptors = []
+
+
+def unload(sharing: Sharing, rows: Sequence[tuple[ObjectRef, bool]], descriptors: Sequence[int]) -> list[Any]:
+    """The objects that came with a frame. The descriptors are used up, also when this raises.
+
+    Raises:
+        UnpackError, OSError: One of them cannot be had.
+    """
+    left = list(reversed(descriptors))
+    try:
+        return [sharing.take(ref, left.pop() if has_descriptor else None) for ref, has_descriptor in rows]
+    finally:
+        for descriptor in left:
+            os.close(descriptor)
