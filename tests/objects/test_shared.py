@@ -43,7 +43,7 @@ def test_a_reference_is_small_and_says_how_large_the_object_is(store: SharedMemo
     ref = store.put(np.zeros(1_000_000))
     assert len(pickle.dumps(ref)) < 200
     assert ref.nbytes == 8_000_000
-    assert store.info(ref) == {"type": "numpy.ndarray", "nbytes": 8_000_000, "pins": 1, "backing": "shm"}
+    assert store.info(ref) == {"type": "numpy.ndarray", "nbytes": 8_000_000, "pins": 0, "backing": "shm"}
 
 
 def test_buffers_are_aligned_and_read_only(store: SharedMemoryStore) -> None:
