@@ -88,6 +88,8 @@ class PlannedTool:
         safety: The declared safety contract, None where there is none.
         dry: What stands in during a dry run, None when there is nothing that could.
         stream: `input model -> async iterator of chunks`, for tools that report while they work.
+        hand_back: `what was returned, input model -> output model, its values`, in place of `validate_output`: objects
+            that the tool was given, and that were validated as what it returns, are not validated again.
     """
 
     name: str
@@ -117,6 +119,7 @@ class PlannedTool:
     safety: Any = None
     dry: PlannedTool | None = None
     stream: Callable[[Any], Any] | None = None
+    hand_back: Callable[[Any, Any], tuple[Any, dict[str, Any]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +221,8 @@ class PlannedStep:
         each: How it runs once per item; None for a step that runs once.
         capability: What an outside capability has to perform in place of a tool.
         plain: No policy of any kind: the step may take the short path.
+        watched: The inputs, as they are read, in which a change would matter to others, each with its context key;
+            worked out on first use.
     """
 
     index: int
@@ -250,6 +255,7 @@ class PlannedStep:
     child: Plan | None
     capability: str | None
     each: PlannedMap | None = None
+    watched: Callable[[], tuple[tuple[str, str], ...]] = tuple
 
     @property
     def number(self) -> int:

@@ -395,7 +395,7 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
             if run.deadline_ns is not None:
                 run.check_deadline()
             try:
-                return check_output(step, tool, raw)
+                return check_output(step, tool, raw, value)
             except ChainWeaverError as exc:
                 error = cause = exc
         if retry is None or number > retry.max_retries or not is_retryable(retry, cause):
@@ -471,12 +471,20 @@ def is_retryable(retry: PlannedRetry, cause: Exception) -> bool:
     return isinstance(cause, retry.retryable)
 
 
-def check_output(step: PlannedStep, tool: PlannedTool, raw: Any) -> dict[str, Any]:
-    """The validated output fields of a tool, by identity."""
+def check_output(step: PlannedStep, tool: PlannedTool, raw: Any, value: Any = None) -> dict[str, Any]:
+    """The validated output fields of a tool, by identity.
+
+    Args:
+        value: The input model that the tool was called with.
+    """
+    fields: dict[str, Any]
     try:
-        model = validated_output(tool, raw)
-        # A model that the tool made itself may be kept by the tool: its dict is not ours to share.
-        fields: dict[str, Any] = model.__dict__ if tool.direct_output and model is not raw else tool.open_output(model)
+        if tool.hand_back is not None:
+            model, fields = tool.hand_back(raw, value)
+        else:
+            model = validated_output(tool, raw)
+            # A model that the tool made itself may be kept by the tool: its dict is not ours to share.
+            fields = model.__dict__ if tool.direct_output and model is not raw else tool.open_output(model)
     except Exception as exc:
         raise schema_error(tool, step, exc, "output") from exc
     if tool.max_output_size is not None:

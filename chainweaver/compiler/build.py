@@ -34,6 +34,8 @@ from chainweaver.compiler.liveness import Reading, liveness_of, looks_at_fields_
 from chainweaver.compiler.lower import Lowered, lower
 from chainweaver.compiler.maps import BoundMap, bind_map, secret_roots
 from chainweaver.compiler.models import Catalogue, KnownTool
+from chainweaver.compiler.mutation import Mutations
+from chainweaver.compiler.once import Once
 from chainweaver.compiler.stand_ins import check_stand_ins
 from chainweaver.exceptions import FlowCompositionError, SchemaRefPolicyError
 from chainweaver.flow import DEFAULT_REF_POLICY, DAGFlowStep, SchemaRefPolicy, resolve_model
@@ -113,12 +115,17 @@ class Build:
         self.looks: list[tuple[Look, ...]] = []
         self.positions = {step.step_id: step.index for step in self.steps}
         self.ancestors: list[int] = []  # per step a set of positions, as the bits of one number
+        self.once: Once | None = None
 
     def result(self) -> CompilationResult:
         for step in self.steps:
             self._find_callee(step)
         bound = [self._bind(step) for step in self.steps]
         collisions = self._check_whole_flow()
+        self.mutations = Mutations(self, bound, self.maps)
+        self.mutations.check(self.findings)
+        if self.flow.validation == "once":
+            self.once = Once(self, bound, self.mutations)
         feeds: list[list[int]] = [[] for _ in self.steps]
         for step in self.steps:
             for need in step.needs:
@@ -217,7 +224,7 @@ class Build:
         # Before the fault is asked for: what cannot be resolved is one.
         check_inputs, check_outputs = self._contract(step, "input", call), self._contract(step, "output", call)
         retry = self._retry(step)
-        tool = self._tool(step.primary)
+        tool = self._tool(step, step.primary)
         branching = self.branches[step.index]
         planned = PlannedStep(
             index=step.index,
@@ -229,7 +236,7 @@ class Build:
             feeds=feeds,
             read=call.read,
             tool=tool,
-            fallback=self._tool(step.fallback),
+            fallback=self._tool(step, step.fallback),
             fault=self.findings.faults.get(step.index),
             retry=retry,
             on_error=definition.on_error if step.fallback_name is None else "fallback",
@@ -249,6 +256,7 @@ class Build:
             rank=self.rank,
             child=self.sub_plans.get(step.index),
             capability=getattr(definition, "capability_id", None),
+            watched=cache(partial(self.mutations.watched, step.index)),
         )
         self.rank += bool(planned.candidates)
         if bound is None:
@@ -256,7 +264,7 @@ class Build:
         return self._mapped(step, planned, inputs, bound)
 
     def _candidates(self, step: Lowered) -> Mapping[str, PlannedTool]:
-        found = {name: self._tool(known) for name, known in step.candidates.items()}
+        found = {name: self._tool(step, known) for name, known in step.candidates.items()}
         return {name: tool for name, tool in found.items() if tool is not None}
 
     def _mapped(self, step: Lowered, planned: PlannedStep, outer: BoundInputs, bound: BoundMap) -> PlannedStep:
@@ -318,8 +326,11 @@ class Build:
             liveness=lambda: Liveness((), (), {}),
         )
 
-    def _tool(self, known: KnownTool | None) -> PlannedTool | None:
-        return None if known is None else self.planned_tools[id(known)]
+    def _tool(self, step: Lowered, known: KnownTool | None) -> PlannedTool | None:
+        if known is None:
+            return None
+        planned = self.planned_tools[id(known)]
+        return planned if self.once is None else self.once.applied(step, known, planned)
 
     def _retry(self, step: Lowered) -> PlannedRetry | None:
         if step.definition.retry is None:
@@ -444,6 +455,7 @@ def _is_plain(step: PlannedStep) -> bool:
         and not (step.dynamic_fields or step.candidates or step.guards_input)
         and (step.child, step.each, step.capability, step.rivals) == (None, None, None, ())
         and step.on_error == "fail"
+        and tool.hand_back is None
         and not (tool.secret_outputs or tool.timeout_s or tool.max_output_size or tool.wants_context or tool.stream)
         and not (tool.safety is not None and tool.safety.requires_approval)
     )
