@@ -1233,6 +1233,7 @@ __all__ = [
     "SafetyCeilingError",
     "SchemaRefPolicyError",
     "SchemaValidationError",
+    "SharedMutationError",
     "StoppedError",
     "ToolDefinitionError",
     "ToolError",

@@ -522,6 +522,9 @@ class StepPlan(BaseModel):
         fallback: The tool that stands in when it fails.
         map_over, map_as: Where the items come from, for a step that runs once per item, and what one is called.
         capability_id: What an outside capability has to perform.
+        taken_as_is: Field -> the steps whose values it takes as they are, without another validation; "input" for the
+            input of the flow. Only with `validation="once"`.
+        validated_again: Field -> why its values are validated all the same.
         flow_version, sub_plan: The sub-flow that it runs, with what it hands to it.
     """
 
@@ -543,6 +546,8 @@ class StepPlan(BaseModel):
     map_over: str | None = None
     map_as: str | None = None
     capability_id: str | None = None
+    taken_as_is: dict[str, list[str]] = Field(default_factory=dict)
+    validated_again: dict[str, str] = Field(default_factory=dict)
     flow_version: str | None = None
     sub_plan: ExecutionPlan | None = None
 

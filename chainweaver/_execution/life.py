@@ -374,6 +374,7 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
     if number > 1:
         # A store may know attempts of a sub-flow that failed in an earlier part of the run, but not what with.
         run.detail(step.index).retries = number - 1
+    seal = None if run.rules.seal is None else run.rules.seal(step, tool, given)
     while True:
         command: Any = None
         try:
@@ -394,12 +395,16 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
         else:
             if run.deadline_ns is not None:
                 run.check_deadline()
+            if seal is not None:
+                seal()
             try:
                 return check_output(step, tool, raw, value)
             except ChainWeaverError as exc:
                 error = cause = exc
         if retry is None or number > retry.max_retries or not is_retryable(retry, cause):
             raise error
+        if seal is not None:
+            seal()
         detail = run.detail(step.index)
         detail.retries += 1
         detail.retry_errors += (told(error),)

@@ -256,6 +256,7 @@ class Build:
             rank=self.rank,
             child=self.sub_plans.get(step.index),
             capability=getattr(definition, "capability_id", None),
+            mutates=self.mutations.fields_of(step),
             watched=cache(partial(self.mutations.watched, step.index)),
         )
         self.rank += bool(planned.candidates)
@@ -422,7 +423,14 @@ class Build:
         if flow.outputs is not None and (self.context.gate is None or looks_at_fields_only(schema)):
             named = dict.fromkeys([*flow.outputs, *(() if schema is None else schema.accepted)])
             kept = tuple([visible.kept_in(key, len(self.steps)) for key in named])
-        return Reading(tuple(self.looks), tuple(visible.writes), tuple(self.ancestors), frozenset(self.sub_plans), kept)
+        return Reading(
+            tuple(self.looks),
+            tuple(visible.writes),
+            tuple(self.ancestors),
+            frozenset(self.sub_plans),
+            frozenset(visible.initial.keys),
+            kept,
+        )
 
     def _inline_lanes(self) -> frozenset[str | None]:
         own = {

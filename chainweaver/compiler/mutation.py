@@ -202,6 +202,14 @@ class Mutations:
             if name not in declared and (mapped is not None or self._matters(index, key, seen.place.slots))
         )
 
+    def fields_of(self, step: Lowered) -> tuple[str, ...]:
+        """The inputs that a step declares to change, under their names in what it reads."""
+        if step.index not in self.changes:
+            return ()
+        mapped = self._maps.get(step.index)
+        fed_as = (self._bound[step.index] if mapped is None else mapped.inner).fed_as
+        return tuple(sorted({fed_as.get(name, name) for known in step.callees for name in known.tool.mutates}))
+
     def _matters(self, index: int, key: str, slots: tuple[int, ...]) -> bool:
         if 0 in slots or max(slots) > len(self.steps) or self.outputs is None:
             return True

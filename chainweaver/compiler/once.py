@@ -1,4 +1,4 @@
-"""Validating once: which inputs of which steps a flow with `validation="once"` takes as they are, and why not the others.
+"""Validating once: what a flow with `validation="once"` takes as it is, and why it validates everything else.
 
 A field is taken as it is where everything that may feed it has been validated as what the field asks for (`sameness`),
 and where nobody may have changed it since (`mutation`). Outputs that are the very objects which a step was given count
@@ -195,11 +195,8 @@ class Once:
         takes, gives = known.takes, known.gives
         if not (isinstance(takes, ModelFacts) and isinstance(gives, ModelFacts) and planned.direct_output):
             return {}
-        if (
-            step.definition.map_over is not None
-            or known.tool.mutates
-            or gives.model.model_config.get("from_attributes")
-        ):
+        by_attributes = gives.model.model_config.get("from_attributes")
+        if step.definition.map_over is not None or known.tool.mutates or by_attributes:
             return {}
         if not (is_plainly_built(takes.model) and is_plainly_built(gives.model)):
             return {}

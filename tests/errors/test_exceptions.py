@@ -115,6 +115,11 @@ SENTENCES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "E111": (("a.json", "it is no JSON"), {}, "Cassette 'a.json' cannot be used: it is no JSON."),
     "E112": (("9f3c", "step 'a' failed"), {}, "Run '9f3c' cannot be replayed: step 'a' failed."),
     "E113": (("Replay of run '9f3c'", "step 'a' differs"), {}, "Replay of run '9f3c': step 'a' differs."),
+    "E120": (
+        ("sort", 1, "rows"),
+        {"other": "total"},
+        "Step 'sort' changes 'rows' in place while step 'total' may be looking at it.",
+    ),
     "E106": (("There is no file 'a.yaml'",), {"missing": True}, "There is no file 'a.yaml'."),
 }
 
