@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chainweaver.compiler.core_schemas import View, choices, resolved
+from chainweaver.compiler.core_schemas import UNKNOWN, View, choices, resolved
 
 BOUNDS = frozenset(
     {
@@ -86,6 +86,8 @@ class _Comparison:
 
     def why_not(self, given: View, wanted: View) -> str | None:
         given, wanted = past_labels(given), past_labels(wanted)
+        if given is UNKNOWN or wanted is UNKNOWN:
+            return "nothing is known about its type"
         pair = id(given.schema), id(wanted.schema)
         if pair in self._met:
             return None
