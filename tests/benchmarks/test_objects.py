@@ -40,6 +40,7 @@ def test_the_table_has_a_row_for_each_way_and_a_reason_for_what_is_missing(
     absent = objects.Way("elsewhere", objects.by_reference, lambda: "not here")
     monkeypatch.setattr(objects, "WAYS", [*objects.WAYS, absent])
     monkeypatch.setattr(objects, "SIZES", (1_000, 2_000, 3_000, 4_000))
+    monkeypatch.setattr(objects, "BUDGET_S", 0.0)
     objects.main(["--quick"])
     printed = capsys.readouterr().out
 
