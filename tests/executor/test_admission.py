@@ -368,6 +368,7 @@ SETTINGS: dict[str, Any] = {
     "runtime": Runtime(),
     "trace_values": "summary",
     "trace_copy_limit": 7,
+    "on_shared_mutation": "detect",
     "strict_compile": True,
     "schema_ref_policy": SchemaRefPolicy(allow_import=False),
 }
