@@ -55,6 +55,8 @@ class Mutations:
         self._bound = bound
         self._maps = maps
         self._inside = {index: child.mutations.of_inputs for index, child in built.children.items()}
+        # Inside these something is changed that may be what they were given, or a part of it, under another name.
+        self._vague = {index for index, child in built.children.items() if child.mutations.may_change_inputs}
         self.changes: dict[int, tuple[Change, ...]] = {}
         for step in self.steps:
             found = tuple(self._changes_of(step))
@@ -165,24 +167,36 @@ class Mutations:
         gives = [known.gives for known in step.callees]
         return bool(gives) and all(isinstance(one, ModelFacts) and holds_only(one.model, IMMUTABLES) for one in gives)
 
+    @cached_property
+    def may_change_inputs(self) -> bool:
+        """Whether a step changes what may be, or be a part of, a value of the initial context."""
+        return any(self._touched_by(index) & 1 for index in (*self.changes, *self._vague))
+
+    def _touched_by(self, index: int) -> int:
+        """The slots whose objects a step may change, as the bits of one number."""
+        slots = [slot for change in self.changes.get(index, ()) for slot in change.slots]
+        if index in self._vague:
+            slots += [slot for look in self.looks[index] for slot in look.slots if slot <= len(self.steps)]
+        touched = 0
+        for slot in slots:
+            touched |= self._roots[slot]
+        return touched
+
     def changed_between(self, slot: int, reader: int) -> Lowered | None:
         """A step that may change what is in a slot after it was written and before a reader has done with it."""
-        for index, changes in self.changes.items():
+        for index in sorted({*self.changes, *self._vague}):
             before = slot and (index == slot - 1 or self.ancestors[slot - 1] >> index & 1)
             after = self.ancestors[index] >> reader & 1
-            if not before and not after and self._touches(changes, slot):
+            if not before and not after and self._touched_by(index) & self._roots[slot]:
                 return self.steps[index]
         return None
 
     def changed_meanwhile(self, index: int) -> bool:
         """Whether a step may change what another one works on, while it does."""
         return any(
-            other == index or (self._may_meet(index, other) and self._touches(changes, index + 1))
-            for other, changes in self.changes.items()
+            other == index or (self._may_meet(index, other) and self._touched_by(other) & self._roots[index + 1])
+            for other in (*self.changes, *self._vague)
         )
-
-    def _touches(self, changes: tuple[Change, ...], slot: int) -> bool:
-        return any(self._roots[one] & self._roots[slot] for change in changes for one in change.slots)
 
     # ---- where undeclared changes matter
 

@@ -27,6 +27,7 @@ from chainweaver import (
     SchemaValidationError,
     Tool,
 )
+from chainweaver.compiler.identity import flow_digest
 from tests.conftest import PROOF
 from tests.executor.kit import Calls, crashed
 from tests.lanes.table import LANES, Lane
@@ -276,6 +277,49 @@ def test_a_change_of_what_a_value_was_made_of_ends_the_proof_as_well():
     steps = explained(a_line(LOAD, same, change, read), [LOAD, same, change, read])
 
     assert steps[3].validated_again == {"copied": "step 'change' may have changed 'copied' in place"}
+
+
+def test_a_change_inside_a_sub_flow_ends_the_proof_under_whatever_name():
+    """R27, R14: the sub-flow gets the object, hands it on under another key, and changes that."""
+    read = Tool(name="read", description="", input_schema=Rows, output_schema=Nothing, fn=lambda _: {})
+    other: Any = create_model("Other", other=(Native[Any], ...))
+    taken: Any = create_model("Taken", rows=(Native[Any], ...))
+    rename = Tool(
+        name="rename", description="", input_schema=taken, output_schema=other, fn=lambda m: {"other": m.rows}
+    )
+    spoil = Tool(
+        name="spoil",
+        description="",
+        input_schema=other,
+        output_schema=Nothing,
+        fn=lambda m: m.other.append("x") or {},
+        mutates=["other"],
+    )
+    inner = Flow(name="inner", description="", steps=[FlowStep(tool_name="rename"), FlowStep(tool_name="spoil")])
+    flow = Flow(
+        name="flow",
+        description="",
+        validation="once",
+        steps=[FlowStep(tool_name="load"), FlowStep(flow_name="inner"), FlowStep(tool_name="read")],
+    )
+    with FlowExecutor(tools=[LOAD, read, rename, spoil], flows=[inner, flow]) as executor:
+        step = executor.explain_flow("flow", {}).steps[2]
+        result = executor.execute_flow("flow", {})
+
+    assert step.validated_again == {"rows": "step 'inner' may have changed 'rows' in place"}
+    assert result.execution_log[2].error_type == "SchemaValidationError"
+
+
+def test_the_way_of_validating_is_part_of_the_digest_unless_it_is_the_default():
+    """R33: digests of flows that say nothing stay what they were; a file carries the field."""
+    default, said, once = (
+        a_line(LOAD, **facts) for facts in ({"mode": "boundaries"}, {"mode": "boundaries"}, {"mode": "once"})
+    )
+    silent = Flow(**{name: value for name, value in default if name != "validation"})
+
+    assert flow_digest(silent) == flow_digest(default) == flow_digest(said) != flow_digest(once)
+    assert Flow.from_json(once.to_json()).validation == "once"
+    assert "validation" not in silent.to_json()
 
 
 def test_who_declares_to_change_a_typed_list_gets_a_list_of_its_own():
