@@ -34,7 +34,7 @@ def _no_collector() -> Iterator[None]:
 
 def a_model(name: str, *keys: str) -> Any:
     made: Any = create_model
-    return made(name, **dict.fromkeys(keys, (Native[Any], ...)))
+    return made(name, **dict.fromkeys(keys, (Any, ...)))
 
 
 class Seen:
