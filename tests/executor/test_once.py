@@ -364,6 +364,14 @@ def test_an_instance_that_a_tool_has_made_itself_is_looked_into_once(raw: str, m
             result.raise_for_failure()
 
 
+def test_a_tool_may_give_back_its_input_model_itself():
+    """R10, R14: the objects in it were validated on their way in."""
+    seen = Seen()
+    tools = [seen.tool(f"t{at}", Rows, Rows, lambda model: model) for at in range(5)]
+    run_of(a_line(*tools), tools, {"rows": ["1"]}).raise_for_failure()
+    assert len({id(model.rows) for model in seen.given}) == 1
+
+
 class Loose(BaseModel):
     rows: list[int] = ["x"]  # type: ignore[list-item]  # on purpose
 
