@@ -679,6 +679,50 @@ class FlowCompileError(DefinitionError):
         return f"step {error.step_index} ({error.tool_name}), {error.issue_type}: {detail}"
 
 
+class SharedMutationError(DefinitionError):
+    """A step changes a value in place that others look at, at the same time or without having been told.
+
+    Attributes:
+        tool_name: Tool of the step.
+        step_index: Position of the step in plan order.
+        key: The context key of the value.
+        other: The step that may look at it at the same time, the same one for the items of a map; None for a change
+            that was found while the flow ran, and that the tool does not declare.
+    """
+
+    code = "E122"
+    step_name: str | None = None
+
+    def __init__(
+        self,
+        tool_name: str,
+        step_index: int,
+        key: str,
+        *,
+        step_name: str | None = None,
+        other: str | None = None,
+        **facts: Unpack[Help],
+    ) -> None:
+        name = step_name or tool_name
+        if other is None:
+            sentence = f"Step '{name}' changed '{key}' in place, which its tool '{tool_name}' does not declare."
+            fix = f"copy '{key}' in the tool before changing it, or declare the field in mutates= of the tool"
+        elif other == name:
+            sentence = f"Step '{name}' changes '{key}' in place, which all items of its map share."
+            fix = "set map_concurrency to 1, change a copy, or drop the field from mutates= of the tool"
+        else:
+            sentence = f"Step '{name}' changes '{key}' in place while step '{other}' may be looking at it."
+            fix = "let one of them depend on the other, copy the value in a step before, or drop it from mutates="
+        facts = {"fix": fix, **facts}
+        super().__init__(sentence, **facts)
+        self.tool_name = tool_name
+        self.step_index = step_index
+        self.key = key
+        self.other = other
+        if step_name is not None:
+            self.step_name = step_name
+
+
 class MissingExtraError(DefinitionError, ImportError):
     """An optional dependency is needed for this call and is not installed.
 
@@ -1245,6 +1289,7 @@ __all__ = [
     "SafetyCeilingError",
     "SchemaRefPolicyError",
     "SchemaValidationError",
+    "SharedMutationError",
     "StoppedError",
     "ToolDefinitionError",
     "ToolError",

@@ -92,6 +92,8 @@ class PlannedTool:
         dry: What stands in during a dry run, None when there is nothing that could.
         stream: `input model -> async iterator of chunks`, for tools that report while they work.
         origin: The registered tool; a lane that calls it elsewhere looks for a name of it.
+        hand_back: `what was returned, input model -> output model, its values`, in place of `validate_output`: objects
+            that the tool was given, and that were validated as what it returns, are not validated again.
     """
 
     name: str
@@ -122,6 +124,7 @@ class PlannedTool:
     dry: PlannedTool | None = None
     stream: Callable[[Any], Any] | None = None
     origin: Any = None
+    hand_back: Callable[[Any, Any], tuple[Any, dict[str, Any]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +246,9 @@ class PlannedStep:
         capability: What an outside capability has to perform in place of a tool.
         chunks: How it takes an input in chunks; None for a step that takes all its inputs as they are.
         plain: No policy of any kind: the step may take the short path.
+        mutates: The inputs, as they are read, that its tools declare to change in place.
+        watched: The inputs, as they are read, in which a change would matter to others, each with its context key;
+            worked out on first use.
     """
 
     index: int
@@ -276,6 +282,8 @@ class PlannedStep:
     capability: str | None
     each: PlannedMap | None = None
     chunks: PlannedChunks | None = None
+    mutates: tuple[str, ...] = ()
+    watched: Callable[[], tuple[tuple[str, str], ...]] = tuple
 
     @property
     def number(self) -> int:
@@ -365,11 +373,13 @@ class Liveness:
         awaiting: Per step, the positions of the ranges whose readers it is among.
         compared: Per step, the sub-flow steps that write keys which it may write as well: what they merely handed back
             is told apart from what they changed (R27) while the values are there.
+        written: Per slot, the keys that are known by name.
     """
 
     ranges: tuple[LiveRange, ...]
     awaiting: tuple[tuple[int, ...], ...]
     compared: Mapping[int, tuple[int, ...]]
+    written: tuple[frozenset[str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -431,9 +441,48 @@ class Plan:
     composition: tuple[Callable[[], ChainWeaverError], ...] = ()
     needs_schedule: bool = False
 
+    def peak_memory(self, sizes: Mapping[str, int]) -> PeakMemory:
+        """The most bytes of values that a run of this plan holds at once, and the step during which it does.
+
+        For runs that let go of their values (`Flow.outputs` and `trace_values="summary"`) with one step at a time
+        (`max_step_concurrency=1`) of which none is skipped; it holds what a step is given until it has ended, what it
+        gives from then on, and both while it runs. Values are counted for themselves: one that is handed on under
+        another key counts again, and so does what a tool needs beside them.
+
+        Args:
+            sizes: Context key -> bytes of its value, at every step that writes it. Keys without a size count nothing.
+
+        >>> from chainweaver import Flow, FlowStep, Native, compile_flow, tool
+        >>> @tool(output="small")
+        ... def halve(big: Native[bytes]) -> Native[bytes]:
+        ...     return big[::2]
+        >>> @tool(output="count")
+        ... def weigh(small: Native[bytes]) -> int:
+        ...     return len(small)
+        >>> steps = [FlowStep(tool_name="halve"), FlowStep(tool_name="weigh")]
+        >>> flow = Flow(name="f", description="d", steps=steps, outputs=["count"])
+        >>> compile_flow(flow, [halve, weigh]).plan.peak_memory({"big": 100, "small": 50})
+        PeakMemory(nbytes=150, step_index=0, step_id='0')
+        """
+        return _peak_of(self, sizes)
+
     def __repr__(self) -> str:
         # What is bound in a plan has nothing to show, and a thousand steps would hide the rest.
         return f"Plan({self.flow_name!r}, {self.flow_version!r}, {len(self.steps)} step(s))"
+
+
+class PeakMemory(NamedTuple):
+    """The most that a run holds at once.
+
+    Attributes:
+        nbytes: Bytes of all values that are held then.
+        step_index: The first step during which that is so, in plan order; -1 before the first step.
+        step_id: Its id; None before the first step.
+    """
+
+    nbytes: int
+    step_index: int
+    step_id: str | None
 
 
 class KeyMissing(LookupError):
@@ -452,3 +501,28 @@ class KeyMissing(LookupError):
 
 class NoFingerprint(Exception):
     """A value that no fingerprint can stand for; the text says which and why."""
+
+
+def _peak_of(plan: Plan, sizes: Mapping[str, int]) -> PeakMemory:
+    """Go through the plan in order, with sizes in place of values."""
+    liveness = plan.liveness()
+    written = frozenset[str]().union(*liveness.written[1:])
+    # What nobody writes can only have been given.
+    keys = [liveness.written[0] | (sizes.keys() - written), *liveness.written[1:]]
+    bytes_of = [sum(sizes.get(key, 0) for key in _keys_in(one, keys[one.slot])) for one in liveness.ranges]
+    left = [len(one.readers or ()) for one in liveness.ranges]
+    held = sum(size for one, size in zip(liveness.ranges, bytes_of, strict=True) if one.slot == 0 and one.readers != ())
+    peak = PeakMemory(held, -1, None)
+    for step in plan.steps:
+        held += sum(sizes.get(key, 0) for key in keys[step.index + 1])
+        if held > peak.nbytes:
+            peak = PeakMemory(held, step.index, step.step_id)
+        for at in liveness.awaiting[step.index]:
+            left[at] -= 1
+            if not left[at]:
+                held -= bytes_of[at]
+    return peak
+
+
+def _keys_in(one: LiveRange, known: frozenset[str]) -> frozenset[str]:
+    return known - one.others if one.keys is None else known.intersection(one.keys)

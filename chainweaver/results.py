@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializationInfo, SerializerFunctionWrapHandler, field_serializer
@@ -15,6 +16,7 @@ from pydantic.functional_serializers import model_serializer
 
 from chainweaver._execution.conclude import failure_of, merged_context
 from chainweaver._execution.run import Detail, Run
+from chainweaver._execution.trace import summary_of
 from chainweaver.exceptions import ChainWeaverError, FlowCancelledError, FlowExecutionError
 from chainweaver.objects.inspection import ObjectInfo, noteworthy
 from chainweaver.objects.measuring import RunMemory
@@ -35,6 +37,31 @@ def _jsonable(value: Any) -> Any:
     from chainweaver.formats.json_form import json_form
 
     return json_form(value)
+
+
+class _Shown:
+    """A value that is part of a text: its beginning, or type and size of what is no plain value."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return str(_shortener().repr(self._value))
+
+
+@cache
+def _shortener() -> Any:
+    import reprlib
+
+    class Shortener(reprlib.Repr):
+        def repr_instance(self, x: Any, level: int) -> str:
+            return str(summary_of(x))
+
+    shortener = Shortener()
+    shortener.maxstring = shortener.maxlong = 200
+    return shortener
 
 
 class StepRecord(BaseModel):
@@ -230,7 +257,9 @@ class ExecutionResult(BaseModel):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         yield "flow_name", self.flow_name
         yield "status", self.status
-        yield "final_output", self.final_output
+        # Whoever logs a result, or a task that holds one, must not wait for the text of a million rows.
+        output = self.final_output
+        yield "final_output", output if output is None else {key: _Shown(value) for key, value in output.items()}
 
     __hash__: ClassVar[None]  # type: ignore[assignment]  # equal by value, as every model
 
@@ -585,6 +614,9 @@ class StepPlan(BaseModel):
         map_over, map_as: Where the items come from, for a step that runs once per item, and what one is called.
         chunk: How it takes an input in chunks, such as "data in chunks of 64 MiB, combined by concat".
         capability_id: What an outside capability has to perform.
+        taken_as_is: Field -> the steps whose values it takes as they are, without another validation; "input" for the
+            input of the flow. Only with `validation="once"`.
+        validated_again: Field -> why its values are validated all the same.
         flow_version, sub_plan: The sub-flow that it runs, with what it hands to it.
     """
 
@@ -607,6 +639,8 @@ class StepPlan(BaseModel):
     map_as: str | None = None
     chunk: str | None = None
     capability_id: str | None = None
+    taken_as_is: dict[str, list[str]] = Field(default_factory=dict)
+    validated_again: dict[str, str] = Field(default_factory=dict)
     flow_version: str | None = None
     sub_plan: ExecutionPlan | None = None
 

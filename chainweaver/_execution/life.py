@@ -409,6 +409,7 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
     if number > 1:
         # A store may know attempts of a sub-flow that failed in an earlier part of the run, but not what with.
         run.detail(step.index).retries = number - 1
+    seal = None if run.rules.seal is None else run.rules.seal(step, tool, given)
     while True:
         command: Any = None
         try:
@@ -417,7 +418,7 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
             elif step.chunks is not None:
                 from chainweaver._execution.chunked import run_chunks
 
-                return (yield from run_chunks(run, step, step.chunks, tool, given, number))
+                raw = yield from run_chunks(run, step, step.chunks, tool, given, number)
             else:
                 if step.capability is None:
                     command = run.invocation(step, tool, value, number)
@@ -427,30 +428,39 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
                 if run.printing:
                     raw = run.note_printed(step, raw)
         except Exception as exc:
-            if run.printing:
-                run.note_printed(step, exc)
+            run.note_printed(step, exc)
             if run.deadline_ns is not None:
                 check_overdue(run, step, tool, command, exc)
             error, cause = call_error(step, tool, exc)
         else:
             if run.deadline_ns is not None:
                 run.check_deadline()
+            if seal is not None:
+                seal()
             try:
-                return check_output(step, tool, raw)
+                # What was put together of chunks was checked chunk by chunk.
+                return check_output(step, tool, raw, value) if step.chunks is None else raw
             except ChainWeaverError as exc:
                 error = cause = exc
         if retry is None or number > retry.max_retries or not is_retryable(retry, cause) or is_spent(step, given):
             raise error
-        detail = run.detail(step.index)
-        detail.retries += 1
-        detail.retry_errors += (told(error),)
-        if lets_go(run):
-            forget_frames(error)
+        if seal is not None:
+            seal()
+        note_retry(run, step, error)
         del error, cause  # their tracebacks hold this very frame
         yield from pause(run, retry, number)
         number += 1
         # The tool may have changed its model; the next attempt gets a fresh one from the same inputs.
         value = check_input(step, tool, given) if step.chunks is None else given
+
+
+def note_retry(run: Run, step: PlannedStep, error: ChainWeaverError) -> None:
+    """Count an attempt that failed and is followed by another."""
+    detail = run.detail(step.index)
+    detail.retries += 1
+    detail.retry_errors += (told(error),)
+    if lets_go(run):
+        forget_frames(error)
 
 
 def is_spent(step: PlannedStep, given: dict[str, Any]) -> bool:
@@ -531,20 +541,28 @@ def is_retryable(retry: PlannedRetry, cause: Exception) -> bool:
     return isinstance(cause, retry.retryable)
 
 
-def check_output(step: PlannedStep, tool: PlannedTool, raw: Any) -> dict[str, Any]:
-    """The validated output fields of a tool, by identity, held against the contract of the step."""
-    fields = opened_output(step, tool, raw)
+def check_output(step: PlannedStep, tool: PlannedTool, raw: Any, value: Any = None) -> dict[str, Any]:
+    """The validated output fields of a tool, by identity, held against the contract of the step.
+
+    Args:
+        value: The input model that the tool was called with.
+    """
+    fields = opened_output(step, tool, raw, value)
     if step.check_outputs is not None:
         check_contract(step, tool, fields)
     return fields
 
 
-def opened_output(step: PlannedStep, tool: PlannedTool, raw: Any) -> dict[str, Any]:
+def opened_output(step: PlannedStep, tool: PlannedTool, raw: Any, value: Any = None) -> dict[str, Any]:
     """The validated output fields of a tool, by identity."""
+    fields: dict[str, Any]
     try:
-        model = validated_output(tool, raw)
-        # A model that the tool made itself may be kept by the tool: its dict is not ours to share.
-        fields: dict[str, Any] = model.__dict__ if tool.direct_output and model is not raw else tool.open_output(model)
+        if tool.hand_back is not None:
+            model, fields = tool.hand_back(raw, value)
+        else:
+            model = validated_output(tool, raw)
+            # A model that the tool made itself may be kept by the tool: its dict is not ours to share.
+            fields = model.__dict__ if tool.direct_output and model is not raw else tool.open_output(model)
     except Exception as exc:
         raise schema_error(tool, step, exc, "output") from exc
     if tool.max_output_size is not None:

@@ -33,6 +33,8 @@ class Rules:
         capability: Performs capability steps.
         redaction: What views of a run do not show; never looked at here.
         pricing: Makes the cost report of a result; never called here.
+        seal: (step, tool, what the step read) -> what raises when some of it has been changed since; None where nothing
+            in it has to be watched. None: changes in place are ignored.
         around_step, around_run: Make the generators around each step and around each run, outermost first.
         concern_every_step: A step without any policy of its own is touched as well; follows from the others.
     """
@@ -47,6 +49,7 @@ class Rules:
     capability: PlannedTool | None = None
     redaction: Any = None
     pricing: Callable[[Any], Any] | None = None
+    seal: Callable[[PlannedStep, PlannedTool, dict[str, Any]], Callable[[], None] | None] | None = None
     around_step: tuple[Callable[[Run, PlannedStep], Wrapper], ...] = ()
     around_run: tuple[Callable[[Run], Wrapper], ...] = ()
 
@@ -54,7 +57,9 @@ class Rules:
 
     def __post_init__(self) -> None:
         # Worked out once: every run asks for it, and every step with a policy.
-        concern = bool(self.guards or self.ceiling is not None or self.strict or self.dry or self.around_step)
+        concern = bool(
+            self.guards or self.ceiling is not None or self.strict or self.dry or self.around_step or self.seal
+        )
         object.__setattr__(self, "concern_every_step", concern)
 
 

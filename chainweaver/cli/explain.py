@@ -111,6 +111,9 @@ def _show_steps(screen: Screen, plan: ExecutionPlan, around: str) -> None:
     ]
     if ways:
         screen.table(f"ways{around}", ("step", "what may happen"), ways)
+    judged = [row for step in plan.steps for row in _validated(step, names)]
+    if judged:
+        screen.table(f"validated once{around}", ("step", "input", "is taken as it is"), judged)
     for step in plan.steps:
         if step.sub_plan is not None:
             inner = step.sub_plan
@@ -130,6 +133,14 @@ def _rows(step: StepPlan, names: dict[str, str]) -> Iterator[tuple[Any, ...]]:
     for at, (name, source) in enumerate(sources or [("", "(no inputs)")]):
         writers = step.read_from.get(step.map_as if name.startswith("each ") and step.map_as else name, ())
         yield (names[step.step_id] if at == 0 else "", name, source, ", ".join(names.get(one, one) for one in writers))
+
+
+def _validated(step: StepPlan, names: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+    """The inputs that a flow with `validation="once"` takes as they are, and why it does not take the others so."""
+    rows = [(name, f"from {', '.join(names.get(one, one) for one in by)}") for name, by in step.taken_as_is.items()]
+    rows += [(name, f"no: {why}") for name, why in step.validated_again.items()]
+    for at, (name, told) in enumerate(rows):
+        yield (names[step.step_id] if at == 0 else "", name, told)
 
 
 def _ways(step: StepPlan, steps: list[StepPlan]) -> Iterator[str]:

@@ -35,6 +35,8 @@ from chainweaver.compiler.liveness import Reading, liveness_of, looks_at_fields_
 from chainweaver.compiler.lower import Lowered, lower
 from chainweaver.compiler.maps import BoundMap, bind_map, secret_roots
 from chainweaver.compiler.models import Catalogue, KnownTool
+from chainweaver.compiler.mutation import Mutations
+from chainweaver.compiler.once import Once
 from chainweaver.compiler.stand_ins import check_stand_ins
 from chainweaver.exceptions import FlowCompositionError, SchemaRefPolicyError, SchemaValidationError
 from chainweaver.flow import DEFAULT_REF_POLICY, DAGFlowStep, SchemaRefPolicy, resolve_model
@@ -114,12 +116,17 @@ class Build:
         self.looks: list[tuple[Look, ...]] = []
         self.positions = {step.step_id: step.index for step in self.steps}
         self.ancestors: list[int] = []  # per step a set of positions, as the bits of one number
+        self.once: Once | None = None
 
     def result(self) -> CompilationResult:
         for step in self.steps:
             self._find_callee(step)
         bound = [self._bind(step) for step in self.steps]
         collisions = self._check_whole_flow()
+        self.mutations = Mutations(self, bound, self.maps)
+        self.mutations.check(self.findings)
+        if self.flow.validation == "once":
+            self.once = Once(self, bound, self.mutations)
         feeds: list[list[int]] = [[] for _ in self.steps]
         for step in self.steps:
             for need in step.needs:
@@ -252,7 +259,7 @@ class Build:
         # Before the fault is asked for: what cannot be resolved is one.
         check_inputs, check_outputs = self._contract(step, "input", call), self._contract(step, "output", call)
         retry = self._retry(step)
-        tool = self._tool(step.primary)
+        tool = self._tool(step, step.primary)
         branching = self.branches[step.index]
         planned = PlannedStep(
             index=step.index,
@@ -264,7 +271,7 @@ class Build:
             feeds=feeds,
             read=call.read,
             tool=tool,
-            fallback=self._tool(step.fallback),
+            fallback=self._tool(step, step.fallback),
             fault=self.findings.faults.get(step.index),
             retry=retry,
             on_error=definition.on_error if step.fallback_name is None else "fallback",
@@ -286,7 +293,9 @@ class Build:
             capability=getattr(definition, "capability_id", None),
             chunks=None
             if definition.chunk is None or tool is None
-            else plan_chunks(step, definition.chunk, tool, self._tool(step.combiner)),
+            else plan_chunks(step, definition.chunk, tool, self._tool(step, step.combiner)),
+            mutates=self.mutations.fields_of(step),
+            watched=cache(partial(self.mutations.watched, step.index)),
         )
         self.rank += bool(planned.candidates)
         if bound is None:
@@ -294,7 +303,7 @@ class Build:
         return self._mapped(step, planned, inputs, bound)
 
     def _candidates(self, step: Lowered) -> Mapping[str, PlannedTool]:
-        found = {name: self._tool(known) for name, known in step.candidates.items()}
+        found = {name: self._tool(step, known) for name, known in step.candidates.items()}
         return {name: tool for name, tool in found.items() if tool is not None}
 
     def _mapped(self, step: Lowered, planned: PlannedStep, outer: BoundInputs, bound: BoundMap) -> PlannedStep:
@@ -357,8 +366,11 @@ class Build:
             liveness=lambda: Liveness((), (), {}),
         )
 
-    def _tool(self, known: KnownTool | None) -> PlannedTool | None:
-        return None if known is None else self.planned_tools[id(known)]
+    def _tool(self, step: Lowered, known: KnownTool | None) -> PlannedTool | None:
+        if known is None:
+            return None
+        planned = self.planned_tools[id(known)]
+        return planned if self.once is None else self.once.applied(step, known, planned)
 
     def _retry(self, step: Lowered) -> PlannedRetry | None:
         if step.definition.retry is None:
@@ -452,7 +464,14 @@ class Build:
         if flow.outputs is not None and (self.context.gate is None or looks_at_fields_only(schema)):
             named = dict.fromkeys([*flow.outputs, *(() if schema is None else schema.accepted)])
             kept = tuple([visible.kept_in(key, len(self.steps)) for key in named])
-        return Reading(tuple(self.looks), tuple(visible.writes), tuple(self.ancestors), frozenset(self.sub_plans), kept)
+        return Reading(
+            tuple(self.looks),
+            tuple(visible.writes),
+            tuple(self.ancestors),
+            frozenset(self.sub_plans),
+            frozenset(visible.initial.keys),
+            kept,
+        )
 
     def _inline_lanes(self) -> frozenset[str | None]:
         own = {
@@ -485,6 +504,7 @@ def _is_plain(step: PlannedStep) -> bool:
         and not (step.dynamic_fields or step.candidates or step.guards_input)
         and (step.child, step.each, step.chunks, step.capability, step.rivals) == (None, None, None, None, ())
         and step.on_error == "fail"
+        and tool.hand_back is None
         and not (tool.secret_outputs or tool.timeout_s or tool.max_output_size or tool.wants_context or tool.stream)
         and not (tool.safety is not None and tool.safety.requires_approval)
     )

@@ -133,9 +133,11 @@ def _is_direct(facts: ModelFacts) -> bool:
 
 
 def _is_cacheable(tool: Tool) -> bool:
-    """The author's word; without one, whatever the safety contract declares free of write effects."""
+    """The author's word; without one, what declares no changes in place and no write effects."""
     if tool.cacheable is not None:
         return tool.cacheable
+    if tool.mutates:
+        return False  # what it changes in place is no output: a hit would leave it unchanged
     if not tool.safety_declared:
         return True
     return tool.safety.cacheable and tool.safety.side_effects < SideEffectLevel.WRITE

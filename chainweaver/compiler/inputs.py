@@ -5,9 +5,10 @@ Called once per step, in plan order, by `build`. What is said about faulty mappi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from typing_extensions import assert_never
 
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
     from chainweaver.plan import Reader
 
 
+Origins: TypeAlias = "tuple[tuple[str, Seen], ...]"
+"""Context keys, each with what a step finds under it."""
+
+
 @dataclass(frozen=True, slots=True)
 class BoundInputs:
     """What a step reads.
@@ -58,12 +63,18 @@ class BoundInputs:
         writers: Steps that may have written what is read, ascending.
         dynamic_fields: Input fields that are fed by dynamic parameters, by their names and by the keys that feed them.
         given: Input field -> the types that its value may have. None when everything is read.
+        origins: Input field -> what it looks at: context keys, and what is found under them.
+        fed_as: Input field -> the key of what is read under which its value stands, where that is not its name.
+        whole: The fields that take the very object under their key, and no part of it or text made of it.
     """
 
     read: Reader
     writers: tuple[int, ...]
     dynamic_fields: tuple[str, ...]
     given: Mapping[str, list[Any]] | None
+    origins: Mapping[str, Origins]
+    fed_as: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    whole: frozenset[str] = frozenset()
 
 
 def bind_inputs(step: Lowered, visible: Visible, findings: Findings) -> BoundInputs:
@@ -78,7 +89,10 @@ def bind_inputs(step: Lowered, visible: Visible, findings: Findings) -> BoundInp
         if schema.open:
             read, given = binding.everything(), None
     hidden = {key for name in binding.dynamic for key in (name, *binding.keys.get(name, ()))}
-    return BoundInputs(read, tuple(sorted(binding.writers)), tuple(sorted(hidden)), given)
+    origins = {name: tuple(found) for name, found in binding.origins.items()}
+    fed_as = {name: min(keys) for name, keys in binding.keys.items() if name not in keys}
+    whole = frozenset(binding.whole)
+    return BoundInputs(read, tuple(sorted(binding.writers)), tuple(sorted(hidden)), given, origins, fed_as, whole)
 
 
 class _Binding:
@@ -93,6 +107,8 @@ class _Binding:
         self.keys: dict[str, set[str]] = {}
         self.given: dict[str, list[Any]] = {}
         self.cut = None if step.definition.chunk is None else step.definition.chunk.input
+        self.origins: dict[str, list[tuple[str, Seen]]] = {}
+        self.whole: set[str] = set()
 
     # ---- what a step may read
 
@@ -148,6 +164,7 @@ class _Binding:
             self._note(field.name, key, seen[key])
             self._check_kinds(field, KeySource(key), seen[key].kinds)
         if possible:
+            self.whole.add(field.name)
             self.given[field.name] = [kind for key in possible for kind in seen[key].kinds]
         return [seen[key].place for key in possible]
 
@@ -161,6 +178,7 @@ class _Binding:
     # ---- sources
 
     def _note(self, target: str, key: str, seen: Seen) -> None:
+        self.origins.setdefault(target, []).append((key, seen))
         self.writers.update(seen.writers)
         if key in self.visible.dynamic or key in self.visible.hidden:
             self.dynamic.add(target)
@@ -175,6 +193,7 @@ class _Binding:
     def _entry(self, field: InputField, source: Source) -> tuple[Entry, list[Any]]:
         if isinstance(source, KeySource):
             seen = self._look(field.name, source.key, source.key)
+            self.whole.add(field.name)
             return Entry(field.key, seen.place, look_up_place(seen.place), required=True), seen.kinds
         look_up, kinds = self._look_up(field.name, source)
         return Entry(field.key, None, look_up, required=True), kinds

@@ -30,6 +30,7 @@ class Reading:
         writes: Per step, what it may write.
         ancestors: Per step, those that have ended before it begins.
         sub_flows: The steps that run a sub-flow.
+        declared: The keys that the input schema names.
         kept: What is looked at when all steps have ended; None: everything.
     """
 
@@ -37,6 +38,7 @@ class Reading:
     writes: tuple[Writes, ...]
     ancestors: tuple[Steps, ...]
     sub_flows: frozenset[int]
+    declared: frozenset[str]
     kept: tuple[Look, ...] | None
 
 
@@ -62,7 +64,15 @@ def liveness_of(reading: Reading) -> Liveness:
     for at, one in enumerate(ranges):
         for index in one.readers or ():
             awaiting[index].append(at)
-    return Liveness(tuple(ranges), tuple(map(tuple, awaiting)), compared)
+    return Liveness(tuple(ranges), tuple(map(tuple, awaiting)), compared, tuple(_written(reading)))
+
+
+def _written(reading: Reading) -> Iterator[frozenset[str]]:
+    """The keys of each slot that are known by name; of the initial context those that a step looks for there first."""
+    sought = {key for looks in reading.looks for slots, key in looks if slots[:1] == (0,) and key is not None}
+    yield reading.declared | sought
+    for writes in reading.writes:
+        yield frozenset(writes.keys)
 
 
 class _Readers:

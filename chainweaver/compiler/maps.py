@@ -42,12 +42,14 @@ class BoundMap:
         inner: What a call reads; its reader takes the two slots that `read_item` makes.
         items_of: What the step read -> the items.
         read_item: (what the step read, one item) -> the inputs of its call.
+        over: The context key of the items.
     """
 
     outer: BoundInputs
     inner: BoundInputs
     items_of: Callable[[dict[str, Any]], Any]
     read_item: Callable[[dict[str, Any], Any], dict[str, Any]]
+    over: str
 
 
 def bind_map(step: Lowered, visible: Visible, findings: Findings) -> BoundMap:
@@ -68,7 +70,8 @@ def bind_map(step: Lowered, visible: Visible, findings: Findings) -> BoundMap:
         read = reader_of(entries)
         writers = {writer for seen in found.values() for writer in seen.writers}
     dynamic = tuple(key for key in (visible.dynamic if whole else found) if key in visible.dynamic)
-    outer = BoundInputs(read, tuple(sorted(writers)), dynamic, None)
+    origins = {key: ((key, seen),) for key, seen in found.items()}
+    outer = BoundInputs(read, tuple(sorted(writers)), dynamic, None, origins)
     item_kinds = _item_kinds(step, found[over].kinds, tokens, findings)
     # What may come from outside is known no better inside: there, too, a declared name goes first.
     unsaid = (*MISSING, visible.initial.others)
@@ -87,7 +90,7 @@ def bind_map(step: Lowered, visible: Visible, findings: Findings) -> BoundMap:
         # The last slot is that of the dynamic parameters, which are among what was read once.
         return inner_read([shared, {as_key: item}, shared])
 
-    return BoundMap(outer, inner, _items_of(over, tokens), read_item)
+    return BoundMap(outer, inner, _items_of(over, tokens), read_item, over)
 
 
 def _over(step: Lowered, findings: Findings) -> tuple[str, tuple[str, ...]]:

@@ -75,12 +75,12 @@ def _dumps_itself(model: type[BaseModel]) -> bool:
         and config.get("extra") != "allow"
         and not (config.get("serialize_by_alias") and any(info.alias for info in model.model_fields.values()))
         and not any(info.exclude or getattr(info, "exclude_if", None) for info in model.model_fields.values())
-        and _is_plainly_built(model)
+        and is_plainly_built(model)
         and not _has_custom_dump(model)
     )
 
 
-def _is_plainly_built(model: type[BaseModel]) -> bool:
+def is_plainly_built(model: type[BaseModel]) -> bool:
     view = resolved(target_view(model))
     schema = view.schema
     if view.kind != "model" or schema.get("custom_init") or schema.get("root_model"):
@@ -143,6 +143,18 @@ def grows(annotation: Any) -> bool:
     (True, False)
     """
     return not _is_native(annotation) and _some_part(target_view(annotation), _is_unbounded)
+
+
+def passes_untouched(annotation: Any) -> bool:
+    """Whether values of this type pass validation as they are, at the price of one look at their class, or of none.
+
+    >>> passes_untouched(Any), passes_untouched(list[int]), passes_untouched(int)
+    (True, False, False)
+    """
+    view = resolved(target_view(annotation))
+    while view.kind in WRAPPERS or view.kind == "nullable":
+        view = resolved(view.inner())
+    return view.kind in ("any", "is-instance") or _is_native(annotation)
 
 
 def holds_secrets(annotation: Any) -> bool:

@@ -149,7 +149,7 @@ def _step_plan(built: Build, step: Lowered, context: _Context, warnings: list[st
     inputs = reading.inputs()
     branches = list(_branches(built, step, reading))
     schemas = _schemas(built, step)
-    child = built.children.get(step.index)
+    child, once = built.children.get(step.index), built.once
     return StepPlan(
         step_index=step.index,
         tool_name=step.tool_name,
@@ -170,6 +170,8 @@ def _step_plan(built: Build, step: Lowered, context: _Context, warnings: list[st
         map_as=None if over is None else definition.map_as,
         chunk=None if definition.chunk is None else definition.chunk.words,
         capability_id=getattr(definition, "capability_id", None),
+        taken_as_is={} if once is None else once.taken[step.index],
+        validated_again={} if once is None else once.refused[step.index],
         flow_version=None if child is None else child.flow.version,
         sub_plan=None if child is None else _sub_plan(child, step, reading, over is not None),
     )

@@ -137,6 +137,9 @@ class FlowExecutor:
         trace_values: What records keep: "snapshot" copies plain containers within `trace_copy_limit`, "reference"
             copies nothing, "summary" keeps type and size only.
         trace_copy_limit: How many items a snapshot copies per step.
+        on_shared_mutation: "detect" compares what steps are given before and after each call, by content, and fails a
+            step that has changed a value which others look at and which its tool does not declare to change. It takes
+            time in proportion to the size of the values. "ignore" does not look.
         strict_compile: Refuse a flow with compile errors before it starts, instead of failing the step that has one.
         discover_plugins: Also register the tools and flows that installed packages offer; those that are given here, or
             are in the registry already, come first.
@@ -188,6 +191,7 @@ class FlowExecutor:
         runtime: Runtime | None = None,
         trace_values: TraceValues = "snapshot",
         trace_copy_limit: int = 64,
+        on_shared_mutation: Literal["ignore", "detect"] = "ignore",
         strict_compile: bool = False,
         discover_plugins: bool = False,
         schema_ref_policy: SchemaRefPolicy | None = None,
@@ -221,6 +225,7 @@ class FlowExecutor:
             "runtime": runtime,
             "trace_values": trace_values,
             "trace_copy_limit": trace_copy_limit,
+            "on_shared_mutation": on_shared_mutation,
             "strict_compile": strict_compile,
             "schema_ref_policy": schema_ref_policy,
             "device_caches": device_caches,

@@ -95,10 +95,20 @@ def rules_of(settings: Mapping[str, Any], callbacks: Mapping[str, Callback], mid
         capability=callback_of("capability_hook", settings["capability_hook"]),  # type: ignore[arg-type]  # called alike
         redaction=settings["redaction_policy"],
         pricing=_pricing(settings["cost_profile"]),
+        seal=_seal(settings["on_shared_mutation"]),
         around_step=tuple(_around_step(at, one) for at, one in enumerate(middleware) if hasattr(one, "around_step")),
         around_run=tuple(_around_run(at, one) for at, one in enumerate(middleware) if hasattr(one, "around_run")),
     )
     return NO_RULES if rules == NO_RULES else rules
+
+
+def _seal(setting: str) -> Any:
+    """What notices changes in place; None where they are ignored."""
+    if setting == "ignore":
+        return None
+    from chainweaver.executor.seals import seal
+
+    return seal
 
 
 def _pricing(profile: Any) -> Callable[[Any], Any] | None:

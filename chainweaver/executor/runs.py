@@ -84,7 +84,8 @@ class Runs:
         """Take over the middleware that runs have from now on."""
         wraps = any(hasattr(one, "around_step") or hasattr(one, "around_run") for one in watching)
         self.rules = NO_RULES
-        if wraps or any(self._settings[name] for name in RULED):
+        detects = self._settings["on_shared_mutation"] == "detect"
+        if wraps or detects or any(self._settings[name] for name in RULED):
             from chainweaver.executor.rules import rules_of
 
             self.rules = rules_of(self._settings, self.callbacks, watching)

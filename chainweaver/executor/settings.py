@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chainweaver.tools import Tool
 
+ON_SHARED_MUTATION = ("ignore", "detect")
 TRACE_VALUES = ("snapshot", "reference", "summary")
 CALLBACKS = ("decision_callback", "approval_callback", "guardrail_callback", "capability_hook")
 DEVICE_CACHES = ("never", "run_end", "pressure")
@@ -41,6 +42,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ValueError(
             f"device_caches has to be 'never', 'run_end' or 'pressure', not {settings['device_caches']!r}."
         )
+    if settings["on_shared_mutation"] not in ON_SHARED_MUTATION:
+        raise ValueError(f"on_shared_mutation has to be 'ignore' or 'detect', not {settings['on_shared_mutation']!r}.")
     check_has("checkpointer", settings["checkpointer"], ("save", "load", "delete"), "FileCheckpointer(path)")
     check_has("step_cache", settings["step_cache"], ("get", "set"), "InMemoryStepCache()")
     check_has("runtime", settings["runtime"], ("now_ns", "wall_time", "new_id"), "Runtime()")

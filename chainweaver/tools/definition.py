@@ -92,7 +92,8 @@ class Tool:
         metadata: Anything you want to find again on the tool; copied, never read here.
         dry_run_fn: Called with the inputs in a dry run, to say what would come out without doing it.
         lane: Where calls run: "inline", "thread", "process" or a lane object. None: the lane of the run decides.
-        mutates: Input fields that the tool changes in place.
+        mutates: Input fields whose values the tool changes in place. No step that may run at the same time may look at
+            them, and the tool is not cached unless `cacheable=True`.
 
     Raises:
         ToolDefinitionError: Arguments that make no tool; all of them are named.

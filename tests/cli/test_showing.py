@@ -54,6 +54,17 @@ def test_explain_shows_where_inputs_come_from_and_runs_nothing(call: Call):
     assert "divide  float" in lines
 
 
+def test_explain_shows_what_is_validated_once_and_why_the_rest_is_not(call: Call):
+    """CLI, R14: a table of its own, for flows that validate once."""
+    path = Path("sums.flow.yaml")
+    assert "validated once" not in call("explain", "sums", "--input", '{"rows": [1]}').out
+    path.write_text(path.read_text().replace("steps:", "validation: once\nsteps:", 1))
+    lines = call("explain", "sums", "--input", '{"rows": [1]}').out.splitlines()
+
+    assert "1 divide  total  from 0 total" in lines
+    assert any(line.startswith("0 total   rows   no: 'rows' comes from outside") for line in lines)
+
+
 def test_explain_fails_when_an_input_has_no_source(call: Call):
     """CLI: the step, the key and the line of the file."""
     called = call("explain", "sums")

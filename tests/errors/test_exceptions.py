@@ -122,6 +122,11 @@ SENTENCES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     ),
     "E113": (("Replay of run '9f3c'", "step 'a' differs"), {}, "Replay of run '9f3c': step 'a' differs."),
     "E106": (("There is no file 'a.yaml'",), {"invalid": True}, "There is no file 'a.yaml'."),
+    "E122": (
+        ("sort", 1, "rows"),
+        {"other": "total"},
+        "Step 'sort' changes 'rows' in place while step 'total' may be looking at it.",
+    ),
 }
 
 

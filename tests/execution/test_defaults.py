@@ -20,7 +20,7 @@ def test_rules_that_nobody_made_ask_for_nothing():
     assert {one.name: getattr(NO_RULES, one.name) for one in dataclasses.fields(Rules) if one.init} == {
         "decides": False, "approves": False, "guards": False, "decision": DecisionPolicy(),
         "ceiling": None, "strict": False, "dry": None, "capability": None, "redaction": None, "pricing": None,
-        "around_step": (), "around_run": (),
+        "seal": None, "around_step": (), "around_run": (),
     }  # fmt: skip
     assert not NO_RULES.concern_every_step
 

@@ -373,6 +373,7 @@ SETTINGS: dict[str, Any] = {
     "trace_values": "summary",
     "device_caches": "run_end",
     "trace_copy_limit": 7,
+    "on_shared_mutation": "detect",
     "strict_compile": True,
     "schema_ref_policy": SchemaRefPolicy(allow_import=False),
 }

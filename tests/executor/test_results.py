@@ -11,7 +11,7 @@ from datetime import timezone
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
 from chainweaver import (
     CancellationToken,
@@ -24,6 +24,7 @@ from chainweaver import (
     RetryPolicy,
     SchemaValidationError,
     StepRecord,
+    Tool,
 )
 from tests.executor.kit import Calls, Number, Out, chain, dag, linear
 
@@ -359,6 +360,26 @@ def test_a_result_has_no_hash():
 def test_the_repr_is_short_and_shows_what_matters():
     """Results: name, status and output."""
     assert repr(ok()) == "ExecutionResult(flow_name='flow', status='ok', final_output={'n': 1, 'a_out': 2, 'b_out': 3})"
+
+
+def test_the_repr_does_not_grow_with_the_values():
+    """Results: what is long is cut, what is foreign is told by type and size, and never asked for its own text."""
+
+    class Hostile:
+        def __repr__(self) -> str:
+            raise AssertionError("asked")
+
+    tool = Tool(
+        name="a",
+        description="",
+        input_schema=Number,
+        output_schema=create_model("Big", rows=(list, ...), own=(Any, ...), text=(str, ...)),
+        fn=lambda given: {"rows": [Hostile()] * 100_000, "own": Hostile(), "text": "x" * 100_000},
+    )
+    with FlowExecutor(tools=[tool], flows=[linear(FlowStep(tool_name="a"))]) as executor:
+        shown = repr(executor.execute_flow("flow", {"n": 1}))
+    assert len(shown) < 500
+    assert "'own': Hostile" in shown
 
 
 def test_the_html_is_a_table_without_markup_of_the_user():
