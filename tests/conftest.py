@@ -1,4 +1,5 @@
-"""What all tests share: how many examples the property tests try, and that Ctrl-C means something.
+"""What all tests share: how many examples the property tests try, that Ctrl-C means something, and that collecting
+garbage by hand is cheap.
 
 `make test` tries few examples and always the same ones; `make proof` sets CHAINWEAVER_PROOF=1, tries many and lets them
 differ from run to run. Test modules ask `tests.conftest.PROOF` where a corpus has two sizes.
@@ -6,6 +7,7 @@ differ from run to run. Test modules ask `tests.conftest.PROOF` where a corpus h
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -36,3 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "proof" in item.keywords:
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Take what has been imported and collected out of the sight of the garbage collector.
+
+    Many tests collect by hand, some after every event; looking at all of pandas and PyTorch each time would be most of
+    what the suite does.
+    """
+    gc.collect()
+    gc.freeze()
