@@ -15,6 +15,8 @@ import copy
 import json
 import math
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,15 +76,21 @@ class Rows(BaseModel):
     rows: list[int]
 
 
+def hand_on(given: BaseModel) -> dict[str, Any]:
+    """What every step does; at the top of a module, so that worker processes find it."""
+    return dict(given.__dict__)
+
+
 @contextmanager
-def passing(model: type[BaseModel] = Box, validation: Any = "boundaries") -> Iterator[Callable[[Any], Any]]:
+def passing(
+    model: type[BaseModel] = Box, validation: Any = "boundaries", lane: str | None = None
+) -> Iterator[Callable[[Any], Any]]:
     """A flow of five steps that hand on what they get; a function that runs it."""
     [name] = model.model_fields
-
-    def fn(given: Any) -> dict[str, Any]:
-        return {name: getattr(given, name)}
-
-    tools = [Tool(name=f"t{at}", description="", input_schema=model, output_schema=model, fn=fn) for at in range(STEPS)]
+    tools = [
+        Tool(name=f"t{at}", description="", input_schema=model, output_schema=model, fn=hand_on, lane=lane)
+        for at in range(STEPS)
+    ]
     flow = Flow(
         name="pass",
         description="Hands an object on.",
@@ -108,6 +116,30 @@ def by_reference(value: Any) -> Iterator[Run]:
     with passing() as run:
         assert run(value) is value, "the very object comes out"
         yield lambda: run(value)
+
+
+@contextmanager
+def in_workers(value: Any) -> Iterator[Run]:
+    """The same flow with every step in a worker process: large objects lie in shared memory."""
+    with passing(lane="process") as run:
+        yield lambda: run(value)
+
+
+@contextmanager
+def in_subprocesses(value: Any) -> Iterator[Run]:
+    """An executor that starts a process for every step and sends a pickle there and back."""
+    echo = "import pickle, sys; pickle.dump(pickle.load(sys.stdin.buffer), sys.stdout.buffer, 5)"
+
+    def run() -> Any:
+        given = value
+        for _ in range(STEPS):
+            data = pickle.dumps(given, protocol=5)
+            given = pickle.loads(
+                subprocess.run([sys.executable, "-c", echo], input=data, capture_output=True, check=True).stdout
+            )
+        return given
+
+    yield run
 
 
 @contextmanager
@@ -195,6 +227,8 @@ WAYS: list[Way] = [
     Way("deep copy", deep_copy),
     Way("JSON", as_json),
     Way("pickle, pipe", pickle_pipe),
+    Way("shared memory", in_workers),
+    Way("subprocess", in_subprocesses),
 ]
 """The rows of the table, in order."""
 
