@@ -22,7 +22,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-import torch
 from pydantic import BaseModel
 
 from chainweaver import (
@@ -42,6 +41,8 @@ from chainweaver import (
 )
 from tests.lanes.table import LANES, SYNC, Lane
 from tests.objects.values import memmap
+
+torch = pytest.importorskip("torch", reason="PyTorch is installed for one Python only")
 
 
 class Box(BaseModel):

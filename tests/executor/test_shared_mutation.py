@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from pydantic import BaseModel, create_model
 
 from chainweaver import (
@@ -23,6 +22,8 @@ from chainweaver import (
     Tool,
 )
 from tests.lanes.table import LANES, SYNC, Lane
+
+torch = pytest.importorskip("torch", reason="PyTorch is installed for one Python only")
 
 
 class Box(BaseModel):

@@ -12,12 +12,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from chainweaver import MmapStore, iter_chunks
 from chainweaver.objects import ChunkError
 from chainweaver.objects.chunks import END, Pieces, concatenated
 from tests.objects.values import same
+
+torch = pytest.importorskip("torch", reason="PyTorch is installed for one Python only")
 
 LARGE = {
     "array": lambda: np.arange(1_000).reshape(250, 4),

@@ -19,12 +19,13 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-import torch
 from pydantic import BaseModel, TypeAdapter
 
 from chainweaver.objects import inspection
 from chainweaver.objects.inspection import MOST_COLUMNS, ObjectInfo, inspect_object, noteworthy
 from tests.objects.values import ARRAYS, FRAMES, POLARS, TABLES, TENSORS, memmap
+
+torch = pytest.importorskip("torch", reason="PyTorch is installed for one Python only")
 
 MOST_US = 20.0
 
@@ -47,7 +48,7 @@ class HostileList(list):
     __repr__ = __len__ = __iter__ = __getitem__ = __getattribute__ = __sizeof__ = Hostile._refuse
 
 
-class HostileTensor(torch.Tensor):
+class HostileTensor(torch.Tensor):  # type: ignore[name-defined]
     @classmethod
     def __torch_function__(cls, *args, **kwargs):
         raise AssertionError("asked")

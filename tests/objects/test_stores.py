@@ -16,7 +16,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-import torch
 
 from chainweaver import ArtifactCorruptError, MmapStore, ObjectNotFoundError, RefStore, StoreFullError
 from chainweaver.objects.codecs import NoCodecError
@@ -24,6 +23,8 @@ from chainweaver.objects.refs import size_in_memory
 from chainweaver.testing import ObjectStoreConformance
 from tests.conftest import PROOF
 from tests.objects.values import ARRAYS, FRAMES, POLARS, TABLES, TENSORS, memmap, same
+
+torch = pytest.importorskip("torch", reason="PyTorch is installed for one Python only")
 
 VALUES = {
     f"{group}: {name}": make

@@ -15,7 +15,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-import torch
 
 from chainweaver import (
     DAGFlow,
@@ -33,6 +32,8 @@ from chainweaver.objects.measuring import MAPPED, MEMORY, Tally, measure
 from chainweaver.observe import MemoryTracker
 from tests.conftest import PROOF
 from tests.objects.values import memmap
+
+torch = pytest.importorskip("torch", reason="PyTorch is installed for one Python only")
 
 MB = 1_000_000
 
