@@ -34,7 +34,7 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 80_000_000)
 BUDGET_S = 0.2
 """Time for the runs of one cell, in seconds; at least three are made all the same."""
 CELL_S = 3.0
-"""A cell of which one run takes a third of this, in seconds, ends its row: the next one would take ten times as long."""
+"""A cell of which one run takes a third of this, in seconds, ends its row: the next would take ten times as long."""
 
 EFFORT = Effort(budget_s=1.0, slice_s=0.005)
 
