@@ -173,7 +173,7 @@ _NAMES = {
         "DataFrame|Series|Categorical|NA|NaT|Timestamp|Timedelta|Period|Interval|NAType|NaTType|C?NaT"
         r"|[A-Z]\w*Dtype|[A-Z]\w*Array|([A-Z]\w*)?Index|(Single)?BlockManager|IntIndex|BlockIndex|FrozenList"
         r"|_new_\w*Index|_unpickle_block|__pyx_unpickle_(NDArrayBacked|IntervalMixin|\w*Index)"
-        "|_nat_unpickle|_timedelta_unpickle|_unpickle_timestamp|_period_unpickle|_unpickle_period"
+        "|(__)?_?nat_unpickle|_timedelta_unpickle|_unpickle_timestamp|_period_unpickle|_unpickle_period"
         r"|Day|Hour|Minute|Second|Milli|Micro|Nano|[A-Z]\w*(Begin|End|Day|Hour)|Week|(Last)?WeekOfMonth|FY5253(Quarter)?"
         "|DateOffset|Easter",
     ),
