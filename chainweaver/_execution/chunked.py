@@ -113,4 +113,4 @@ def _called(run: Run, step: PlannedStep, began_ns: int, number: int, tool: Plann
         raise
     if run.deadline_ns is not None:
         run.check_deadline()
-    return reply
+    return run.note_printed(step, reply) if run.printing else reply

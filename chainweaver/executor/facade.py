@@ -19,7 +19,7 @@ from chainweaver.exceptions import (
     ToolNotFoundError,
 )
 from chainweaver.executor.call import Call, ReplayMode, check_input, rehearsal
-from chainweaver.executor.processes import out_of_reach
+from chainweaver.executor.processes import called_tools, out_of_reach
 from chainweaver.executor.settings import (
     OWN_LANES,
     check_flag,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from chainweaver.flow.safety import SideEffectLevel
     from chainweaver.lanes.cancel import CancellationToken
     from chainweaver.observe import CostProfile, FlowEvent, Listeners, RedactionPolicy
-    from chainweaver.plan import Plan, PlannedTool
+    from chainweaver.plan import Plan
     from chainweaver.registry import FlowRegistry
     from chainweaver.registry.snapshot import RegistrySnapshot
     from chainweaver.results import ExecutionPlan, ExecutionResult
@@ -674,7 +674,7 @@ class FlowExecutor:
     def _unknown_lanes(self, plan: Plan) -> list[str]:
         known = (*OWN_LANES, *self._settings["lanes"])
         asked: dict[str, str] = {}
-        for tool in _tools_of(plan):
+        for tool in called_tools(plan):
             if isinstance(tool.lane, str):
                 asked.setdefault(tool.lane, tool.name)
         unknown = [f"lane '{lane}' of tool '{name}'" for lane, name in asked.items() if lane not in known]
@@ -715,17 +715,6 @@ class FlowExecutor:
             if self._bound is None:
                 self._bound = Runs(self._settings, self._watching())
             return self._bound
-
-
-def _tools_of(plan: Plan) -> Iterator[PlannedTool]:
-    """Every tool that a run of the plan may call, those of sub-flows and of items included."""
-    for step in plan.steps:
-        called = step if step.each is None else step.each.step
-        if called.child is not None:
-            yield from _tools_of(called.child)
-        combining = None if called.chunks is None else called.chunks.merge
-        own = (called.tool, called.fallback, combining, *called.candidates.values())
-        yield from (tool for tool in own if tool is not None)
 
 
 def _plugged_in(wanted: bool) -> dict[str, Tool]:

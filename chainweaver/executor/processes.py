@@ -67,7 +67,8 @@ def called_tools(plan: Plan) -> Iterator[PlannedTool]:
     """Every tool that a run of the plan may call, those of sub-flows and of items included."""
     for step in plan.steps:
         called = step if step.each is None else step.each.step
-        tools = (called.tool, called.fallback, *called.candidates.values())
+        combining = None if called.chunks is None else called.chunks.merge
+        tools = (called.tool, called.fallback, combining, *called.candidates.values())
         if called.child is not None:
             yield from called_tools(called.child)
         for tool in tools:

@@ -122,10 +122,6 @@ class Runs:
         if call is None and listeners is None and self.is_bare and not plan.has_processes:
             return run, self._services, self.resources, None
         services = Services(runtime)
-        lane = self.resources.default_lane if call is None or call.lane is None else call.lane
-        if plan.has_processes or lane == "process":
-            run.printing = self.captures
-            services.trust = trust_in(plan, lane)
         self.attend(run, services, listeners, call)
         if self.checkpointer is not None and run.input_error is None and run.rules.dry is None:
             from chainweaver.executor.resume import open_checkpoint
@@ -145,6 +141,10 @@ class Runs:
 
     def attend(self, run: Run, services: Services, listeners: Listeners | None, call: Call | None) -> None:
         """Set up what a run is watched, helped and limited by."""
+        lane = self.resources.default_lane if call is None or call.lane is None else call.lane
+        if run.plan.has_processes or lane == "process":
+            run.printing = self.captures
+            services.trust = trust_in(run.plan, lane)
         if self.rules is not NO_RULES:
             run.rules = self.rules
             run.note_secrets(run.slots[0] or {})

@@ -224,6 +224,12 @@ def speak(n: int) -> int:
     return n
 
 
+@tool(output="heavy")
+def weigh(data: list) -> int:  # type: ignore[type-arg]  # as many write it
+    print(f"weighs {len(data)}")
+    return sum(data)
+
+
 @tool(output="child")
 def leave_child(path: str) -> int:
     """Start a process that outlives the call, unless somebody ends it."""

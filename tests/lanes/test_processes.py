@@ -18,6 +18,7 @@ import pytest
 
 from chainweaver import (
     CancellationToken,
+    Chunk,
     DAGFlow,
     DAGFlowStep,
     ExecutionResult,
@@ -25,9 +26,11 @@ from chainweaver import (
     FlowCancelledError,
     FlowExecutor,
     FlowStep,
+    InMemoryCheckpointer,
     LaneUnsupportedError,
     RetryPolicy,
     Tool,
+    tool,
 )
 from chainweaver.lanes.processes import Processes
 from tests.conftest import PROOF
@@ -431,6 +434,57 @@ def test_what_a_tool_prints_is_in_the_record_of_its_step() -> None:
             assert record.success == (number > 0)
             assert record.stdout == f"number {number}\nfrom a child\n"
             assert record.stderr == "careful\n"
+
+
+def test_what_is_printed_is_captured_in_runs_that_go_on_and_in_replays() -> None:
+    """R33, R35: a call is a call, whatever the run began with."""
+    options: dict[str, Any] = {"lane": "process", "capture_output": True, "process_workers": 1}
+    steps = [FlowStep(tool_name="refuse"), FlowStep(tool_name="speak")]
+    flow = Flow(name="flow", description="d", steps=steps, on_context_collision="overwrite")
+    willing = {"yes": False}
+
+    @tool(output="asked", lane="inline")
+    def refuse(n: int) -> int:
+        if not willing["yes"]:
+            raise OSError("not now")
+        return n
+
+    with FlowExecutor(
+        tools=[refuse, crew.speak], flows=[flow], checkpointer=InMemoryCheckpointer(), **options
+    ) as executor:
+        failed = executor.execute_flow("flow", {"n": 4})
+        willing["yes"] = True
+        resumed = executor.resume_flow(failed.trace_id)
+        assert final(resumed)["out"] == 4
+        assert resumed.step("speak").stdout == "number 4\nfrom a child\n"
+        assert executor.replay_flow(resumed).differences == []
+
+
+def test_what_a_tool_prints_about_a_chunk_is_captured() -> None:
+    """Lanes: a step that takes its input in chunks shows the last call, as a step that is tried again does."""
+    options: dict[str, Any] = {"lane": "process", "capture_output": True, "process_workers": 1}
+    step = FlowStep(tool_name="weigh", chunk=Chunk(input="data", rows=2, combine="sum"))
+    flow = Flow(name="flow", description="d", steps=[step])
+    with FlowExecutor(tools=[crew.weigh], flows=[flow], **options) as executor:
+        result = executor.execute_flow("flow", {"data": [1, 2, 3]})
+    assert final(result)["heavy"] == 6
+    assert result.execution_log[0].stdout == "weighs 1\n"
+
+
+def test_a_combine_tool_that_no_worker_finds_is_refused_before_the_run() -> None:
+    """Lanes: like any other tool that a worker would have to call."""
+
+    @tool(output="most", lane="process")
+    def largest(heavy: list[int]) -> int:
+        return max(heavy)
+
+    step = FlowStep(tool_name="weigh", chunk=Chunk(input="data", rows=2, combine="largest"))
+    flow = Flow(name="flow", description="d", steps=[step])
+    with (
+        FlowExecutor(tools=[crew.weigh, largest], flows=[flow]) as executor,
+        pytest.raises(LaneUnsupportedError, match="lane 'process' of tool 'largest'"),
+    ):
+        executor.execute_flow("flow", {"data": [1, 2, 3]})
 
 
 def test_without_capture_records_say_nothing_of_it(capfd: pytest.CaptureFixture[str]) -> None:
