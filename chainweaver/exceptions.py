@@ -1154,6 +1154,117 @@ class CheckpointVersionError(StoppedError):
         self.supported = supported
 
 
+class RunClaimedError(StoppedError):
+    """A run should go on here, and somebody else is executing it.
+
+    Attributes:
+        trace_id: The run.
+        owner: Who holds the claim, as its store calls itself.
+        seconds_left: How long the claim holds unless it is renewed; None where it does not run out by itself.
+    """
+
+    code = "E131"
+
+    def __init__(self, trace_id: str, owner: str, seconds_left: float | None = None, **facts: Unpack[Help]) -> None:
+        until = "" if seconds_left is None else f", for {seconds_left:.1f} s unless it is renewed"
+        facts = {"fix": "wait for its end; a claim that nobody renews runs out, and recover() takes the run", **facts}
+        super().__init__(f"Run '{trace_id}' is being executed by '{owner}'{until}.", **facts)
+        self.trace_id = trace_id
+        self.owner = owner
+        self.seconds_left = seconds_left
+
+
+class RunClaimLostError(StoppedError):
+    """A run was taken over by somebody else, because its claim was not renewed in time; what it commits is refused.
+
+    Attributes:
+        trace_id: The run.
+        result: The result up to here; None when the error is raised by the store itself.
+    """
+
+    code = "E132"
+
+    def __init__(self, trace_id: str, *, result: Any = None, **facts: Unpack[Help]) -> None:
+        why = "its claim ran out while this process did not renew it, and somebody else goes on with it or has ended it"
+        facts = {"why": why, "fix": "nothing is lost; look at the run in the store, or claim for longer", **facts}
+        super().__init__(f"Run '{trace_id}' is no longer executed here.", **facts)
+        self.trace_id = trace_id
+        self.result = result
+
+
+class RunKeyError(StoppedError):
+    """A run has this key already, and is another one than was asked for.
+
+    Attributes:
+        key: The key.
+        trace_id: The run that has it.
+        detail: What is different.
+    """
+
+    code = "E133"
+
+    def __init__(self, key: str, trace_id: str, detail: str, **facts: Unpack[Help]) -> None:
+        facts = {"fix": "use another key, or ask for the run as it was begun", **facts}
+        super().__init__(f"Key '{key}' belongs to run '{trace_id}': {detail}.", **facts)
+        self.key = key
+        self.trace_id = trace_id
+        self.detail = detail
+
+
+class StaleFlowError(StoppedError):
+    """A flow was changed in its store by somebody else since it was read here.
+
+    Attributes:
+        flow_name: Name of the flow.
+        version: Its version.
+    """
+
+    code = "E134"
+
+    def __init__(self, flow_name: str, version: str, **facts: Unpack[Help]) -> None:
+        facts = {"fix": "call refresh() of the registry, look at the flow again and repeat the change", **facts}
+        super().__init__(f"Flow '{flow_name}' {version} was changed by somebody else meanwhile.", **facts)
+        self.flow_name = flow_name
+        self.version = version
+
+
+class StoreUnavailableError(StoppedError):
+    """A database cannot be read or written now: out of reach, out of space, or in somebody else's hands for too long.
+
+    Attributes:
+        store: The database, without passwords.
+        detail: What it answered.
+    """
+
+    code = "E135"
+
+    def __init__(self, store: str, detail: str, **facts: Unpack[Help]) -> None:
+        super().__init__(f"Store '{store}' is not available: {detail}", **facts)
+        self.store = store
+        self.detail = detail
+
+
+class StoreVersionError(StoppedError):
+    """The tables of a database are of a later release than this one.
+
+    Attributes:
+        store: The database, without passwords.
+        found: The version of its tables.
+        supported: The latest version that is known here.
+    """
+
+    code = "E136"
+
+    def __init__(self, store: str, found: int, supported: int, **facts: Unpack[Help]) -> None:
+        facts = {"fix": "use the release of chainweaver that wrote it, or a later one", **facts}
+        super().__init__(
+            f"Store '{store}' has tables of version {found}, and this release knows {supported} at most.", **facts
+        )
+        self.store = store
+        self.found = found
+        self.supported = supported
+
+
 class ApprovalDeniedError(StoppedError):
     """Somebody was asked and said no.
 

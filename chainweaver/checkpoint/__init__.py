@@ -8,7 +8,7 @@ from chainweaver.checkpoint.delta import StepDelta
 from chainweaver.checkpoint.file import FileCheckpointer
 from chainweaver.checkpoint.memory import InMemoryCheckpointer
 from chainweaver.checkpoint.snapshot import ExecutionSnapshot
-from chainweaver.checkpoint.store import AppendingCheckpointer, Checkpointer
+from chainweaver.checkpoint.store import AppendingCheckpointer, Checkpointer, RunInfo, RunStatus, RunStore
 
 __all__ = [
     "AppendingCheckpointer",
@@ -16,5 +16,8 @@ __all__ = [
     "ExecutionSnapshot",
     "FileCheckpointer",
     "InMemoryCheckpointer",
+    "RunInfo",
+    "RunStatus",
+    "RunStore",
     "StepDelta",
 ]

@@ -4,7 +4,9 @@ Two protocols: one that keeps whole snapshots, and one that also takes finished 
 here and by those of others; called by the executor.
 """
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Collection
+from datetime import datetime
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from chainweaver.checkpoint.delta import StepDelta
 from chainweaver.checkpoint.snapshot import ExecutionSnapshot
@@ -64,4 +66,76 @@ class AppendingCheckpointer(Checkpointer, Protocol):
             CheckpointNotFoundError: Nothing is kept for this run.
             CheckpointEncodeError: An output cannot be kept. The checkpoint is as it was.
         """
+        ...
+
+
+RunStatus: TypeAlias = Literal["running", "ok", "failed", "cancelled"]
+"""How a run stands. One that is "running" and that nobody executes is an orphan."""
+
+RUN_STATUSES: Final[tuple[RunStatus, ...]] = ("running", "ok", "failed", "cancelled")
+
+
+class RunInfo(NamedTuple):
+    """A run as a log tells of it.
+
+    Attributes:
+        trace_id: Id of the run.
+        flow_name: Name of the flow.
+        flow_version: Its version.
+        status: How it stands.
+        key: The name that its caller gave it; None for most.
+        error: Code of what it ended with, and the step; None for a run without an error.
+        started_at: When it began; aware.
+        changed_at: When it was claimed or ended; aware.
+        steps_done: How many steps of the flow itself are committed.
+        owner: Who executes it; None where nobody does.
+        is_orphan: It has not ended, and nobody executes it.
+    """
+
+    trace_id: str
+    flow_name: str
+    flow_version: str
+    status: RunStatus
+    key: str | None
+    error: str | None
+    started_at: datetime
+    changed_at: datetime
+    steps_done: int
+    owner: str | None
+    is_orphan: bool
+
+
+@runtime_checkable
+class RunStore(AppendingCheckpointer, Protocol):
+    """A store that processes share: a run belongs to whoever claims it, and everybody else's commits are refused.
+
+    The executor admits a run instead of saving it, claims it before it goes on with it, and finishes it at its end. A
+    claim that is not renewed runs out by itself; how it is renewed is the store's business.
+    """
+
+    def admit(
+        self, snapshot: ExecutionSnapshot, *, key: str | None = None, input_digest: str | None = None
+    ) -> str | None:
+        """Keep a run that is about to begin, and claim it; or the id of the run that has the key already.
+
+        Raises:
+            RunKeyError: The run that has the key is another one than this.
+        """
+        ...
+
+    def claim(self, trace_id: str) -> None:
+        """Make a run one that is executed here.
+
+        Raises:
+            CheckpointNotFoundError: Nothing is kept for this run.
+            RunClaimedError: Somebody executes it.
+        """
+        ...
+
+    def claim_orphan(self, flow_names: Collection[str], passed_over: Collection[str] = ()) -> str | None:
+        """Claim a run of one of these flows that has not ended and that nobody executes; its id, or None."""
+        ...
+
+    def finish(self, trace_id: str, status: RunStatus, *, error: str | None = None, keep: bool = True) -> None:
+        """End a claim: the run has ended, or, with "running", others may go on with it."""
         ...

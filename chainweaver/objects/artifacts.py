@@ -13,6 +13,7 @@ Called by the file stores of `cache` and `checkpoint`.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b
@@ -44,11 +45,11 @@ class ArtifactUnreadable(PlainDecodeError):
     """The file of an artifact is missing or not what was written, or its library is not installed.
 
     Attributes:
-        path: The file; None for an object in the JSON itself.
+        path: The file, or the name of a row; None for an object in the JSON itself.
         reason: What is wrong, without the final period.
     """
 
-    def __init__(self, path: Path | None, reason: str) -> None:
+    def __init__(self, path: Path | str | None, reason: str) -> None:
         super().__init__(path, reason)
         self.path = path
         self.reason = reason
@@ -57,29 +58,17 @@ class ArtifactUnreadable(PlainDecodeError):
         return self.reason if self.path is None else f"artifact '{self.path}': {self.reason}"
 
 
-class Artifacts:
-    """The artifacts of one entry, for one write or one read of it.
+class SetAside(ABC):
+    """The large objects of one entry, apart from its JSON; where they lie is up to the class made from this one.
 
-    Give `put_aside` to `encode_plain`, then call `write`, then write the JSON; give `fetch` to `decode_plain`.
+    Give `put_aside` to `encode_plain`, and `fetch` to `decode_plain`.
 
-    Args:
-        folder: Where they lie; made when the first one is written.
-        fsync: Whether they are forced to the disk before `write` returns.
-
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp()) / "entry.objects"
-    >>> artifacts = Artifacts(folder, fsync=False)
-    >>> data = encode_plain({"raw": bytes(100_000)}, aside=artifacts.put_aside)
-    >>> artifacts.write()
-    >>> decode_plain(data, fetch=artifacts.fetch) == {"raw": bytes(100_000)}
-    True
+    Attributes:
+        put: The parts of what was put aside, by a name that is made from their content.
     """
 
-    def __init__(self, folder: Path, *, fsync: bool) -> None:
-        self._folder = folder
-        self._fsync = fsync
-        self._put: dict[str, tuple[Buffer, ...]] = {}
-        self._new: list[Path] = []
+    def __init__(self) -> None:
+        self.put: dict[str, tuple[Buffer, ...]] = {}
 
     def put_aside(self, value: Any) -> tuple[Any, ...] | None:
         """What stands for an object in the JSON; None for one that has no codec, and for short byte strings.
@@ -102,8 +91,58 @@ class Artifacts:
         if sum(sizes) < MIN_BYTES:
             return packed.codec, None, tuple(map(bytes, parts))
         name = _digest(packed.codec, parts)
-        self._put[name] = parts
+        self.put[name] = parts
         return packed.codec, name, sizes
+
+    def fetch(self, codec: str, name: str | None, parts: Sequence[Any]) -> Any:
+        """The object that something in the JSON stands for: a copy that belongs to the caller.
+
+        Raises:
+            ArtifactUnreadable: What is to be read is missing or damaged, or its library is not installed.
+        """
+        buffers = list(map(bytearray, parts)) if name is None else self.parts_of(name, codec, parts)
+        try:
+            # The entry names a codec, and codecs are a closed list: nothing but their types can come out.
+            return unpack(Packed(codec, decode_plain(bytes(buffers[0])), tuple(buffers[1:])))
+        except (UnpackError, PlainDecodeError, IndexError) as exc:
+            raise ArtifactUnreadable(None if name is None else self.place_of(name), str(exc)) from exc
+
+    @abstractmethod
+    def parts_of(self, name: str, codec: str, sizes: Sequence[int]) -> list[bytearray]:
+        """What was put aside under a name.
+
+        Raises:
+            ArtifactUnreadable: It is missing, or not what was written.
+        """
+
+    @abstractmethod
+    def place_of(self, name: str) -> Path | str:
+        """Where an artifact lies, for messages."""
+
+
+class Artifacts(SetAside):
+    """The artifacts of one entry as files of a folder, for one write or one read of it.
+
+    Give `put_aside` to `encode_plain`, then call `write`, then write the JSON; give `fetch` to `decode_plain`.
+
+    Args:
+        folder: Where they lie; made when the first one is written.
+        fsync: Whether they are forced to the disk before `write` returns.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "entry.objects"
+    >>> artifacts = Artifacts(folder, fsync=False)
+    >>> data = encode_plain({"raw": bytes(100_000)}, aside=artifacts.put_aside)
+    >>> artifacts.write()
+    >>> decode_plain(data, fetch=artifacts.fetch) == {"raw": bytes(100_000)}
+    True
+    """
+
+    def __init__(self, folder: Path, *, fsync: bool) -> None:
+        super().__init__()
+        self._folder = folder
+        self._fsync = fsync
+        self._new: list[Path] = []
 
     def write(self) -> None:
         """Write what was put aside and is not there yet.
@@ -112,7 +151,7 @@ class Artifacts:
             OSError: A file cannot be written. Those that were are removed again.
         """
         try:
-            for name, parts in self._put.items():
+            for name, parts in self.put.items():
                 path = self._path(name)
                 if _size_at(path) != sum(map(size_of, parts)):
                     self._new.append(path)
@@ -129,19 +168,13 @@ class Artifacts:
         self._new.clear()
         _remove_if_empty(self._folder)
 
-    def fetch(self, codec: str, name: str | None, parts: Sequence[Any]) -> Any:
-        """The object that something in the JSON stands for: a copy that belongs to the caller.
+    def parts_of(self, name: str, codec: str, sizes: Sequence[int]) -> list[bytearray]:
+        """Read from the file of that name; see `SetAside.parts_of`."""
+        return _read(self._path(name), codec, sizes)
 
-        Raises:
-            ArtifactUnreadable: Its file is missing or damaged, or its library is not installed.
-        """
-        path = None if name is None else self._path(name)
-        buffers = list(map(bytearray, parts)) if path is None else _read(path, codec, parts)
-        try:
-            # A file names a codec, and codecs are a closed list: nothing but their types can come out.
-            return unpack(Packed(codec, decode_plain(bytes(buffers[0])), tuple(buffers[1:])))
-        except (UnpackError, PlainDecodeError, IndexError) as exc:
-            raise ArtifactUnreadable(path, str(exc)) from exc
+    def place_of(self, name: str) -> Path:
+        """The file of an artifact."""
+        return self._path(name)
 
     def remove_others(self, kept: Iterable[str] = ()) -> None:
         """Remove the artifacts of older forms of the entry. What others are still writing stays.
@@ -149,7 +182,7 @@ class Artifacts:
         Args:
             kept: Names of artifacts that stay, beside those that were put aside here.
         """
-        stay = {*self._put, *kept}
+        stay = {*self.put, *kept}
         for path in _files_in(self._folder):
             if path.name.endswith(_SUFFIX) and path.name.removesuffix(_SUFFIX) not in stay:
                 path.unlink(missing_ok=True)
@@ -248,9 +281,18 @@ def _read(path: Path, codec: str, sizes: Sequence[int]) -> list[bytearray]:
         raise ArtifactUnreadable(path, "it is missing") from None
     except OSError as exc:
         raise ArtifactUnreadable(path, f"it cannot be read: {exc}") from exc
-    if _digest(codec, parts) != path.name.removesuffix(_SUFFIX):
-        raise ArtifactUnreadable(path, "its digest does not match")
+    check_digest(path, path.name.removesuffix(_SUFFIX), codec, parts)
     return parts
+
+
+def check_digest(place: Path | str, name: str, codec: str, parts: Sequence[Buffer]) -> None:
+    """Compare what was read with the name it was read under.
+
+    Raises:
+        ArtifactUnreadable: It is not what was written.
+    """
+    if _digest(codec, parts) != name:
+        raise ArtifactUnreadable(place, "its digest does not match")
 
 
 def _fill(part: bytearray, file: Any, path: Path) -> None:

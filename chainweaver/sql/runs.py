@@ -1,0 +1,545 @@
+"""Runs in a database: admitted before their first step, committed step by step, claimed by whoever executes them.
+
+A run has one row, and one row for each finished step. A claim is an owner, an epoch and the time at which it runs out;
+every change of hands is a new epoch, and a step is committed by one statement that asks for the epoch of its owner. So
+what somebody commits who was taken for dead is refused, and nothing else. The database's clock decides, and a thread
+renews the claims of this process while there are some.
+
+Called by the executor from any thread, and by the command line. What may be resumed is decided there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+from chainweaver.checkpoint import ExecutionSnapshot, StepDelta
+from chainweaver.checkpoint.store import RUN_STATUSES, RunInfo, RunStatus
+from chainweaver.exceptions import (
+    ArtifactCorruptError,
+    CheckpointNotFoundError,
+    RunClaimedError,
+    RunClaimLostError,
+    RunKeyError,
+    StoreUnavailableError,
+)
+from chainweaver.sql.database import Database, Row, Session
+from chainweaver.sql.rows import header, read_header, read_step, step_row
+from chainweaver.sql.texts import storable, text_of
+
+__all__ = ["SqlRuns"]
+
+_STEP = "path, step_index, step_id, tool_name, fingerprint, status, outputs, blobs, more, started_at, duration_ns"
+_INFO = (
+    "trace_id, flow_name, flow_version, status, run_key, error, started_at, changed_at, owner, lease_until, "
+    "(select count(*) from chainweaver_steps where run_id = chainweaver_runs.id and path = '')"
+)
+
+
+class Claim(NamedTuple):
+    """A run that is executed here."""
+
+    run_id: int
+    epoch: int
+
+
+class SqlRuns:
+    """The runs of a store: checkpoints, and a log of what ran.
+
+    Safe to use from many threads and processes. It is an `AppendingCheckpointer` and a `RunStore`.
+
+    Args:
+        database: Where they are.
+        lease_s: How long a claim holds without being renewed; it is renewed three times as often.
+
+    Attributes:
+        owner: What claims of this object say: host, process and a number of its own.
+    """
+
+    wants_plain = True
+
+    def __init__(self, database: Database, *, lease_s: float) -> None:
+        self._database = database
+        self.lease_s = lease_s
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        self._claims: dict[str, Claim | None] = {}
+        self._lock = threading.Lock()
+        self._beat: threading.Thread | None = None
+        self._stop = threading.Event()
+        words = database.dialect
+        self._now = words.now
+        # Of a parameter that stands in a SELECT, PostgreSQL cannot guess that it is a byte string.
+        values = ", ".join(f"cast(? as {words.blob})" if name == "blobs" else "?" for name in _STEP.split(", "))
+        replaced = ", ".join(f"{name} = excluded.{name}" for name in _STEP.split(", ")[2:])
+        commit = (
+            f"insert into chainweaver_steps (run_id, {_STEP}) select id, {values} from chainweaver_runs where {{}}"
+            f"{words.shared} on conflict (run_id, path, step_index) do update set {replaced}"
+        )
+        self._commit_claimed = commit.format("id = ? and epoch = ?")
+        self._commit_unclaimed = commit.format("trace_id = ? and owner is null")
+        self._is_free = f"(owner is null or owner = ? or lease_until < {self._now})"
+        self._take = f"owner = ?, epoch = epoch + 1, lease_until = {self._now} + ?, changed_at = {self._now}"
+
+    # ---- a checkpointer
+
+    def save(self, snapshot: ExecutionSnapshot) -> None:
+        """Keep a run without claiming it; an older one of the same id is replaced, steps and all.
+
+        Raises:
+            CheckpointEncodeError: A value is not plain and has no codec. Nothing is changed.
+            RunClaimedError: Somebody executes the run.
+        """
+        self._write(snapshot, key=None, claims=False)
+
+    def admit(
+        self, snapshot: ExecutionSnapshot, *, key: str | None = None, input_digest: str | None = None
+    ) -> str | None:
+        """Keep a run that is about to begin, and claim it: both or neither.
+
+        Args:
+            key: A name of the caller's that at most one run has.
+            input_digest: Says whether two inputs are equal; compared where the key is taken.
+
+        Returns:
+            None; or the id of the run that has the key already, and nothing was written.
+
+        Raises:
+            RunKeyError: The run that has the key is of another flow, or had another input.
+            CheckpointEncodeError: A value is not plain and has no codec. Nothing is written.
+        """
+        taken = self._write(snapshot, key=key, claims=True, input_digest=input_digest)
+        if taken is None:
+            return None
+        trace_id, flow_name, digest = taken
+        if flow_name != snapshot.flow_name:
+            raise RunKeyError(str(key), trace_id, f"it runs flow '{flow_name}'")
+        if input_digest is not None and digest is not None and digest != input_digest:
+            raise RunKeyError(str(key), trace_id, "it was begun with another input")
+        return str(trace_id)
+
+    def append(self, trace_id: str, delta: StepDelta) -> None:
+        """Commit one finished step, in one statement; with large objects, in one transaction.
+
+        Raises:
+            CheckpointNotFoundError: Nothing is kept for this run.
+            CheckpointEncodeError: An output is not plain and has no codec. Nothing is changed.
+            RunClaimLostError: Somebody else has claimed the run since.
+            RunClaimedError: The run was not claimed here, and somebody else executes it.
+        """
+        row, artifacts = step_row(delta)
+        claim = self._claims.get(trace_id)
+        statement, where = (
+            (self._commit_unclaimed, (text_of(trace_id),)) if claim is None else (self._commit_claimed, claim)
+        )
+        if not artifacts:
+            committed = self._database.run(statement, (*row, *where))
+        else:
+
+            def commit(session: Session) -> int:
+                done = session.run(statement, (*row, *where))
+                if done:
+                    run_id = claim.run_id if claim is not None else _id_of(session, trace_id)
+                    _put_artifacts(session, run_id, artifacts)
+                return done
+
+            committed = self._database.atomically(commit)
+        if not committed:
+            self._refuse(trace_id, claim)
+
+    def load(self, trace_id: str) -> ExecutionSnapshot:
+        """The run as its last committed step left it, steps in plan order.
+
+        Raises:
+            CheckpointNotFoundError: Nothing is kept for this run, or only that it has ended.
+            ArtifactCorruptError: A row is damaged; the message names it.
+        """
+        # One statement, so that the run and its steps are of one moment; the run stands first.
+        found = self._database.rows(
+            f"select '', -1, flow_name, flow_version, flow_digest, '', header, header_blobs, '', started_at, id "
+            f"from chainweaver_runs where trace_id = ? and is_kept = 1 union all "
+            f"select {', '.join('step.' + name for name in _STEP.split(', '))} from chainweaver_steps as step "
+            f"join chainweaver_runs as run on run.id = step.run_id where run.trace_id = ? and run.is_kept = 1 "
+            f"order by 1, 2",
+            (text_of(trace_id), text_of(trace_id)),
+        )
+        if not found:
+            raise self._not_found(trace_id)
+        # Steps of the flow itself stand before those of nested runs, as '' comes before any path.
+        head, *steps = found
+        if head[1] != -1:
+            raise ArtifactCorruptError(f"run {trace_id}", f"its row is not the first of {len(found)}.")
+        _, _, flow_name, flow_version, flow_digest, _, text, blobs, _, _, run_id = head
+
+        def read(name: str) -> bytes | None:
+            content = self._database.rows(
+                "select content from chainweaver_artifacts where run_id = ? and name = ?", (run_id, name)
+            )
+            return bytes(content[0][0]) if content else None
+
+        place = f"run {trace_id} in {self._database.name}"
+        columns = {
+            "trace_id": trace_id, "flow_name": flow_name, "flow_version": flow_version, "flow_digest": flow_digest,
+        }  # fmt: skip
+        snapshot = read_header(columns, text, blobs, place, read)
+        read_steps = [read_step(row, place, read) for row in steps]
+        snapshot.steps = sorted(read_steps, key=lambda step: (step.path, step.step_index))
+        return snapshot
+
+    def delete(self, trace_id: str) -> None:
+        """Forget a run, the log included. Nothing happens when it is unknown."""
+
+        def forget(session: Session) -> None:
+            _delete_runs(session, "trace_id = ?", (text_of(trace_id),))
+
+        self._database.atomically(forget)
+        self._let_go(trace_id)
+
+    def list_trace_ids(self) -> list[str]:
+        """The ids of all runs that can be loaded, sorted."""
+        found = self._database.rows("select trace_id from chainweaver_runs where is_kept = 1 order by trace_id")
+        return [trace_id for (trace_id,) in found]
+
+    # ---- claims
+
+    def claim(self, trace_id: str) -> None:
+        """Make the run one that is executed here.
+
+        Raises:
+            CheckpointNotFoundError: Nothing is kept for this run.
+            RunClaimedError: Somebody executes it, here or elsewhere.
+        """
+        with self._claiming(trace_id):
+            taken = self._database.rows(
+                f"update chainweaver_runs set {self._take}, status = 'running', error = null "
+                f"where trace_id = ? and is_kept = 1 and {self._is_free} returning id, epoch",
+                (self.owner, self.lease_s, text_of(trace_id), self.owner),
+            )
+            if taken:
+                self._hold(trace_id, Claim(*taken[0]))
+                return
+        self._refuse(trace_id, None)
+
+    def claim_orphan(self, flow_names: Collection[str], passed_over: Collection[str] = ()) -> str | None:
+        """Claim the oldest run that has neither ended nor anybody who executes it; its id, or None.
+
+        Args:
+            flow_names: Runs of these flows only.
+            passed_over: Ids of runs that were looked at already.
+        """
+        if not flow_names:
+            return None
+        names, passed = sorted(flow_names), sorted(passed_over)
+        mine = [trace_id for trace_id in list(self._claims) if trace_id not in passed_over]
+        listed = ", ".join("?" * len(names))
+        others = f" and trace_id not in ({', '.join('?' * len([*passed, *mine]))})" if passed or mine else ""
+        taken = self._database.rows(
+            f"update chainweaver_runs set {self._take} where id = (select id from chainweaver_runs "
+            f"where status = 'running' and is_kept = 1 and (owner is null or lease_until < {self._now}) "
+            f"and flow_name in ({listed}){others} order by id limit 1{self._database.dialect.unlocked}) "
+            "returning trace_id, id, epoch",
+            (self.owner, self.lease_s, *names, *passed, *mine),
+        )
+        if not taken:
+            return None
+        trace_id, run_id, epoch = taken[0]
+        self._hold(trace_id, Claim(run_id, epoch))
+        return str(trace_id)
+
+    def finish(self, trace_id: str, status: RunStatus, *, error: str | None = None, keep: bool = True) -> None:
+        """End the claim of a run.
+
+        Args:
+            status: How the run ended; "running" hands it back, so that others may go on with it.
+            error: The code of what it ended with, and where.
+            keep: Whether its steps are kept, so that it can be loaded. A run with a key keeps them in any case: they
+                are the answer to whoever asks for the key again.
+
+        Raises:
+            RunClaimLostError: Somebody else has claimed the run since.
+        """
+        claim = self._claims.get(trace_id)
+        if claim is None:
+            return
+
+        def end(session: Session) -> int:
+            kept = "is_kept" if keep else "case when run_key is null then 0 else is_kept end"
+            done = session.run(
+                f"update chainweaver_runs set owner = null, lease_until = null, status = ?, error = ?, "
+                f"changed_at = {self._now}, is_kept = {kept} where id = ? and epoch = ?",
+                (status, error, *claim),
+            )
+            if done and not keep:
+                gone = "in (select id from chainweaver_runs where id = ? and is_kept = 0)"
+                for table in ("steps", "artifacts"):
+                    session.run(f"delete from chainweaver_{table} where run_id {gone}", (claim.run_id,))
+                session.run(
+                    "update chainweaver_runs set header = '', header_blobs = null where id = ? and is_kept = 0",
+                    (claim.run_id,),
+                )
+            return done
+
+        try:
+            done = self._database.atomically(end)
+        finally:
+            self._let_go(trace_id)
+        if not done:
+            raise RunClaimLostError(trace_id)
+
+    # ---- the log
+
+    def list_runs(
+        self,
+        *,
+        status: RunStatus | None = None,
+        flow_name: str | None = None,
+        key: str | None = None,
+        orphaned: bool | None = None,
+        limit: int = 100,
+    ) -> list[RunInfo]:
+        """Runs, the latest first.
+
+        Args:
+            status: Only such.
+            flow_name: Only runs of this flow.
+            key: Only the run with this key.
+            orphaned: Only runs that nobody executes and that have not ended, or only others.
+            limit: How many at most.
+
+        Raises:
+            ValueError: There is no such status, or the limit is negative.
+        """
+        if status is not None and status not in RUN_STATUSES:
+            raise ValueError(f"status has to be one of {', '.join(RUN_STATUSES)}, not {status!r}.")
+        if limit < 0:
+            raise ValueError(f"limit has to be 0 or more, not {limit}.")
+        wanted = {"status": status, "flow_name": flow_name, "run_key": key}
+        given = {column: text_of(value) for column, value in wanted.items() if value is not None}
+        terms = [f"{column} = ?" for column in given]
+        if orphaned is not None:
+            is_orphan = f"(status = 'running' and (owner is null or lease_until < {self._now}))"
+            terms.append(is_orphan if orphaned else f"not {is_orphan}")
+        where = f" where {' and '.join(terms)}" if terms else ""
+        found = self._database.rows(
+            f"select {_INFO}, {self._now} from chainweaver_runs{where} order by id desc limit ?",
+            (*given.values(), limit),
+        )
+        return [_info(row) for row in found]
+
+    def info(self, trace_id: str) -> RunInfo:
+        """One run.
+
+        Raises:
+            CheckpointNotFoundError: There is no such run.
+        """
+        found = self._database.rows(
+            f"select {_INFO}, {self._now} from chainweaver_runs where trace_id = ?", (text_of(trace_id),)
+        )
+        if not found:
+            raise CheckpointNotFoundError(trace_id)
+        return _info(found[0])
+
+    def prune(self, *, keep_last: int | None = None, older_than: timedelta | float | None = None) -> int:
+        """Forget runs that have ended; how many.
+
+        Args:
+            keep_last: Of each flow, the latest that many stay.
+            older_than: Only runs that ended longer ago than this; a timedelta, or seconds.
+
+        Raises:
+            ValueError: Neither is given, or one is negative.
+        """
+        if keep_last is None and older_than is None:
+            raise ValueError("prune() needs keep_last=, older_than= or both: it forgets nothing by itself.")
+        seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
+        if (keep_last or 0) < 0 or (seconds or 0) < 0:
+            raise ValueError("keep_last and older_than have to be 0 or more.")
+        terms, params = ["status <> 'running'", "owner is null"], []
+        if seconds is not None:
+            terms.append(f"changed_at < {self._now} - ?")
+            params.append(seconds)
+        if keep_last is not None:
+            terms.append(
+                "(select count(*) from chainweaver_runs as later where later.flow_name = chainweaver_runs.flow_name "
+                "and later.id > chainweaver_runs.id and later.status <> 'running') >= ?"
+            )
+            params.append(keep_last)
+        return self._database.atomically(lambda session: _delete_runs(session, " and ".join(terms), params))
+
+    def close(self) -> None:
+        """Stop renewing claims. Runs that are still executed lose theirs when it runs out."""
+        self._stop.set()
+        beat = self._beat
+        if beat is not None and beat is not threading.current_thread():
+            beat.join(timeout=5)
+
+    # ---- inside
+
+    def _write(
+        self, snapshot: ExecutionSnapshot, *, key: str | None, claims: bool, input_digest: str | None = None
+    ) -> Row | None:
+        text, blobs, artifacts = header(snapshot)
+        rows = [step_row(step) for step in snapshot.steps]
+        trace_id, began = snapshot.trace_id, snapshot.started_at.timestamp()
+        for what, given in (("trace id", trace_id), ("key", key), ("flow name", snapshot.flow_name)):
+            if given is not None:
+                storable(what, given)
+        columns = "trace_id, run_key, flow_name, flow_version, flow_digest, status, is_kept, input_digest, started_at"
+        lease = f"{self._now} + ?" if claims else "?"
+        owner, lease_s = (self.owner, self.lease_s) if claims else (None, None)
+
+        def write(session: Session) -> Row | tuple[int]:
+            _delete_runs(session, "trace_id = ? and (owner is null or owner = ?)", (trace_id, self.owner))
+            written = session.rows(
+                f"insert into chainweaver_runs ({columns}, changed_at, header, header_blobs, owner, epoch, "
+                f"lease_until) values (?, ?, ?, ?, ?, 'running', 1, ?, ?, {self._now}, ?, ?, ?, 1, {lease}) "
+                "on conflict do nothing returning id",
+                (
+                    trace_id, key, snapshot.flow_name, snapshot.flow_version, snapshot.flow_digest, input_digest, began,
+                    text, blobs, owner, lease_s,
+                ),
+            )  # fmt: skip
+            if not written:
+                taken = session.rows(
+                    "select trace_id, flow_name, input_digest from chainweaver_runs where run_key = ?", (key,)
+                )
+                return taken[0] if taken else ()
+            [(run_id,)] = written
+            for row, own in rows:
+                marks = ", ".join("?" * (len(row) + 1))
+                session.run(f"insert into chainweaver_steps (run_id, {_STEP}) values ({marks})", (run_id, *row))
+                _put_artifacts(session, run_id, own)
+            _put_artifacts(session, run_id, artifacts)
+            return (run_id,)
+
+        found = self._database.atomically(write)
+        if len(found) == 1:
+            if claims:
+                self._hold(trace_id, Claim(found[0], 1))
+            else:
+                self._let_go(trace_id)
+            return None
+        if not found:
+            self._refuse(trace_id, None)
+        return found
+
+    def _claiming(self, trace_id: str) -> _Claiming:
+        return _Claiming(self._claims, self._lock, trace_id, self.owner)
+
+    def _hold(self, trace_id: str, claim: Claim) -> None:
+        with self._lock:
+            self._claims[trace_id] = claim
+            if self._beat is None or not self._beat.is_alive():
+                self._stop.clear()
+                self._beat = threading.Thread(target=self._renew, name="chainweaver-claims", daemon=True)
+                self._beat.start()
+
+    def _let_go(self, trace_id: str) -> None:
+        with self._lock:
+            self._claims.pop(trace_id, None)
+
+    def _renew(self) -> None:
+        """Renew the claims of this process until it is told to stop."""
+        while not self._stop.wait(self.lease_s / 3):
+            if not self._claims:
+                continue
+            try:
+                self._database.run(
+                    f"update chainweaver_runs set lease_until = {self._now} + ? where owner = ?",
+                    (self.lease_s, self.owner),
+                )
+            except StoreUnavailableError as exc:
+                logging.getLogger("chainweaver.sql").warning("Claims of %s are not renewed: %s", self.owner, exc)
+
+    def _refuse(self, trace_id: str, claim: Claim | None) -> None:
+        found = self._database.rows(
+            f"select owner, lease_until - {self._now} from chainweaver_runs where trace_id = ? and is_kept = 1",
+            (text_of(trace_id),),
+        )
+        if not found:
+            raise self._not_found(trace_id)
+        if claim is not None:
+            self._let_go(trace_id)
+            raise RunClaimLostError(trace_id)
+        owner, seconds_left = found[0]
+        raise RunClaimedError(trace_id, owner or "somebody", seconds_left)
+
+    def _not_found(self, trace_id: str) -> CheckpointNotFoundError:
+        with suppress(ValueError):
+            found = self._database.rows("select status from chainweaver_runs where trace_id = ?", (text_of(trace_id),))
+            if found:
+                why = f"the run has ended ({found[0][0]}), and its steps were not kept"
+                return CheckpointNotFoundError(trace_id, why=why, fix="use delete_on_success=False to keep them")
+        known = self._database.rows("select trace_id from chainweaver_runs where is_kept = 1 order by id desc limit 20")
+        return CheckpointNotFoundError(trace_id, known=[one for (one,) in known])
+
+
+class _Claiming:
+    """Lets one thread of this process at a time claim a run that nobody here executes."""
+
+    def __init__(self, claims: dict[str, Claim | None], lock: threading.Lock, trace_id: str, owner: str) -> None:
+        self._claims = claims
+        self._lock = lock
+        self._trace_id = trace_id
+        self._owner = owner
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._trace_id in self._claims:
+                raise RunClaimedError(self._trace_id, self._owner)
+            self._claims[self._trace_id] = None
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            if self._claims.get(self._trace_id) is None:
+                self._claims.pop(self._trace_id, None)
+
+
+def _info(row: Row) -> RunInfo:
+    *columns, steps_done, now = row
+    trace_id, flow_name, flow_version, status, key, error, started_at, changed_at, owner, lease_until = columns
+    is_orphan = status == "running" and (owner is None or lease_until < now)
+    return RunInfo(
+        trace_id=trace_id,
+        flow_name=flow_name,
+        flow_version=flow_version,
+        status=status,
+        key=key,
+        error=error,
+        started_at=_date(started_at),
+        changed_at=_date(changed_at),
+        steps_done=steps_done,
+        owner=None if is_orphan else owner,
+        is_orphan=is_orphan,
+    )
+
+
+def _date(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _delete_runs(session: Session, where: str, params: Sequence[Any]) -> int:
+    ids = [run_id for (run_id,) in session.rows(f"select id from chainweaver_runs where {where}", params)]
+    for run_id in ids:
+        for table in ("steps", "artifacts"):
+            session.run(f"delete from chainweaver_{table} where run_id = ?", (run_id,))
+        session.run("delete from chainweaver_runs where id = ?", (run_id,))
+    return len(ids)
+
+
+def _put_artifacts(session: Session, run_id: int, artifacts: list[tuple[str, bytes]]) -> None:
+    for name, content in artifacts:
+        session.run(
+            "insert into chainweaver_artifacts (run_id, name, content) values (?, ?, ?) on conflict do nothing",
+            (run_id, name, content),
+        )
+
+
+def _id_of(session: Session, trace_id: str) -> int:
+    [(run_id,)] = session.rows("select id from chainweaver_runs where trace_id = ?", (trace_id,))
+    return int(run_id)

@@ -1,0 +1,213 @@
+"""SQLite: one connection per process, write-ahead log, and patience with other processes.
+
+Statements take tens of microseconds, so that one lock around one connection is cheaper than a pool; the async lane
+calls them where it stands. Another process that writes is waited for. Called by `open_store`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from chainweaver.exceptions import ArtifactCorruptError, StoreUnavailableError
+from chainweaver.sql.database import Dialect, Row, Session
+
+T = TypeVar("T")
+
+OLDEST: Final = (3, 35, 0)
+"""The first release with RETURNING."""
+
+WORDS: Final = Dialect(
+    identity="integer primary key",
+    text="text",
+    blob="blob",
+    real="real",
+    number="integer",
+    keyed=" without rowid",
+    now="((julianday('now') - 2440587.5) * 86400.0)",
+    shared="",
+    unlocked="",
+    exclusive=None,
+    notify=None,
+    steps_view="""
+        select flow.name, flow.version, flow.status,
+            coalesce(json_extract(step.value, '$.step_id'), cast(step.key as text)) as step_id,
+            json_extract(step.value, '$.tool_name') as tool_name,
+            json_extract(step.value, '$.flow_name') as flow_name
+        from chainweaver_flows as flow, json_each(flow.definition, '$.steps') as step""",
+)
+
+
+class SqliteDatabase:
+    """A file, or a database in memory that ends with this object.
+
+    Args:
+        path: The file; ":memory:" for none.
+        durability: "process": what was committed survives the death of the process at any moment. "power": also that
+            of the machine; every commit waits for the disk.
+        patience_s: How long other processes may keep the database locked.
+
+    Raises:
+        StoreUnavailableError: The file cannot be opened, or is no database, or SQLite is too old.
+    """
+
+    dialect = WORDS
+
+    def __init__(self, path: str, *, durability: str, patience_s: float) -> None:
+        self.name = f"sqlite:///{path}"
+        self.path = path
+        self._synchronous = "full" if durability == "power" else "normal"
+        self._patience_s = patience_s
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._process = os.getpid()
+        if sqlite3.sqlite_version_info < OLDEST:
+            needed = ".".join(map(str, OLDEST))
+            raise StoreUnavailableError(
+                self.name,
+                f"SQLite {sqlite3.sqlite_version} is too old",
+                fix=f"use a Python with SQLite {needed} or newer",
+            )
+        with self._lock:
+            self._patiently(self._opened)
+
+    # ---- statements
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """The answer to a statement."""
+        with self._lock:
+            try:
+                return self._opened().execute(sql, params).fetchall()
+            except sqlite3.Error as exc:
+                return self._patiently(lambda: self._opened().execute(sql, params).fetchall(), exc)
+
+    def run(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Run a statement; how many rows it concerned."""
+        with self._lock:
+            try:
+                return self._opened().execute(sql, params).rowcount
+            except sqlite3.Error as exc:
+                return self._patiently(lambda: self._opened().execute(sql, params).rowcount, exc)
+
+    def atomically(self, work: Callable[[Session], T], *, snapshot: bool = False) -> T:
+        """Do several things, all or none; see `Database.atomically`."""
+
+        def attempt() -> T:
+            with self._transaction("begin" if snapshot else "begin immediate") as connection:
+                return work(_Open(connection))
+
+        with self._lock:
+            return self._patiently(attempt)
+
+    def wait_for_change(self, timeout_s: float, stopped: Callable[[], bool]) -> None:
+        """Look ten times a second whether another connection has written."""
+        ends = time.monotonic() + timeout_s
+        seen = self._version()
+        while not stopped() and time.monotonic() < ends and self._version() == seen:
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        """Close the file. A later call opens it again; what was in memory is gone."""
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    # ---- the connection
+
+    def _version(self) -> int:
+        # Changes when another connection commits, and this connection's own changes were told to its own process.
+        [(version,)] = self.rows("pragma data_version")
+        return int(version)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is not None and self._process == os.getpid():
+            return self._connection
+        # A connection must not cross a fork; the child's copy of it is dropped without being closed.
+        self._connection = _left_behind(self._connection) or self._connect()
+        self._process = os.getpid()
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=0.2, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("pragma busy_timeout = 200")
+            connection.execute("pragma journal_mode = wal")
+            connection.execute(f"pragma synchronous = {self._synchronous}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        connection = self._opened()
+        connection.execute(begin)
+        try:
+            yield connection
+            connection.execute("commit")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("rollback")
+            raise
+
+    def _patiently(self, attempt: Callable[[], T], failed: sqlite3.Error | None = None) -> T:
+        """Try until another process lets go of the database, or the patience is over."""
+        ends = time.monotonic() + self._patience_s
+        pause_s = 0.001
+        while True:
+            if failed is not None:
+                if not _is_locked(failed) or time.monotonic() >= ends:
+                    raise self._refusal(failed) from failed
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, 0.05)
+            try:
+                return attempt()
+            except sqlite3.Error as exc:
+                failed = exc
+
+    def _refusal(self, exc: sqlite3.Error) -> Exception:
+        text = str(exc)
+        if "malformed" in text or "not a database" in text:
+            return ArtifactCorruptError(self.name, f"{text}.", fix="restore the file from a backup")
+        if _is_locked(exc):
+            fix = f"end the process that keeps it locked for more than {self._patience_s:g} s, or raise patience_s"
+        elif "unable to open" in text:
+            fix = "make the directory, and see that this user may write to it"
+        elif "full" in text:
+            fix = "make room on the disk; what was committed before is there"
+        else:
+            fix = None
+        return StoreUnavailableError(self.name, text, fix=fix)
+
+
+class _Open:
+    """A connection within its transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        return self._connection.execute(sql, params).fetchall()
+
+    def run(self, sql: str, params: Sequence[Any] = ()) -> int:
+        return self._connection.execute(sql, params).rowcount
+
+
+_LEFT: list[sqlite3.Connection] = []
+
+
+def _left_behind(connection: sqlite3.Connection | None) -> None:
+    """Keep the parent's connection from being closed by this child: that would release the parent's locks."""
+    if connection is not None:
+        _LEFT.append(connection)
+
+
+def _is_locked(exc: sqlite3.Error) -> bool:
+    text = str(exc)
+    return "locked" in text or "busy" in text
