@@ -128,8 +128,10 @@ class SqliteDatabase:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is not None and self._process == os.getpid():
             return self._connection
-        # A connection must not cross a fork; the child's copy of it is dropped without being closed.
-        self._connection = _left_behind(self._connection) or self._connect()
+        if self._connection is not None:
+            # It came through a fork: closing this copy would release the locks of the parent.
+            _INHERITED.append(self._connection)
+        self._connection = self._connect()
         self._process = os.getpid()
         return self._connection
 
@@ -199,13 +201,7 @@ class _Open:
         return self._connection.execute(sql, params).rowcount
 
 
-_LEFT: list[sqlite3.Connection] = []
-
-
-def _left_behind(connection: sqlite3.Connection | None) -> None:
-    """Keep the parent's connection from being closed by this child: that would release the parent's locks."""
-    if connection is not None:
-        _LEFT.append(connection)
+_INHERITED: Final[list[sqlite3.Connection]] = []
 
 
 def _is_locked(exc: sqlite3.Error) -> bool:
