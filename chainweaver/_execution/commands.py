@@ -206,7 +206,7 @@ class TimedOut(Exception):
         self.abandoned = abandoned
 
 
-CancelReason: TypeAlias = Literal["token", "deadline", "interrupt", "surplus"]
+CancelReason: TypeAlias = Literal["token", "deadline", "interrupt", "surplus", "claim"]
 
 
 class RunCancelled(BaseException):
@@ -215,8 +215,8 @@ class RunCancelled(BaseException):
     A BaseException, as `asyncio.CancelledError` is: no `except Exception` on the way may take it for a tool failure.
 
     Attributes:
-        reason: "token", "deadline", "interrupt" (the caller was cancelled or interrupted) or "surplus" (a step that a
-            failure with a lower index made superfluous).
+        reason: "token", "deadline", "interrupt" (the caller was cancelled or interrupted), "surplus" (a step that a
+            failure with a lower index made superfluous) or "claim" (somebody else executes the run by now).
     """
 
     def __init__(self, reason: CancelReason) -> None:

@@ -124,7 +124,7 @@ class RunStore(AppendingCheckpointer, Protocol):
         ...
 
     def claim(self, trace_id: str) -> None:
-        """Make a run one that is executed here.
+        """Make a run one that is executed here; it is "running" from then on.
 
         Raises:
             CheckpointNotFoundError: Nothing is kept for this run.
@@ -136,6 +136,6 @@ class RunStore(AppendingCheckpointer, Protocol):
         """Claim a run of one of these flows that has not ended and that nobody executes; its id, or None."""
         ...
 
-    def finish(self, trace_id: str, status: RunStatus, *, error: str | None = None, keep: bool = True) -> None:
-        """End a claim: the run has ended, or, with "running", others may go on with it."""
+    def finish(self, trace_id: str, status: RunStatus | None, *, error: str | None = None, keep: bool = True) -> None:
+        """End a claim: the run has ended, or, with "running", others may go on with it; None: as it stood before."""
         ...

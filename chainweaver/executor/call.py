@@ -40,6 +40,7 @@ class Call:
     Attributes:
         deadline: Seconds since the epoch; None for never.
         lane: Lane of tools that name none; None for that of the executor.
+        key: Name of the run, that at most one run has; None for a run without one.
         dry: What a dry run does with tools that cannot be rehearsed; None for a real run.
         backlog: Waits until the reader of a stream has caught up.
 
@@ -49,7 +50,7 @@ class Call:
         LaneUnsupportedError: On this lane a tool cannot be reached.
     """
 
-    __slots__ = ("backlog", "cancel_token", "deadline", "dry", "dynamic_params", "lane")
+    __slots__ = ("backlog", "cancel_token", "deadline", "dry", "dynamic_params", "key", "lane")
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Call:
         lane: str | None = None,
         lanes: Collection[str] = (),
         dry: Literal["skip", "abort"] | None = None,
+        key: str | None = None,
     ) -> None:
         self.deadline = None if deadline is None else checked_deadline(deadline)
         check_token(cancel_token)
@@ -72,6 +74,9 @@ class Call:
         if dry not in (None, "skip", "abort"):
             raise ValueError(f"dry_run_unsupported has to be 'skip' or 'abort', not {dry!r}.")
         self.dry = dry
+        self.key = None if key is None else checked_key(key)
+        if dry is not None and key is not None:
+            raise ValueError("A dry run is nobody's to find again: leave out its key.")
         self.backlog: Callable[[], Awaitable[None]] | None = None
 
 
@@ -93,6 +98,30 @@ def check_token(token: object) -> None:
     """
     if token is not None and (isinstance(token, type) or not hasattr(token, "unlisten")):
         raise TypeError(f"cancel_token has to be a CancellationToken, not {named(token)}.")
+
+
+def checked_id(trace_id: object) -> str:
+    """The id of a run that is to go on.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(trace_id, str):
+        raise TypeError(f"A run is resumed by its trace id, not by {named(trace_id)} itself.")
+    return trace_id
+
+
+def checked_key(key: object) -> str:
+    """The name that a caller gives a run.
+
+    Raises:
+        TypeError, ValueError: It is none.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"key has to be a text, not {named(key)}.")
+    if not key:
+        raise ValueError("key has to name the run, and an empty text names nothing.")
+    return key
 
 
 def check_input(initial_input: object) -> None:

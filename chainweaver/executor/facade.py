@@ -8,20 +8,23 @@ Rooms that a program may never need are imported when they are needed, so that i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from chainweaver.exceptions import (
     AsyncLaneUnsupportedError,
+    ChainWeaverError,
     FlowCompileError,
     FlowNotFoundError,
     FlowStatusError,
     LaneUnsupportedError,
     ToolNotFoundError,
 )
-from chainweaver.executor.call import Call, ReplayMode, check_input, rehearsal
+from chainweaver.executor.call import Call, ReplayMode, check_input, checked_id, rehearsal
+from chainweaver.executor.durable import KeyTaken, Recovered, calling_on, needed
 from chainweaver.executor.processes import called_tools, out_of_reach
 from chainweaver.executor.settings import (
     OWN_LANES,
+    check_count,
     check_flag,
     check_has,
     check_middleware,
@@ -32,6 +35,7 @@ from chainweaver.executor.settings import (
 )
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from typing_extensions import Self
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
     from chainweaver.compiler import CompilationResult
     from chainweaver.compiler.compose import Composition
     from chainweaver.executor.replay import Replay, ReplayResult
-    from chainweaver.executor.runs import Runs
+    from chainweaver.executor.runs import Begun, Runs
     from chainweaver.flow import AnyFlow, DriftInfo, SchemaRefPolicy
     from chainweaver.flow.callbacks import (
         ApprovalCallback,
@@ -59,6 +63,9 @@ if TYPE_CHECKING:
     from chainweaver.results import ExecutionPlan, ExecutionResult
     from chainweaver.runtime import Runtime
     from chainweaver.tools import Tool
+
+CallOptions: TypeAlias = "tuple[float | None, CancellationToken | None, Mapping[str, Any] | None, str | None]"
+"""Deadline, token, dynamic parameters and lane of a call."""
 
 TraceValues = Literal["snapshot", "reference", "summary"]
 DeviceCaches = Literal["never", "run_end", "pressure"]
@@ -345,6 +352,7 @@ class FlowExecutor:
         dry_run_unsupported: Literal["skip", "abort"] = "skip",
         dynamic_params: Mapping[str, Any] | None = None,
         lane: str | None = None,
+        key: str | None = None,
     ) -> ExecutionResult:
         """Run a flow on the sync lane.
 
@@ -361,6 +369,9 @@ class FlowExecutor:
             dynamic_params: Values for the flow's `dynamic_params`; they appear in no record and no output.
             lane: Lane of tools that name none, in this run: "inline", "thread", "process" or a name from `lanes`. None:
                 as the executor was told.
+            key: A name for the run that no other run has, such as "invoice-17". Where a run has it already, that run
+                is gone on with, or its result returned again. Needs a checkpointer that processes share
+                (`chainweaver.sql`).
 
         Returns:
             The result, also for a run that failed: look at `success`, or call `raise_for_failure()`.
@@ -370,6 +381,9 @@ class FlowExecutor:
             DynamicParameterError, TypeError, ValueError: An argument is not what it has to be; nothing was started.
             LaneUnsupportedError: The flow has constructs that this lane cannot run; nothing was started.
             FlowCompileError: `strict_compile` is set and the flow has errors; nothing was started.
+            RunKeyError: The run that has the key is of another flow, or was begun with another input.
+            RunClaimedError: The run that has the key is being executed.
+            RunClaimLostError: Another process took the run over; it carries the result so far.
             FlowCancelledError: The token was cancelled or the deadline passed; it carries the result so far.
             ContextKeyCollisionError: Under the collision policy "error"; it carries the result so far.
         """
@@ -378,10 +392,16 @@ class FlowExecutor:
             self._admit(prepared, force, "sync")
         runs = self._bound or self._bind()
         call = None
-        if dry_run or not (deadline is None and cancel_token is None and dynamic_params is None and lane is None):
+        if dry_run or not (
+            deadline is None and cancel_token is None and dynamic_params is None and lane is None and key is None
+        ):
             dry = rehearsal(dry_run, dry_run_unsupported)
-            call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry)
-        begun = runs.begin(prepared.plan, initial_input, self._listeners, call)
+            call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry, key)
+        try:
+            begun = runs.begin(prepared.plan, initial_input, self._listeners, call)
+        except KeyTaken as taken:
+            options: Any = {"deadline": deadline, "cancel_token": cancel_token, "dynamic_params": dynamic_params}
+            return self.resume_flow(taken.trace_id, force=force, lane=lane, **options)
         del initial_input  # a run may let go of its values, and this frame lasts as long as the run
         return runs.carry_sync(*begun)
 
@@ -398,6 +418,7 @@ class FlowExecutor:
         dry_run_unsupported: Literal["skip", "abort"] = "skip",
         dynamic_params: Mapping[str, Any] | None = None,
         lane: str | None = None,
+        key: str | None = None,
     ) -> ExecutionResult:
         """Run a flow on the async lane, under asyncio or trio; arguments, result and errors as for `execute_flow`.
 
@@ -408,8 +429,12 @@ class FlowExecutor:
         self._admit(prepared, force, "async")
         runs = self._bound or self._bind()
         dry = rehearsal(dry_run, dry_run_unsupported)
-        call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry)
-        begun = runs.begin(prepared.plan, initial_input, self._listeners, call)
+        call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry, key)
+        try:
+            begun = runs.begin(prepared.plan, initial_input, self._listeners, call)
+        except KeyTaken as taken:
+            options: Any = {"deadline": deadline, "cancel_token": cancel_token, "dynamic_params": dynamic_params}
+            return await self.resume_flow_async(taken.trace_id, force=force, lane=lane, **options)
         del initial_input  # as in execute_flow
         return await runs.carry_async(*begun)
 
@@ -435,12 +460,11 @@ class FlowExecutor:
             CheckpointerNotConfiguredError: The executor has no checkpointer.
             CheckpointNotFoundError: Nothing is stored for this run.
             CheckpointDriftError: The flow, or a step that was executed, is not what it was.
+            RunClaimedError: The run is being executed, here or by another process.
         """
-        from chainweaver.executor.resume import prefill
-
-        runs, plan, snapshot = self._go_on(trace_id, force, migrate, "sync")
-        call = Call(plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
-        return runs.carry_sync(*prefill(runs, plan, snapshot, self._listeners, call))
+        options = (deadline, cancel_token, dynamic_params, lane)
+        runs, begun = self._go_on(trace_id, force, migrate, "sync", options)
+        return runs.carry_sync(*begun)
 
     async def resume_flow_async(
         self,
@@ -454,11 +478,77 @@ class FlowExecutor:
         migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None = None,
     ) -> ExecutionResult:
         """Go on with a run on the async lane; see `resume_flow`."""
-        from chainweaver.executor.resume import prefill
+        options = (deadline, cancel_token, dynamic_params, lane)
+        runs, begun = self._go_on(trace_id, force, migrate, "async", options)
+        return await runs.carry_async(*begun)
 
-        runs, plan, snapshot = self._go_on(trace_id, force, migrate, "async")
-        call = Call(plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
-        return await runs.carry_async(*prefill(runs, plan, snapshot, self._listeners, call))
+    def recover(
+        self,
+        *,
+        limit: int | None = None,
+        force: bool = False,
+        deadline: float | None = None,
+        cancel_token: CancellationToken | None = None,
+        lane: str | None = None,
+        migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None = None,
+    ) -> list[Recovered]:
+        """Go on with the runs of registered flows that have not ended and that nobody executes any more.
+
+        Those are the runs of processes that died, once their claims have run out, and runs that were handed back. Each
+        is claimed before it is gone on with, so that any number of processes may call this at the same time.
+
+        Args:
+            limit: How many at most; None for all there are.
+            force, deadline, cancel_token, lane, migrate: As for `resume_flow`.
+
+        Returns:
+            What became of each, the oldest first. A run that cannot be gone on with is left as it was, with its error.
+
+        Raises:
+            CheckpointerNotConfiguredError: The checkpointer is none that processes share.
+        """
+        options = (deadline, cancel_token, None, lane)
+        recovered = []
+        for trace_id in self._orphans(limit, cancel_token):
+            try:
+                runs, begun = self._go_on(trace_id, force, migrate, "sync", options, is_claimed=True)
+                recovered.append(Recovered(trace_id, runs.carry_sync(*begun), None))
+            except ChainWeaverError as exc:
+                recovered.append(Recovered(trace_id, getattr(exc, "result", None), exc))
+        return recovered
+
+    async def recover_async(
+        self,
+        *,
+        limit: int | None = None,
+        force: bool = False,
+        deadline: float | None = None,
+        cancel_token: CancellationToken | None = None,
+        lane: str | None = None,
+        migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None = None,
+    ) -> list[Recovered]:
+        """Go on with orphaned runs on the async lane; see `recover`."""
+        options = (deadline, cancel_token, None, lane)
+        recovered = []
+        for trace_id in self._orphans(limit, cancel_token):
+            try:
+                runs, begun = self._go_on(trace_id, force, migrate, "async", options, is_claimed=True)
+                recovered.append(Recovered(trace_id, await runs.carry_async(*begun), None))
+            except ChainWeaverError as exc:
+                recovered.append(Recovered(trace_id, getattr(exc, "result", None), exc))
+        return recovered
+
+    def hand_back(self) -> None:
+        """Stop the durable runs of this executor, at their next command, such that others may go on with them.
+
+        For the end of a process. May be called from any thread and from a signal handler; it does not wait. Each run
+        ends with `FlowCancelledError`, keeps what it has committed, and is nobody's from then on.
+        """
+        (self._bound or self._bind()).drain.cancel()
+
+    def handing_back_on(self, *signals: int) -> AbstractContextManager[None]:
+        """Within the block, these signals call `hand_back`; SIGTERM where none is named. In the main thread only."""
+        return calling_on(signals, self.hand_back)
 
     def replay_flow(
         self,
@@ -686,12 +776,37 @@ class FlowExecutor:
         force: bool,
         migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None,
         lane: str,
-    ) -> tuple[Runs, Plan, ExecutionSnapshot]:
-        """A stored run and the plan that it goes on with."""
-        from chainweaver.executor.resume import gone, load, migrated, refuse_drift, refuse_gone_parts
+        options: CallOptions,
+        *,
+        is_claimed: bool = False,
+    ) -> tuple[Runs, Begun]:
+        """A stored run, claimed where others could go on with it too, and about to go on."""
+        from chainweaver.executor.resume import prefill
 
         check_flag("force", force)
         runs = self._bound or self._bind()
+        if runs.store is not None and not is_claimed:
+            runs.store.claim(checked_id(trace_id))
+        try:
+            plan, snapshot = self._stored(runs, trace_id, force, migrate, lane)
+            call = Call(plan, *options, self._settings["lanes"])
+            return runs, prefill(runs, plan, snapshot, self._listeners, call)
+        except BaseException:
+            if runs.store is not None:
+                runs.store.finish(trace_id, None)
+            raise
+
+    def _stored(
+        self,
+        runs: Runs,
+        trace_id: str,
+        force: bool,
+        migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None,
+        lane: str,
+    ) -> tuple[Plan, ExecutionSnapshot]:
+        """What is stored of a run, and the plan that it goes on with."""
+        from chainweaver.executor.resume import gone, load, migrated, refuse_drift, refuse_gone_parts
+
         snapshot = load(runs.checkpointer, trace_id)
         if migrate is not None:
             snapshot = migrated(snapshot, migrate)
@@ -706,7 +821,21 @@ class FlowExecutor:
         if not force:
             refuse_drift(prepared.plan, snapshot)
         self._admit(prepared, force, lane)
-        return runs, prepared.plan, snapshot
+        return prepared.plan, snapshot
+
+    def _orphans(self, limit: int | None, token: CancellationToken | None) -> Iterator[str]:
+        """Runs that nobody executed, each claimed when it is asked for."""
+        runs = self._bound or self._bind()
+        store = needed(runs.store, "recover")
+        if limit is not None:
+            check_count("limit", limit, 0)
+        seen: list[str] = []
+        while (limit is None or len(seen) < limit) and not (runs.drain.is_cancelled or (token and token.is_cancelled)):
+            trace_id = store.claim_orphan(self.registry.snapshot.names(), seen)
+            if trace_id is None:
+                return
+            seen.append(trace_id)
+            yield trace_id
 
     def _bind(self) -> Runs:
         from chainweaver.executor.runs import Runs

@@ -174,7 +174,7 @@ class Replay:
             self._fill(run, stored)
         if services.listeners is not None:
             tell_start(run, services)
-        return run, services, *runs.means(call)
+        return run, services, *runs.means(call, services)
 
     def _fill(self, run: Run, stored: Stored) -> None:
         """Give the steps that do not run again what they gave in the recorded run."""

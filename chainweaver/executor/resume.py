@@ -25,7 +25,10 @@ from chainweaver.exceptions import (
     CheckpointNotFoundError,
     FlowExecutionError,
     FlowNotFoundError,
+    RunKeyError,
 )
+from chainweaver.executor.call import checked_id
+from chainweaver.executor.durable import KeyTaken, digest_of
 from chainweaver.executor.runs import tell_start
 from chainweaver.executor.settings import named
 from chainweaver.lanes.services import CheckpointService, Services
@@ -33,7 +36,7 @@ from chainweaver.objects import PlainEncodeError, RestoreError, bind_reduce, bin
 from chainweaver.plan import KeyMissing
 
 if TYPE_CHECKING:
-    from chainweaver.checkpoint import Checkpointer, StepDelta
+    from chainweaver.checkpoint import Checkpointer, RunStore, StepDelta
     from chainweaver.executor.call import Call
     from chainweaver.executor.runs import Begun, Runs
     from chainweaver.observe import Listeners
@@ -43,8 +46,18 @@ if TYPE_CHECKING:
 # ---- a run begins
 
 
-def open_checkpoint(run: Run, services: Services, checkpointer: Checkpointer) -> None:
-    """Save the snapshot that steps are appended to; what cannot be saved fails the run at its input (R16)."""
+def open_checkpoint(
+    run: Run, services: Services, checkpointer: Checkpointer, store: RunStore | None = None, key: str | None = None
+) -> None:
+    """Save the snapshot that steps are appended to; what cannot be saved fails the run at its input (R16).
+
+    Args:
+        store: The checkpointer, where it is shared: the run is admitted, and claimed with that.
+        key: Name of the run, that at most one run has.
+
+    Raises:
+        KeyTaken, RunKeyError: There is a run with the key.
+    """
     plan = run.plan
     try:
         facts = plan.facts()
@@ -65,7 +78,15 @@ def open_checkpoint(run: Run, services: Services, checkpointer: Checkpointer) ->
             stated={},
         )
         services.checkpoints = CheckpointService(checkpointer, run, snapshot)
-        checkpointer.save(snapshot)
+        if store is None:
+            checkpointer.save(snapshot)
+        else:
+            digest = None if key is None else digest_of(run.slots[0] or {})
+            taken = store.admit(snapshot, key=key, input_digest=digest)
+            if taken is not None:
+                raise KeyTaken(taken)
+    except (KeyTaken, RunKeyError):
+        raise
     except ChainWeaverError as exc:
         run.input_error = exc
     except Exception as exc:
@@ -104,8 +125,7 @@ def load(checkpointer: Checkpointer | None, trace_id: str) -> ExecutionSnapshot:
     """
     if checkpointer is None:
         raise CheckpointerNotConfiguredError(fix="pass checkpointer= to FlowExecutor")
-    if not isinstance(trace_id, str):
-        raise TypeError(f"A run is resumed by its trace id, not by {named(trace_id)} itself.")
+    checked_id(trace_id)
     try:
         snapshot: ExecutionSnapshot | None = checkpointer.load(trace_id)
     except KeyError as exc:  # how stores that are little more than a dict say it
@@ -287,7 +307,7 @@ def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: List
     run.slots[-1] = passed
     if services.listeners is not None:
         tell_start(run, services)
-    return run, services, *runs.means(call)
+    return run, services, *runs.means(call, services)
 
 
 def _restored_input(plan: Plan, snapshot: ExecutionSnapshot) -> dict[str, Any]:

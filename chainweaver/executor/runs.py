@@ -16,11 +16,13 @@ from chainweaver._execution import Run, conclude, take_input
 from chainweaver._execution.around import leave_run
 from chainweaver._execution.rules import NO_RULES
 from chainweaver.compiler import PlanCache
-from chainweaver.exceptions import ContextKeyCollisionError, FlowCancelledError
+from chainweaver.exceptions import ContextKeyCollisionError, FlowCancelledError, RunClaimLostError
 from chainweaver.executor.call import check_input
 from chainweaver.executor.captures import capture_of, inspect_of
+from chainweaver.executor.durable import finish, joined, needed, run_store
 from chainweaver.executor.processes import process_options, trust_in
-from chainweaver.lanes.services import CacheService, Services
+from chainweaver.lanes.cancel import CancellationToken
+from chainweaver.lanes.services import CacheService, CheckpointService, Services
 from chainweaver.lanes.sync import Resources, enter_sync, run_sync
 from chainweaver.results import ExecutionResult
 from chainweaver.runtime import Runtime
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from chainweaver._execution.rules import Wrapper
     from chainweaver.checkpoint import Checkpointer
     from chainweaver.executor.call import Call
-    from chainweaver.lanes.cancel import CancellationToken
     from chainweaver.observe import Listeners
     from chainweaver.plan import Plan
 
@@ -62,6 +63,8 @@ class Runs:
         self.inspect = inspect_of(settings["trace_values"])
         self.limit: int = settings["max_step_concurrency"]
         self.checkpointer: Checkpointer | None = settings["checkpointer"]
+        self.store = run_store(self.checkpointer)
+        self.drain = CancellationToken()
         self.device_caches: str = settings["device_caches"]
         self.delete_on_success: bool = settings["delete_on_success"]
         self.cache: CacheService | None = None
@@ -110,9 +113,13 @@ class Runs:
 
         Raises:
             TypeError: The input is no mapping; nothing was started.
+            CheckpointerNotConfiguredError: The call names a key, and nobody keeps keys.
+            KeyTaken, RunKeyError: A run has the key.
         """
         if type(initial_input) is not dict:
             check_input(initial_input)
+        if call is not None and call.key is not None:
+            needed(self.store, "execute_flow(key=...)")
         runtime = self.runtime
         # As new_run, which would cost every run another call.
         run = Run(plan, dict(initial_input), runtime.now_ns(), runtime.wall_time(), self.capture, runtime.new_id)
@@ -126,10 +133,10 @@ class Runs:
         if self.checkpointer is not None and run.input_error is None and run.rules.dry is None:
             from chainweaver.executor.resume import open_checkpoint
 
-            open_checkpoint(run, services, self.checkpointer)
+            open_checkpoint(run, services, self.checkpointer, self.store, None if call is None else call.key)
         if services.listeners is not None:
             tell_start(run, services)
-        return run, services, *self.means(call)
+        return run, services, *self.means(call, services)
 
     def new_run(self, plan: Plan, initial: dict[str, Any]) -> Run:
         """A run with the clock and the records of the executor, for those that go on or are replayed."""
@@ -167,11 +174,12 @@ class Runs:
             services.cache = self.cache
             run.caching = True
 
-    def means(self, call: Call | None) -> tuple[Resources, CancellationToken | None]:
+    def means(self, call: Call | None, services: Services) -> tuple[Resources, CancellationToken | None]:
         """The threads and loops of a call, with the default lane that it asks for, and its token."""
-        if call is None:
-            return self.resources, None
-        return self.resources if call.lane is None else self.resources.on_lane(call.lane), call.cancel_token
+        lane, token = (None, None) if call is None else (call.lane, call.cancel_token)
+        if self.store is not None and services.checkpoints is not None:
+            token, services.parted = joined(token, self.drain)
+        return self.resources if lane is None else self.resources.on_lane(lane), token
 
     # ---- on a lane
 
@@ -234,11 +242,8 @@ class Runs:
         if run.collisions or run.collided_inside:
             _log_collisions(run)
         result = ExecutionResult.of(run)
-        if run.status == "ok" and services.checkpoints is not None and self.delete_on_success:
-            try:
-                services.checkpoints.checkpointer.delete(services.checkpoints.trace_id)
-            except Exception as exc:  # the run has done its work, and a checkpoint too many harms nobody
-                _logger().warning("Checkpoint of run %s is not deleted: %s", services.checkpoints.trace_id, exc)
+        if services.checkpoints is not None:
+            self._settle(run, services, services.checkpoints)
         if services.listeners is not None:
             from chainweaver.observe import telling
 
@@ -246,6 +251,21 @@ class Runs:
         if self.device_caches != "never":
             _release_caches(self.device_caches)
         return result
+
+    def _settle(self, run: Run, services: Services, checkpoints: CheckpointService) -> None:
+        """Tell the store that the run has ended, or have it forget one that ended well."""
+        services.parted()
+        trace_id = checkpoints.trace_id
+        try:
+            if self.store is not None:
+                finish(self.store, run, keep=not self.delete_on_success, handed_back=self.drain.is_cancelled)
+            elif run.status == "ok" and self.delete_on_success:
+                checkpoints.checkpointer.delete(trace_id)
+        except RunClaimLostError:
+            # What it has done is committed, and by whom it is ended matters to nobody; else it was told already.
+            _logger().warning("Run %s was taken over by somebody else before it ended here.", trace_id)
+        except Exception as exc:  # the run has done its work, and a checkpoint too many harms nobody
+            _logger().warning("Checkpoint of run %s is not deleted: %s", trace_id, exc)
 
 
 def _handed_out(run: Run, result: ExecutionResult) -> ExecutionResult:
@@ -256,6 +276,8 @@ def _handed_out(run: Run, result: ExecutionResult) -> ExecutionResult:
             error.result = result
             raise error
     if run.status == "cancelled" and run.cancelled is not None:
+        if run.cancelled.reason == "claim":
+            raise RunClaimLostError(run.trace_id(), result=result)
         raise FlowCancelledError(
             run.plan.flow_name,
             next((step.index for step in run.plan.steps if run.status_of(step.index) not in ("ok", "skipped")), -1),

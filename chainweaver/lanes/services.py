@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from chainweaver._execution.commands import Invoke, Lead, Lookup, Save, Settle, Tell
+from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Tell
 from chainweaver._execution.run import Detail
-from chainweaver.exceptions import ChainWeaverError, CheckpointEncodeError
+from chainweaver.exceptions import ChainWeaverError, CheckpointEncodeError, RunClaimLostError
 
 if TYPE_CHECKING:
     from chainweaver._execution.commands import Command
@@ -155,7 +155,11 @@ class CheckpointService:
         self._wall_minus_clock_s = run.began_wall - run.began_ns / 1e9
 
     def save(self, command: Save) -> None:
-        """Append the finished step, in one atomic write."""
+        """Append the finished step, in one atomic write.
+
+        Raises:
+            RunCancelled: The run was claimed by somebody else meanwhile; nothing that it does counts any more.
+        """
         run, step, outputs = command.run, command.step, command.outputs
         index = step.index
         detail = run.details.get(index) if run.details else None
@@ -174,7 +178,10 @@ class CheckpointService:
         else:
             delta = self._detailed(run, step, detail or _NO_DETAIL, outputs, run.now_ns)
         if self.append is not None:
-            self.append(self.trace_id, delta)
+            try:
+                self.append(self.trace_id, delta)
+            except RunClaimLostError as exc:
+                raise RunCancelled("claim") from exc
         else:
             self.snapshot.steps.append(delta)
             self.checkpointer.save(self.snapshot)
@@ -255,6 +262,11 @@ def error_facts(error: ChainWeaverError) -> tuple[str, str | None, str, str | No
 
 _NO_DETAIL = Detail()
 
+
+def _nothing() -> None:
+    return None
+
+
 LATER: Final = object()
 """Stands for a reply that is not there yet."""
 
@@ -267,6 +279,7 @@ class Services:
         backlog: Waits until the reader of an event stream has caught up; None where nobody streams.
         blocking: The sync lane's performer for runs that nobody can stop, kept for the next run with these services.
         lock: Where several threads perform for one run: they save and tell one at a time. None elsewhere.
+        parted: Called at the end of the run: its token listens to others no longer.
         trust: An object of one run in which nobody changes values; None elsewhere (see `Sharing.lend`).
     """
 
@@ -278,6 +291,7 @@ class Services:
     backlog: Callable[[], Awaitable[None]] | None = None
     lock: AbstractContextManager[Any] | None = None
     trust: object = None
+    parted: Callable[[], None] = staticmethod(_nothing)
     _teller: Callable[[Tell], None] | None = None
     _leads: set[Lead] | None = None
     blocking: BlockingPerformer | None = None

@@ -216,7 +216,7 @@ class SqlRuns:
         """
         with self._claiming(trace_id):
             taken = self._database.rows(
-                f"update chainweaver_runs set {self._take}, status = 'running', error = null "
+                f"update chainweaver_runs set {self._take}, before = status, status = 'running' "
                 f"where trace_id = ? and is_kept = 1 and {self._is_free} returning id, epoch",
                 (self.owner, self.lease_s, text_of(trace_id), self.owner),
             )
@@ -251,11 +251,12 @@ class SqlRuns:
         self._hold(trace_id, Claim(run_id, epoch))
         return str(trace_id)
 
-    def finish(self, trace_id: str, status: RunStatus, *, error: str | None = None, keep: bool = True) -> None:
+    def finish(self, trace_id: str, status: RunStatus | None, *, error: str | None = None, keep: bool = True) -> None:
         """End the claim of a run.
 
         Args:
-            status: How the run ended; "running" hands it back, so that others may go on with it.
+            status: How the run ended; "running" hands it back, so that others may go on with it. None: it was not gone
+                on with, and stands as before.
             error: The code of what it ended with, and where.
             keep: Whether its steps are kept, so that it can be loaded. A run with a key keeps them in any case: they
                 are the answer to whoever asks for the key again.
@@ -268,11 +269,13 @@ class SqlRuns:
             return
 
         def end(session: Session) -> int:
+            stands = "status = coalesce(before, status)" if status is None else "status = ?, error = ?"
+            given = () if status is None else (status, error)
             kept = "is_kept" if keep else "case when run_key is null then 0 else is_kept end"
             done = session.run(
-                f"update chainweaver_runs set owner = null, lease_until = null, status = ?, error = ?, "
+                f"update chainweaver_runs set owner = null, lease_until = null, {stands}, "
                 f"changed_at = {self._now}, is_kept = {kept} where id = ? and epoch = ?",
-                (status, error, *claim),
+                (*given, *claim),
             )
             if done and not keep:
                 gone = "in (select id from chainweaver_runs where id = ? and is_kept = 0)"

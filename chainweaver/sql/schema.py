@@ -27,7 +27,7 @@ def _first(words: Dialect) -> list[str]:
         f"""create table chainweaver_runs (
             id {words.identity}, trace_id {text} not null unique, run_key {text} unique,
             flow_name {text} not null, flow_version {text} not null, flow_digest {text} not null,
-            status {text} not null, error {text}, is_kept {number} not null, input_digest {text},
+            status {text} not null, before {text}, error {text}, is_kept {number} not null, input_digest {text},
             started_at {real} not null, changed_at {real} not null,
             header {text} not null, header_blobs {blob},
             owner {text}, epoch {number} not null, lease_until {real})""",
