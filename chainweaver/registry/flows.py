@@ -37,9 +37,10 @@ from chainweaver.registry.directory import (
     read_flows,
     remember,
 )
+from chainweaver.registry.follow import FollowHandle
 from chainweaver.registry.intent import best_match
 from chainweaver.registry.snapshot import EMPTY_SNAPSHOT, FlowKey, RegistrySnapshot
-from chainweaver.registry.stores import RegistryStore
+from chainweaver.registry.stores import RegistryStore, SharedRegistryStore
 from chainweaver.registry.watch import DirectoryPoll, WatchHandle
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ class FlowRegistry:
 
         Raises:
             FlowNotFoundError: There is no such flow.
+            StaleFlowError: The store is shared, and somebody else has changed the flow since it was read from there.
         """
         changes: dict[str, object] = {}
         if status is not None:
@@ -227,8 +229,12 @@ class FlowRegistry:
         if tool_schema_hashes is not _UNSET:
             changes["tool_schema_hashes"] = None if tool_schema_hashes is None else dict(tool_schema_hashes)
         with self._writing:
-            own = copy_flow(self.resolve(name, version), **changes)
-            if changes:
+            read = self.resolve(name, version)
+            own = copy_flow(read, **changes)
+            if changes and isinstance(self.store, SharedRegistryStore):
+                self.store.swap_flow(own, instead_of=read)
+                self._show([own])
+            elif changes:
                 self._put([own])
         return copy_flow(own)
 
@@ -314,13 +320,39 @@ class FlowRegistry:
             return
         with self._writing:
             known = self.snapshot
-            loaded = [self._accepted(self.store.load_flow(name, version)) for name, version in self.store.list_keys()]
+            if isinstance(self.store, SharedRegistryStore):
+                found = self.store.load_flows()
+            else:
+                found = [self.store.load_flow(name, version) for name, version in self.store.list_keys()]
+            loaded = [self._accepted(flow) for flow in found]
             stored = {(flow.name, flow.version) for flow in loaded}
             loaded += [known[key] for key in sorted(self._from_plugins - stored)]
             # A definition that did not change stays the same object, so that what was compiled from it stays valid.
             kept = [old if (old := known.get((flow.name, flow.version))) == flow else flow for flow in loaded]
             if len(kept) != len(known) or any(known.get((flow.name, flow.version)) is not flow for flow in kept):
                 self.snapshot = EMPTY_SNAPSHOT.changed(kept)
+
+    def follow(
+        self,
+        *,
+        on_change: Callable[[], object] | None = None,
+        on_error: Callable[[Exception], object] | None = None,
+    ) -> FollowHandle:
+        """Load what other processes change in the store, as soon as they do, until the handle is stopped.
+
+        Plans of flows that changed are not used again; runs that are going on keep theirs. PostgreSQL tells of changes,
+        SQLite is asked ten times a second.
+
+        Args:
+            on_change: Called in the following thread after flows were loaded.
+            on_error: Called there with what kept them from being loaded. It is tried again.
+
+        Raises:
+            ValueError: The registry has no store that processes share.
+        """
+        if not isinstance(self.store, SharedRegistryStore):
+            raise ValueError("Only a registry with a shared store follows it: FlowRegistry(open_store(url).flows).")
+        return FollowHandle(self.store, self.refresh, on_change, on_error)
 
     # -------------------------------------------------------------------------------------------------- directories
 

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
@@ -17,7 +18,7 @@ from chainweaver.exceptions import FlowAlreadyExistsError, FlowNotFoundError, Fl
 from chainweaver.flow import AnyFlow, copy_flow
 from chainweaver.registry.snapshot import FlowKey
 
-__all__ = ["FileStore", "InMemoryStore", "RegistryStore", "UnsafeFlowNameError"]
+__all__ = ["FileStore", "InMemoryStore", "RegistryStore", "SharedRegistryStore", "UnsafeFlowNameError"]
 
 _SUFFIX: Final = ".flow.json"
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
@@ -57,6 +58,28 @@ class RegistryStore(Protocol):
         Raises:
             FlowNotFoundError: There is none.
         """
+
+
+@runtime_checkable
+class SharedRegistryStore(RegistryStore, Protocol):
+    """A store that several processes change: it tells of changes, and refuses those that were decided on old facts."""
+
+    def load_flows(self) -> list[AnyFlow]:
+        """Every definition, sorted by name and version."""
+
+    def swap_flow(self, flow: AnyFlow, *, instead_of: AnyFlow) -> None:
+        """Put a definition in the place of the one that was read.
+
+        Raises:
+            StaleFlowError: What is kept is not what was read.
+            FlowNotFoundError: It is there no longer.
+        """
+
+    def changes(self) -> int:
+        """How often flows were changed."""
+
+    def wait_for_change(self, seen: int, timeout_s: float, stopped: Callable[[], bool] = ...) -> int:
+        """Wait until `changes` is another number than `seen`, or the time is over, or `stopped`; what it is by then."""
 
 
 class UnsafeFlowNameError(FlowSerializationError, ValueError):
