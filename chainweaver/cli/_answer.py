@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from chainweaver.exceptions import (
     ChainWeaverError,
+    CheckpointNotFoundError,
     CommandLineError,
     FlowNotFoundError,
     MissingExtraError,
+    StoreUnavailableError,
 )
 from chainweaver.formats.json_form import json_form
 
@@ -79,7 +81,10 @@ def exit_code_of(error: BaseException) -> int:
     """2 for what was typed, or is not there; 1 for what is not right."""
     if isinstance(error, CommandLineError):
         return FAILED if error.invalid else MISSING
-    return MISSING if isinstance(error, (FlowNotFoundError, MissingExtraError)) else FAILED
+    return MISSING if isinstance(error, _NOT_THERE) else FAILED
+
+
+_NOT_THERE = (FlowNotFoundError, MissingExtraError, CheckpointNotFoundError, StoreUnavailableError)
 
 
 def wants_json(args: Sequence[str]) -> bool:

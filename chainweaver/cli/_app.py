@@ -1,7 +1,8 @@
 """The application: finds the commands, calls the one that was asked for, shows what it answers.
 
 A module of this package whose name does not begin with an underscore is a command; its function of the same name takes
-the options and returns an `Answer`. Whatever goes wrong in a command becomes a message and an exit status here.
+the options and returns an `Answer`. A module with `COMMANDS` is a group of them, by their names. Whatever goes wrong in
+a command becomes a message and an exit status here.
 """
 
 from __future__ import annotations
@@ -31,9 +32,26 @@ def build() -> typer.Typer:
     app = typer.Typer(name="chainweaver", add_completion=False, pretty_exceptions_enable=False)
     app.callback(invoke_without_command=True)(_chainweaver)
     for name in command_names():
-        command = getattr(import_module(f"{__package__}.{name}"), name)
-        app.command(name)(_answering(command))
+        module = import_module(f"{__package__}.{name}")
+        commands: dict[str, Callable[..., Answer]] | None = getattr(module, "COMMANDS", None)
+        if commands is None:
+            app.command(name)(_answering(getattr(module, name)))
+        else:
+            app.add_typer(_group(commands), name=name, help=module.HELP)
     return app
+
+
+def _group(commands: dict[str, Callable[..., Answer]]) -> typer.Typer:
+    group = typer.Typer(add_completion=False)
+    group.callback(invoke_without_command=True)(_shows_help)
+    for name, command in commands.items():
+        group.command(name)(_answering(command))
+    return group
+
+
+def _shows_help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def command_names() -> list[str]:

@@ -6,8 +6,10 @@ Used by `run` and `replay`. Shows steps as they end, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+from chainweaver.cli._durable import handing_back
 from chainweaver.cli._loading import Source
 from chainweaver.cli._progress import first_failed, is_map, step_lines
 from chainweaver.cli._ready import Ready
@@ -31,14 +33,18 @@ class Outcome:
     interrupted: bool = False
 
 
-def carried(executor: FlowExecutor, screen: Screen | None, work: Callable[[], object]) -> Outcome:
+def carried(
+    executor: FlowExecutor, screen: Screen | None, work: Callable[[], object], *, durable: bool = False
+) -> Outcome:
     """Run a flow to its end, however it ends.
 
     Args:
         work: Has the executor run it, and raises what it failed with.
+        durable: Somebody else can go on with it: SIGTERM hands it back instead of ending this process at once.
     """
     outcome = Outcome()
-    with executor, step_lines(screen) as kept:
+    signals = handing_back(executor) if durable else nullcontext()
+    with executor, signals, step_lines(screen) as kept:
         executor.add_middleware(kept)
         try:
             work()

@@ -40,12 +40,8 @@ class Shelf:
         Raises:
             CommandLineError: Two files define one version differently.
         """
-        if self._found is None:
-            self._found = {}
-            for source in self._sources():
-                self._found.setdefault(source.flow.name, []).append(source)
         versions: dict[str, Source] = {}
-        for source in self._found.get(name, ()):
+        for source in self._look().get(name, ()):
             first = versions.setdefault(source.flow.version, source)
             if first.flow != source.flow:
                 raise CommandLineError(
@@ -54,6 +50,21 @@ class Shelf:
                     fix="give one of them another version, or leave it out of the directory",
                 )
         return list(versions.values())
+
+    def everything(self) -> list[Source]:
+        """All versions of all flows that there are.
+
+        Raises:
+            CommandLineError: Two files define one version differently.
+        """
+        return [source for name in self._look() for source in self.named(name)]
+
+    def _look(self) -> dict[str, list[Source]]:
+        if self._found is None:
+            self._found = {}
+            for source in self._sources():
+                self._found.setdefault(source.flow.name, []).append(source)
+        return self._found
 
     def names(self) -> list[str]:
         """The names of all flows that were found."""

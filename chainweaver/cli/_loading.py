@@ -99,7 +99,7 @@ def read_file(path: str) -> Source:
     try:
         file = read_flow_file(path)
     except FileNotFoundError:
-        raise CommandLineError(f"There is no file '{path}'", fix=_near_file(path)) from None
+        raise CommandLineError(f"There is no file '{path}'", fix=near_file(path)) from None
     except OSError as exc:
         raise CommandLineError(f"File '{path}' cannot be read: {exc.strerror}") from exc
     return Source(file.flow, path, file)
@@ -113,7 +113,7 @@ def _file_of(name: str) -> str | None:
     return next((name + suffix for suffix in FLOW_SUFFIXES if os.path.isfile(name + suffix)), None)
 
 
-def _near_file(path: str, suffixes: tuple[str, ...] = _FILE_SUFFIXES) -> str | None:
+def near_file(path: str, suffixes: tuple[str, ...] = _FILE_SUFFIXES) -> str | None:
     """What to say about a file that is not there; names are compared without suffix, which they all have in common."""
     folder, name = os.path.split(path)
     try:
@@ -217,7 +217,7 @@ def _import_name(name: str) -> Any:
 def _import_file(name: str) -> Any:
     path = Path(name).resolve()
     if not path.is_file():
-        raise CommandLineError(f"There is no file '{name}'", fix=_near_file(name, (".py",)))
+        raise CommandLineError(f"There is no file '{name}'", fix=near_file(name, (".py",)))
     # As for a script: modules beside it can be imported.
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import BaseModel
 
-from chainweaver.checkpoint import FileCheckpointer
+from chainweaver.checkpoint import Checkpointer, FileCheckpointer
 from chainweaver.cli._answer import FAILED, INTERRUPTED, OK, Answer, Fault, exit_code_of
 from chainweaver.cli._asking import Approvals, Decisions
 from chainweaver.cli._carrying import Outcome, carried, place
 from chainweaver.cli._compiling import compile_faults
+from chainweaver.cli._durable import keep_flows
 from chainweaver.cli._loading import read_input, read_params
 from chainweaver.cli._options import (
     ApproveOption,
@@ -34,6 +36,7 @@ from chainweaver.cli._options import (
 from chainweaver.cli._progress import note_of
 from chainweaver.cli._ready import Ready, make_ready
 from chainweaver.cli._screen import Screen, counted, shown_size, shown_time
+from chainweaver.cli._stores import StoreOption, opened, shown_url, store_url
 from chainweaver.cli._traces import check_target, write_trace
 from chainweaver.exceptions import CommandLineError, FlowCancelledError
 from chainweaver.executor import FlowExecutor
@@ -76,6 +79,11 @@ def run(
     checkpoint: Annotated[
         str | None, typer.Option(metavar="DIR", help="Keep every finished step here, so that a run can be resumed.")
     ] = None,
+    store: StoreOption = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Name that no other run of the store has; the run that has it goes on."),
+    ] = None,
     trace: TraceOption = None,
     force: Annotated[bool, typer.Option("--force", help="Run it although its status is not active.")] = False,
     inspect: Annotated[
@@ -84,7 +92,7 @@ def run(
     output: OutputOption = Format.TEXT,
     traceback: TracebackOption = False,
 ) -> Answer:
-    """Run a flow.
+    """Run a flow; with --store such that it can be gone on with whatever happens to this process.
 
     Its tools come from the modules named with --tools, else from the Python file beside the flow file: audit.py for
     audit.flow.yaml.
@@ -94,45 +102,47 @@ def run(
     flow = ready.source.flow
     params = read_params(param or (), flow)
     rehearsal = _rehearsal(dry_run, dry_run_unsupported)
-    seconds = None if deadline is None else _checked_seconds(deadline)
+    seconds = None if deadline is None else checked_seconds(deadline)
     approvals, decisions = Approvals(approve or (), ready.tools), Decisions(decide or (), ready.flows)
     if trace is not None:
         check_target(trace)
-    checkpointer = None if checkpoint is None else _checkpointer(checkpoint)
+    url = None if dry_run or checkpoint is not None else store_url(store)
+    _check_keeping(checkpoint, store, key, url)
     faults = compile_faults(ready.source, ready.tools, ready.flows)
     if faults:
         return Answer(data={"tools": sorted(ready.tools)}, faults=faults, exit_code=FAILED)
     screen = Screen() if output is Format.TEXT else None
-    if screen is not None:
-        about = f", {counted(len(flow.steps), 'step')}, {ready.loaded()}{', dry run' if dry_run else ''}"
-        screen.line((f"{flow.name} {flow.version}", "bold"), about)
-    executor = FlowExecutor(
-        tools=ready.tools.values(),
-        flows=ready.flows,
-        max_step_concurrency=concurrency,
-        checkpointer=checkpointer,
-        approval_callback=approvals,
-        decision_callback=decisions,
-    )
-
-    def work() -> ExecutionResult:
-        return executor.execute_flow(
-            flow.name,
-            values,
-            version=flow.version,
-            force=force,
-            deadline=None if seconds is None else time.time() + seconds,
-            dry_run=dry_run,
-            dry_run_unsupported=rehearsal,
-            dynamic_params=params or None,
+    with _keeping(checkpoint, url, ready, force) as checkpointer:
+        if screen is not None:
+            about = f", {counted(len(flow.steps), 'step')}, {ready.loaded()}{', dry run' if dry_run else ''}"
+            screen.line((f"{flow.name} {flow.version}", "bold"), about)
+        executor = FlowExecutor(
+            tools=ready.tools.values(),
+            flows=ready.flows,
+            max_step_concurrency=concurrency,
+            checkpointer=checkpointer,
+            delete_on_success=url is None,
+            approval_callback=approvals,
+            decision_callback=decisions,
         )
 
-    outcome = carried(executor, screen, lambda: work().raise_for_failure())
-    if outcome.error is not None:
-        place(outcome.error, ready, outcome.result, hint=not traceback)
-    if trace is not None and outcome.result is not None:
-        write_trace(outcome.result, trace)
-    return _answer(ready, outcome, checkpoint, trace, inspect)
+        def work() -> ExecutionResult:
+            return executor.execute_flow(
+                flow.name,
+                values,
+                version=flow.version,
+                force=force,
+                deadline=None if seconds is None else time.time() + seconds,
+                dry_run=dry_run,
+                dry_run_unsupported=rehearsal,
+                dynamic_params=params or None,
+                key=key,
+            )
+
+        outcome = carried(executor, screen, lambda: work().raise_for_failure(), durable=url is not None)
+    return answer_of(
+        ready, outcome, Keeping(checkpoint, None if url is None else shown_url(url)), trace, inspect, traceback
+    )
 
 
 def _rehearsal(dry_run: bool, unsupported: Unrehearsed | None) -> Literal["skip", "abort"]:
@@ -141,12 +151,35 @@ def _rehearsal(dry_run: bool, unsupported: Unrehearsed | None) -> Literal["skip"
     return "abort" if unsupported is Unrehearsed.ABORT else "skip"
 
 
-def _checked_seconds(deadline: float) -> float:
+def checked_seconds(deadline: float) -> float:
+    """A time limit that was typed.
+
+    Raises:
+        CommandLineError: Nothing can end in it.
+    """
     if not deadline > 0:
         raise CommandLineError(
             f"--deadline {deadline:g} is no time to run in", fix="give seconds, such as --deadline 30"
         )
     return deadline
+
+
+def _check_keeping(checkpoint: str | None, store: str | None, key: str | None, url: str | None) -> None:
+    if checkpoint is not None and store is not None:
+        raise CommandLineError("--checkpoint and --store exclude each other: a run is kept in one place")
+    if key is not None and url is None:
+        raise CommandLineError("--key means nothing without --store", fix="--store sqlite:///runs.db")
+
+
+@contextmanager
+def _keeping(checkpoint: str | None, url: str | None, ready: Ready, force: bool) -> Iterator[Checkpointer | None]:
+    """Where the run is kept, while it runs; in a store together with its flows."""
+    if url is None:
+        yield None if checkpoint is None else _checkpointer(checkpoint)
+        return
+    with opened(url, makes=True) as store:
+        keep_flows(store, shown_url(url), ready.sources, force=force)
+        yield store.runs
 
 
 def _checkpointer(directory: str) -> FileCheckpointer:
@@ -159,12 +192,44 @@ def _checkpointer(directory: str) -> FileCheckpointer:
 # ---- the answer
 
 
-def _answer(ready: Ready, outcome: Outcome, checkpoint: str | None, trace: str | None, inspect: bool) -> Answer:
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where a run is kept, as a person is told.
+
+    Attributes:
+        directory: Of its checkpoint.
+        store: Of durable runs.
+    """
+
+    directory: str | None = None
+    store: str | None = None
+
+    def line(self, result: ExecutionResult) -> str | None:
+        """Where it is found again, when there is something to find."""
+        if self.store is not None:
+            more = "" if result.success else f"; go on with: chainweaver runs resume {result.trace_id}"
+            return f"run {result.trace_id} is kept in {self.store}{more}"
+        if self.directory is not None and not result.success:
+            return f"run {result.trace_id} is kept in {self.directory}"
+        return None
+
+
+def answer_of(
+    ready: Ready, outcome: Outcome, keeping: Keeping, trace: str | None, inspect: bool, traceback: bool
+) -> Answer:
+    """The answer when a run is over, however it ended."""
     result = outcome.result
+    if outcome.error is not None:
+        place(outcome.error, ready, result, hint=not traceback)
+    if trace is not None and result is not None:
+        write_trace(result, trace)
     faults: list[Fault] = []
     exit_code = OK
     if outcome.interrupted:
         faults.append(Fault(f"CW-{FlowCancelledError.code}", "Interrupted."))
+        exit_code = INTERRUPTED
+    elif isinstance(outcome.error, FlowCancelledError) and outcome.error.token_cancelled:
+        faults.append(Fault(f"CW-{FlowCancelledError.code}", HANDED_BACK))
         exit_code = INTERRUPTED
     elif outcome.error is not None:
         faults.append(Fault.of(outcome.error))
@@ -175,9 +240,13 @@ def _answer(ready: Ready, outcome: Outcome, checkpoint: str | None, trace: str |
         exit_code=exit_code,
         text=None
         if result is None
-        else lambda screen: _show(screen, result, len(ready.source.flow.steps), checkpoint, trace, inspect),
+        else lambda screen: _show(screen, result, len(ready.source.flow.steps), keeping, trace, inspect),
         error=outcome.error,
     )
+
+
+HANDED_BACK = "Terminated: the run was handed back, and anybody may go on with it."
+"""What is said when a signal has stopped a durable run."""
 
 
 def _data(ready: Ready, result: ExecutionResult, trace: str | None, inspect: bool) -> dict[str, Any]:
@@ -213,7 +282,7 @@ def _data(ready: Ready, result: ExecutionResult, trace: str | None, inspect: boo
 
 
 def _show(
-    screen: Screen, result: ExecutionResult, steps: int, checkpoint: str | None, trace: str | None, inspect: bool
+    screen: Screen, result: ExecutionResult, steps: int, keeping: Keeping, trace: str | None, inspect: bool
 ) -> None:
     output = result.final_output or {}
     tables = {name: rows for name, value in output.items() if (rows := rows_of(value))}
@@ -231,8 +300,9 @@ def _show(
         screen.line()
         screen.pairs(rest)
     screen.line()
-    if checkpoint is not None and not result.success:
-        screen.line(f"run {result.trace_id} is kept in {checkpoint}")
+    kept = keeping.line(result)
+    if kept is not None:
+        screen.line(kept)
     if trace is not None:
         screen.line(f"trace of run {result.trace_id} is written to {trace}")
     screen.line(closing_line(result, steps))

@@ -190,7 +190,7 @@ class FileStore:
         keys = []
         for path in self.base_dir.glob(f"*{_SUFFIX}"):
             name, at, version = path.name.removesuffix(_SUFFIX).rpartition("@")
-            if at and _objection(name, version) is None:
+            if at and objection(name, version) is None:
                 keys.append((name, version))
         return sorted(keys)
 
@@ -203,14 +203,14 @@ class FileStore:
         _flush_directory(self.base_dir)
 
     def _path(self, name: str, version: str) -> Path:
-        objection = _objection(name, version)
-        if objection is not None:
+        refused = objection(name, version)
+        if refused is not None:
             fix = "use letters, digits, '.', '_' and '-', and begin with a letter or digit"
-            raise UnsafeFlowNameError(objection, fix=fix)
+            raise UnsafeFlowNameError(refused, fix=fix)
         return self.base_dir / f"{name}@{version}{_SUFFIX}"
 
 
-def _objection(name: str, version: str) -> str | None:
+def objection(name: str, version: str) -> str | None:
     """Why these cannot be part of a file name, as a clause; None when they can."""
     if len(name) > _LONGEST or not _SAFE_NAME.fullmatch(name):
         return f"flow name '{name}' is not safe as a file name"
