@@ -67,7 +67,7 @@ def without_password(text: str) -> str:
     >>> without_password("postgresql://ada:s3cret@db:5432/runs?sslmode=require&password=s3cret")
     'postgresql://ada:***@db:5432/runs?sslmode=require&password=***'
     """
-    text = re.sub(r"(://[^/\s:@]*):[^\s]*@", r"\1:***@", text)
+    text = re.sub(r"(:/{2,}[^/\s:@]*):[^\s]*@", r"\1:***@", text)
     return re.sub(r"(?i)\b(\w*password)=[^&\s'\"]*", r"\1=***", text)
 
 

@@ -127,9 +127,24 @@ def test_doctor_finds_a_package_that_is_not_installed(call: Call, monkeypatch: p
 
 def test_every_module_without_an_underscore_is_a_command(call: Call):
     """CLI: a new command is a new file."""
-    names = ["attest", "check", "diff", "doctor", "explain", "fuzz", "replay", "run", "schema", "validate", "viz"]
-    assert command_names() == names
+    names = [
+        "attest",
+        "check",
+        "diff",
+        "doctor",
+        "explain",
+        "fuzz",
+        "replay",
+        "run",
+        "schema",
+        "upgrade",
+        "validate",
+        "viz",
+    ]
+    groups = ["flows", "runs"]
+    assert command_names() == sorted(names + groups)
     assert sorted(str(command.name) for command in build().registered_commands) == names
+    assert sorted(str(group.name) for group in build().registered_groups) == groups
 
 
 @pytest.mark.parametrize(
