@@ -125,7 +125,7 @@ class PostgresDatabase:
         ends = time.monotonic() + timeout_s
         told = getattr(self._own, "heard", None)
         here = self._here()
-        while here.heard == told and not stopped():
+        while here.heard == told and not here.is_closed and not stopped():
             left_s = min(_LOOK_S, ends - time.monotonic())
             if left_s <= 0:
                 break
@@ -155,6 +155,7 @@ class PostgresDatabase:
     def _connect(self, *, within_s: float) -> psycopg.Connection[Row]:
         # libpq takes 1 s for 2 s, and 0 for no limit at all.
         settings = {**_SETTINGS, "connect_timeout": str(max(2, math.ceil(within_s))), **self._given}
+        connection: psycopg.Connection[Row]
         connection = self._driver.connect(autocommit=True, **{**settings, "client_encoding": "UTF8"})
         try:
             encoding = connection.info.parameter_status("server_encoding")
@@ -277,7 +278,7 @@ class _Connections:
         self.listener: psycopg.Connection[Row] | None = None
         self.heard = 0
         self._idle: list[psycopg.Connection[Row]] = []
-        self._is_closed = False
+        self.is_closed = False
 
     def idle_one(self) -> psycopg.Connection[Row] | None:
         """The connection that was used last; None where all are in use."""
@@ -288,11 +289,11 @@ class _Connections:
 
     def give_back(self, connection: psycopg.Connection[Row], *, keeps: bool) -> None:
         """Keep a connection for the next one, or close it."""
-        if keeps and not self._is_closed:
+        if keeps and not self.is_closed:
             self._idle.append(connection)
         else:
             connection.close()
-        if self._is_closed:
+        if self.is_closed:
             self.close_idle()
 
     def close_idle(self) -> None:
@@ -308,7 +309,7 @@ class _Connections:
 
     def close(self) -> None:
         """Close all; those in use, when they are given back."""
-        self._is_closed = True
+        self.is_closed = True
         self.close_idle()
         # Whoever listens now looks up within _LOOK_S, and then lets go.
         with self.listening:
@@ -354,7 +355,7 @@ def _parsed(psycopg_module: Any, url: str) -> dict[str, str]:
         given: dict[str, str] = psycopg_module.conninfo.conninfo_to_dict(url)
     except psycopg_module.Error:
         given = {}
-    if not given and place or not all(one.isdigit() or not one for one in str(given.get("port", "")).split(",")):
+    if (not given and place) or not all(one.isdigit() or not one for one in str(given.get("port", "")).split(",")):
         raise ValueError(
             "The URL of the store is not one that libpq reads; it looks like "
             "postgresql://user:password@host:5432/name?parameter=value, special characters written as %40."
@@ -374,7 +375,7 @@ _REFUSED: Final = re.compile(
     r"|is not permitted to log in|permission denied for database|certificate|does not support SSL"
 )
 _PASSING: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006", "40001", "40P01", "55P03", "53300"})
-"""Shut down, crashed, starting, idle for too long (twice), a standby, in each other's way (thrice), too many clients."""
+"""Shut down, crashed, starting, idle for too long (twice), a standby, in each other's way (thrice), too many."""
 
 
 def _passes(exc: psycopg.Error) -> bool:
