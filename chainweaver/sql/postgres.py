@@ -337,17 +337,26 @@ def without_password(url: str) -> str:
     >>> without_password("postgresql://ann:pa%40ss@db:5432/runs?sslpassword=x&sslmode=require")
     'postgresql://ann@db:5432/runs?sslmode=require'
     """
-    scheme, _, rest = url.partition("://")
-    place, _, query = rest.partition("?")
-    who, at, host = place.rpartition("@")
+    scheme, who, place, query = _cut(url)
     kept = [one for one in query.split("&") if one and unquote(one.partition("=")[0]) not in _SECRETS]
-    return f"{scheme}://{who.partition(':')[0]}{at}{host}" + ("?" + "&".join(kept) if kept else "")
+    user = f"{who.partition(':')[0]}@" if who is not None else ""
+    return f"{scheme}://{user}{place}" + ("?" + "&".join(kept) if kept else "")
+
+
+def _cut(url: str) -> tuple[str, str | None, str, str]:
+    """Scheme, user and password, host with database, and query, cut where libpq cuts them."""
+    scheme, _, rest = url.partition("://")
+    # An @ before the first / ends user and password, in which a ? is a character like others.
+    ahead = rest.partition("/")[0]
+    who = ahead.partition("@")[0] if "@" in ahead else None
+    place, _, query = (rest if who is None else rest[len(who) + 1 :]).partition("?")
+    return scheme, who, place, query
 
 
 def _parsed(psycopg_module: Any, url: str) -> dict[str, str]:
     """The parameters of a URL; errors never quote it, it may hold a password."""
-    place = url.partition("://")[2].partition("?")[0]
-    if place.count("@") > 1 or "@" in place.partition("/")[2]:
+    place = _cut(url)[2]
+    if "@" in place:
         raise ValueError(
             "The URL of the store is ambiguous: in a user name or a password, @ is written %40 and / is written %2F."
         )
