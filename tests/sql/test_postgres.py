@@ -189,6 +189,28 @@ def test_an_end_whose_answer_is_lost_is_an_end(wire, status):
         assert (store.runs.info("one").status, store.runs.info("one").owner) == (status, None)
 
 
+def test_a_run_that_was_handed_back_may_be_taken_before_the_answer_comes(wire, postgres_url):
+    """R31: whoever hands a run back has lost nothing when somebody goes on with it at once."""
+    with open_store(wire.url) as store, open_store(postgres_url) as other:
+        store.runs.admit(a_run("one"))
+        wire.lose(COMMITTED, lambda: other.runs.claim("one"))
+        store.runs.finish("one", "running")
+
+        assert store.runs.info("one").owner == other.runs.owner
+
+
+def test_a_flow_that_somebody_changed_after_a_lost_answer_is_as_they_left_it(wire, postgres_url):
+    """R31: a repeated change overwrites nobody; what was done cannot be told from what was not, so it is stale."""
+    with open_store(wire.url) as store, open_store(postgres_url) as other:
+        store.flows.save_flow(a_flow())
+        new, newer = a_flow(description="new"), a_flow(description="newer")
+        wire.lose(COMMITTED, lambda: other.flows.swap_flow(newer, instead_of=new))
+        with pytest.raises(StaleFlowError):
+            store.flows.swap_flow(new, instead_of=a_flow())
+
+        assert store.flows.load_flow("sum", "1.0.0") == newer
+
+
 def test_a_change_of_a_flow_whose_answer_is_lost_was_made_by_us(wire):
     """R31: neither taken, nor stale, nor gone before; and others are told so once more at most."""
     with open_store(wire.url) as store:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 
@@ -26,12 +27,17 @@ class Wire:
         self.url = parts._replace(netloc=f"{parts.username}@127.0.0.1:{self._port.getsockname()[1]}").geturl()
         self.lost = 0
         self._cut_at: bytes | None = None
+        self._meanwhile: Callable[[], object] = lambda: None
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def lose(self, answer: bytes) -> None:
-        """Lose the next answer that holds these bytes, and the connection with it."""
-        self._cut_at = answer
+    def lose(self, answer: bytes, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Lose the next answer that holds these bytes, and the connection with it.
+
+        Args:
+            meanwhile: What happens before whoever asked can ask again.
+        """
+        self._cut_at, self._meanwhile = answer, meanwhile
 
     def close(self) -> None:
         for one in [self._port, *self._open]:
@@ -53,6 +59,7 @@ class Wire:
             while content := source.recv(1 << 16):
                 if answers and self._cut_at is not None and self._cut_at in content:
                     self._cut_at = None
+                    self._meanwhile()
                     self.lost += 1
                     break
                 target.sendall(content)
