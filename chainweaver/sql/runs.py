@@ -399,6 +399,7 @@ class SqlRuns:
                 "and later.id > chainweaver_runs.id and later.status <> 'running') >= ?"
             )
             params.append(keep_last)
+        # When the answer to its commit is lost, the number is that of the second time, which may be too low.
         return self._database.atomically(lambda session: _delete_runs(session, " and ".join(terms), params))
 
     def close(self) -> None:

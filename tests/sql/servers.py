@@ -148,7 +148,7 @@ def _free_port() -> int:
 def why_none() -> str | None:
     """Why there is no private server; None where there can be one."""
     if programs() is None:
-        return NONE
+        return "no PostgreSQL server of our own, to be restarted: install Debian's postgresql" if NAMED else NONE
     if os.getuid() == 0:
         try:
             pwd.getpwnam("postgres")
