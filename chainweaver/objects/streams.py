@@ -458,16 +458,19 @@ def tie(upstream: Iterable[Stream[Any]], downstream: Collection[Stream[Any]]) ->
                 one._downstream += 1
 
 
-def among(values: Iterable[Any]) -> list[Stream[Any]]:
-    """The streams among some values, also in the lists that a map makes, with all that they are made of."""
-    found: dict[int, Stream[Any]] = {}
-    todo = [inner for value in values for inner in (value if type(value) is list else [value])]
+def unread(streams: Iterable[Stream[Any]], outputs: Iterable[Any]) -> list[Stream[Any]]:
+    """Those of the streams of a run that nobody can read once it has ended.
+
+    Left out are those among its outputs, also in the lists that a map makes, and all that these are made of.
+    """
+    kept: set[int] = set()
+    todo = [inner for value in outputs for inner in (value if type(value) is list else [value])]
     while todo:
         value = todo.pop()
-        if isinstance(value, Stream) and id(value) not in found:
-            found[id(value)] = value
+        if isinstance(value, Stream) and id(value) not in kept:
+            kept.add(id(value))
             todo += value._upstream
-    return list(found.values())
+    return [one for one in streams if id(one) not in kept]
 
 
 def needs_await(streams: Iterable[Stream[Any]]) -> bool:
