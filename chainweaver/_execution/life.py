@@ -438,10 +438,8 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
                 else:
                     command = invocation(run, step, tool, value, number)
                 raw = yield command
-                if run.printing:
-                    raw = run.note_printed(step, raw)
-                if step.streams is not None:
-                    raw = catch(run, step, step.streams, raw)
+                if run.printing or step.streams is not None:
+                    raw = received(run, step, raw)
         except Exception as exc:
             run.note_printed(step, exc)
             if run.deadline_ns is not None:
@@ -467,6 +465,13 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
         number += 1
         # The tool may have changed its model; the next attempt gets a fresh one from the same inputs.
         value = check_input(step, tool, given) if step.chunks is None else given
+
+
+def received(run: Run, step: PlannedStep, raw: Any) -> Any:
+    """What a tool returned, once everything that came with it is noted."""
+    if run.printing:
+        raw = run.note_printed(step, raw)
+    return raw if step.streams is None else catch(run, step, step.streams, raw)
 
 
 def note_retry(run: Run, step: PlannedStep, error: ChainWeaverError) -> None:

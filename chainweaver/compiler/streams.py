@@ -79,10 +79,9 @@ class Streams:
             yield from child.streams.of_inputs
         for known in step.callees:
             yield from (field.name for field in known.takes.fields if gives_stream(field.kind))
-        if step.definition.chunk is not None:
-            yield step.definition.chunk.input
         taken = {} if step.takes is None else {field.name: field.kind for field in step.takes.fields}
-        for name, kinds in (call.given or {}).items():
+        for name, origins in call.origins.items():
+            kinds = (kind for _, seen in origins for kind in seen.kinds)
             if annotation_of(taken.get(name, Any)) is not Any and any(map(gives_stream, kinds)):
                 yield name
 

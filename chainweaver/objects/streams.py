@@ -114,7 +114,7 @@ class Stream(Generic[T]):
         finally:
             if self._closing:  # somebody wanted to, and did not wait for the source
                 self._close(0)
-        return END if item is END else self._checked(item)
+        return self._nothing_more() if item is END else self._checked(item)
 
     def _pulled(self) -> Any:
         if self._source is None and self._ahead is None:
@@ -142,6 +142,7 @@ class Stream(Generic[T]):
         return item
 
     def _nothing_more(self) -> Any:
+        """END, for one that was read to its end; a reader who is cut off must not take that for the end."""
         if self._closing:
             raise StreamReadError(self.name, "it is closed", fix=_READ_ONCE)
         return END
@@ -163,7 +164,7 @@ class Stream(Generic[T]):
             self._pulling.release()
             if self._closing:
                 await self.aclose()
-        return END if item is END else self._checked(item)
+        return self._nothing_more() if item is END else self._checked(item)
 
     async def _awaited(self) -> Any:
         if not isinstance(self._source, AsyncIterator):
@@ -391,13 +392,14 @@ def taken(value: Any, validate: Any, *, kind: Any, name: str | None) -> Stream[A
     """What a field makes of a value: the stream that it is, or one over it; its items will be validated as `kind`."""
     if not isinstance(value, Stream):
         if not _is_source(value):
-            raise PydanticCustomError("stream_type", "Input should be a stream, an iterator or something to iterate over")
+            raise PydanticCustomError("stream_type", "Input should be a stream or something to iterate over")
         value = Stream(value)
-    if value.name is None:
-        value.name = name
-    if kind is not None and not any(check.kind is kind or check.kind == kind for check in value._checks):
-        value._checks.append(_Check(kind, validate))
-    return value
+    stream: Stream[Any] = value
+    if stream.name is None:
+        stream.name = name
+    if kind is not None and not any(check.kind is kind or check.kind == kind for check in stream._checks):
+        stream._checks.append(_Check(kind, validate))
+    return stream
 
 
 def _shown(stream: Stream[Any], info: Any) -> Any:
