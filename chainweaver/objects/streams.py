@@ -88,14 +88,11 @@ class Stream(Generic[T]):
 
     # ---- reading
 
+    # Neither begins to read: pydantic asks for an iterator twice before it takes the first item.
     def __iter__(self) -> Iterator[T]:
-        if self._is_async:
-            raise StreamReadError(self.name, "its source is async", fix=_READ_ASYNC)
-        self._begin()
         return _Reader(self)
 
     def __aiter__(self) -> AsyncIterator[T]:
-        self._begin()
         return _AsyncReader(self)
 
     def _begin(self) -> None:
@@ -344,13 +341,20 @@ _READ_ONCE = "read it in one step and once; collect the items in a list where th
 class _Reader(Iterator[Any]):
     """Goes through a stream. Apart from it, so that nothing takes a stream for an iterator and reads it to show it."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_has_begun", "_stream")
 
     def __init__(self, stream: Stream[Any]) -> None:
         self._stream = stream
+        self._has_begun = False
 
     def __next__(self) -> Any:
-        item = self._stream._next()
+        stream = self._stream
+        if not self._has_begun:
+            if stream._is_async:
+                raise StreamReadError(stream.name, "its source is async", fix=_READ_ASYNC)
+            stream._begin()
+            self._has_begun = True
+        item = stream._next()
         if item is END:
             raise StopIteration
         return item
@@ -359,12 +363,16 @@ class _Reader(Iterator[Any]):
 class _AsyncReader(AsyncIterator[Any]):
     """The same, awaited."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_has_begun", "_stream")
 
     def __init__(self, stream: Stream[Any]) -> None:
         self._stream = stream
+        self._has_begun = False
 
     async def __anext__(self) -> Any:
+        if not self._has_begun:
+            self._stream._begin()
+            self._has_begun = True
         item = await self._stream._next_async()
         if item is END:
             raise StopAsyncIteration

@@ -103,18 +103,22 @@ def test_a_stream_of_a_refused_output_is_known_all_the_same() -> None:
 def test_a_step_that_has_begun_to_read_is_not_tried_again(begun: bool) -> None:
     """R20, R21: neither by a retry nor by its fallback; before that it is."""
     other = a_tool("other", {"rows": NUMBERS}, {"total": int})
-    options = {"on_error": "fallback:other", "retry": RetryPolicy(max_retries=1, retryable_errors=["OSError"], backoff_seconds=0)}
+    options = {
+        "on_error": "fallback:other",
+        "retry": RetryPolicy(max_retries=1, retryable_errors=["OSError"], backoff_seconds=0),
+    }
     walk = Walk(a_run(planned("make", "read", tools=[*TOOLS, other], read=options)))
     walk.ok({"rows": numbers()})
     [stream] = known(walk.run)
     if begun:
-        iter(stream)
+        next(iter(stream))
     walk.err(OSError("torn"))
     if not begun:
         assert walk.asks[:2] == ("call", "read")
         walk.err(OSError("torn"))
-        assert walk.asks[:2] == ("call", "other")
-        walk.err(OSError("torn"))
+        for _ in range(2):
+            assert walk.asks[:2] == ("call", "other")
+            walk.err(OSError("torn"))
     assert closing(walk) == [stream]
     walk.ok()
     assert "torn" in str(error_of(walk.run, 1))

@@ -13,7 +13,7 @@ import pickle
 import threading
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Annotated, Any
 
 import anyio
@@ -101,7 +101,7 @@ def test_a_stream_is_read_once_and_says_so_the_second_time(buffer: int) -> None:
     stream = Stream(Source(3), buffer=buffer)
     assert list(stream) == [1, 2, 3]
     with pytest.raises(StreamReadError, match="it was read already"):
-        iter(stream)
+        next(iter(stream))
 
 
 def test_what_was_begun_cannot_be_begun_again_but_its_reader_goes_on() -> None:
@@ -110,9 +110,21 @@ def test_what_was_begun_cannot_be_begun_again_but_its_reader_goes_on() -> None:
     rows = iter(stream)
     assert next(rows) == 1
     with pytest.raises(StreamReadError):
-        iter(stream)
+        next(iter(stream))
     assert list(rows) == [2, 3]
     assert list(rows) == []
+
+
+def test_a_field_of_iterables_reads_a_stream_lazily_too() -> None:
+    """R14: pydantic asks twice for an iterator before it takes the first item."""
+
+    class Walk(BaseModel):
+        rows: Iterable[int]
+
+    source = Source(3)
+    walk = Walk(rows=Stream(source))
+    assert source.made == 0
+    assert list(walk.rows) == [1, 2, 3]
 
 
 def test_a_closed_stream_is_not_read_any_more() -> None:
@@ -126,7 +138,7 @@ def test_a_closed_stream_is_not_read_any_more() -> None:
     untouched = Stream(Source())
     untouched.close()
     with pytest.raises(StreamReadError, match="it is closed"):
-        iter(untouched)
+        next(iter(untouched))
 
 
 @pytest.mark.parametrize("source", ["text", b"bytes", {"a": 1}, 7])
