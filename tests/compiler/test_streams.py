@@ -108,7 +108,8 @@ def test_two_steps_that_read_one_stream_are_an_error_of_the_second() -> None:
     assert index == 2
     assert "step 'read' reads it as well; a stream can be read once: collect its items in a list" in text
     fault = result.plan.steps[2].fault
-    assert fault is not None and isinstance(fault(), StreamReadError)
+    assert fault is not None
+    assert isinstance(fault(), StreamReadError)
 
 
 def test_a_stream_that_was_written_anew_is_another_one() -> None:
@@ -156,7 +157,9 @@ def test_the_items_of_a_map_must_not_share_a_stream_but_may_be_streams() -> None
     own = compiled(a_chain(call(READ, map_over="all", map_as="rows")), TOOLS)
     assert own.success
     each = own.plan.steps[0].each
-    assert each is not None and each.step.streams is not None and own.plan.steps[0].streams is None
+    assert each is not None
+    assert each.step.streams is not None
+    assert own.plan.steps[0].streams is None
 
 
 def test_a_sub_flow_reads_what_its_steps_read() -> None:
@@ -201,17 +204,20 @@ def test_only_steps_with_streams_are_looked_at() -> None:
 def test_what_a_caller_may_give_as_a_stream_is_known() -> None:
     """R8: what the input schema says, and what steps look for."""
     plan = compiled(a_chain("read"), TOOLS).plan
-    assert plan.streams is not None and plan.streams.takes == ("rows",)
+    assert plan.streams is not None
+    assert plan.streams.takes == ("rows",)
     plan = compiled(a_chain("read", input_schema_ref=kit.schema(Streamed))).plan
-    assert plan.streams is not None and "others" in plan.streams.takes
+    assert plan.streams is not None
+    assert "others" in plan.streams.takes
 
 
 def test_what_is_cut_into_chunks_need_not_be_a_stream() -> None:
     """R28: two steps may cut one list."""
     add = a_tool("add", {"rows": list[int]}, {"sum": int})
-    cut = {"chunk": Chunk(input="rows", rows=2, combine="sum")}
+    cut: dict[str, Any] = {"chunk": Chunk(input="rows", rows=2, combine="sum")}
     result = compiled(a_chain(call(add, **cut), call(add, output_mapping={"s": "sum"}, **cut)), [add])
-    assert result.success and result.plan.steps[1].streams is None
+    assert result.success
+    assert result.plan.steps[1].streams is None
 
 
 def test_tools_know_their_stream_fields() -> None:

@@ -222,7 +222,8 @@ def test_items_of_a_stream_without_a_type_are_not_looked_at() -> None:
     thing = object()
     loose = Loose(rows=[thing], others=[thing])
     assert list(loose.rows)[0] is thing
-    assert loose.others is not None and not loose.others._checks
+    assert loose.others is not None
+    assert not loose.others._checks
 
 
 # ---- how much is made
@@ -244,9 +245,10 @@ def test_never_more_items_wait_than_the_buffer_holds() -> None:
     read = 0
     for _ in stream:
         read += 1
-        assert source.made - read <= 4 and stream.waiting <= 4
+        assert source.made - read <= 4
+        assert stream.waiting <= 4
         if read in (1, 100, 400):
-            until(lambda: source.made == read + 4)
+            until(lambda at=read: source.made == at + 4)
             time.sleep(0.02)
             assert (source.made, stream.waiting) == (read + 4, 4)
     assert read == 500
@@ -341,7 +343,9 @@ def test_a_source_that_is_busy_is_not_waited_for_for_ever_and_closed_when_it_is_
 ) -> None:
     """R22: nobody can stop a thread."""
     monkeypatch.setattr("chainweaver.objects.streams.CLOSE_S", 0.05)
-    began, go, closed, outcome = threading.Event(), threading.Event(), [], []
+    began, go = threading.Event(), threading.Event()
+    closed: list[int] = []
+    outcome: list[Any] = []
     stream = Stream(slow_source(began, go, closed), buffer=buffer)
 
     def read() -> None:
@@ -619,7 +623,8 @@ def test_sources_are_made_streams_before_anything_else_happens_to_them() -> None
     """R14: iterators, which can be read once; not lists, and not those inside of models."""
     stream, source = Stream([1]), Source()
     values, found = opened({"a": source, "b": stream, "c": [1], "d": 7}, ["a", "b", "c", "e"])
-    assert found == [values["a"], stream] and values["c"] == [1]
+    assert found == [values["a"], stream]
+    assert values["c"] == [1]
     model = Numbers(numbers=stream)
     assert opened(model, ["numbers"]) == (model, [stream])
     assert opened(None, ["numbers"]) == (None, [])
