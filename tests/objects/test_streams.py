@@ -14,6 +14,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -87,6 +88,10 @@ def until(condition: Callable[[], Any]) -> None:
             return
         time.sleep(0.005)
     raise AssertionError("it never came to be")
+
+
+def has_made(source: Source, count: int) -> bool:
+    return source.made == count
 
 
 BUFFERS = pytest.mark.parametrize("buffer", [0, 3])
@@ -248,7 +253,7 @@ def test_never_more_items_wait_than_the_buffer_holds() -> None:
         assert source.made - read <= 4
         assert stream.waiting <= 4
         if read in (1, 100, 400):
-            until(lambda at=read: source.made == at + 4)
+            until(partial(has_made, source, read + 4))
             time.sleep(0.02)
             assert (source.made, stream.waiting) == (read + 4, 4)
     assert read == 500
