@@ -111,7 +111,7 @@ def called(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any]
         return in_chunks(run, step, step.chunks, tool, given)
     value = check_input(step, tool, given)
     needs_approval = tool.safety is not None and tool.safety.requires_approval
-    if needs_approval or rules.guards or is_looked_up(run, step, tool):
+    if needs_approval or rules.guards or (run.caching and is_looked_up(run, step, tool)):
         return asked_and_looked_up(run, step, tool, given, value)
     if step.child is not None and tool is step.tool and has_no_attempts(step):
         return run_flow(run, step, step.child, value, 1)
@@ -125,7 +125,7 @@ def asked_and_looked_up(run: Run, step: PlannedStep, tool: PlannedTool, given: d
     if guards:
         yield from guardrail(run, step, tool, "input", shown_values(step, value))
     look_up = None
-    if is_looked_up(run, step, tool):
+    if run.caching and is_looked_up(run, step, tool):
         look_up = lookup_of(run, step, tool, value)
     if look_up is None:
         fields = yield from attempts(run, step, tool, given, value)
@@ -144,8 +144,8 @@ def asked_and_looked_up(run: Run, step: PlannedStep, tool: PlannedTool, given: d
 
 
 def is_looked_up(run: Run, step: PlannedStep, tool: PlannedTool) -> bool:
-    """Whether the step cache may know what a tool gives."""
-    if not (run.caching and tool.cacheable and tool is not step.fallback):
+    """Whether the step cache, in a run that has one, may know what a tool gives."""
+    if not tool.cacheable or tool is step.fallback:
         return False
     if step.streams is not None:
         run.detail(step.index).cache_note = NOT_CACHED

@@ -202,10 +202,14 @@ def is_url(view: View) -> bool:
 _STREAMS = "chainweaver.objects.streams"
 
 
+def are_streams_known() -> bool:
+    """Whether anybody has imported the class: before that no field holds one, and nothing has to be looked at."""
+    return _STREAMS in sys.modules
+
+
 def is_stream(view: View) -> bool:
     """Whether a wrap validator is that of `Stream[T]`."""
-    # Before anything is looked at: where nobody has imported the class, no field holds one.
-    if _STREAMS not in sys.modules or view.kind != "function-wrap":
+    if not are_streams_known() or view.kind != "function-wrap":
         return False
     function = function_of(view)
     return getattr(function, "__module__", "") == _STREAMS
@@ -218,7 +222,22 @@ def gives_stream(annotation: Any) -> bool:
     >>> gives_stream(Stream[int] | None), gives_stream(list[int])
     (True, False)
     """
-    return _STREAMS in sys.modules and any(leaf.kind == "stream" for leaf in produced(source_view(annotation)))
+    if not are_streams_known():
+        return False
+    try:
+        return _cached_gives_stream(annotation)
+    except TypeError:
+        # Metadata such as `Field(...)` cannot be hashed.
+        return _gives_stream(annotation)
+
+
+@lru_cache(maxsize=4096)
+def _cached_gives_stream(annotation: Any) -> bool:
+    return _gives_stream(annotation)
+
+
+def _gives_stream(annotation: Any) -> bool:
+    return any(leaf.kind == "stream" for leaf in produced(source_view(annotation)))
 
 
 def _stream_of(view: View) -> View:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chainweaver.compiler.core_schemas import gives_stream
+from chainweaver.compiler.core_schemas import are_streams_known, gives_stream
 from chainweaver.compiler.model_traits import annotation_of
 from chainweaver.exceptions import StreamReadError
 from chainweaver.plan import ASIDE, PlannedStreams, PlannedTool
@@ -53,7 +53,7 @@ class Streams:
         self._bound = bound
         self._maps = maps
         self.reads: dict[int, tuple[Read, ...]] = {}
-        for step in built.steps:
+        for step in built.steps if are_streams_known() else ():
             found = tuple(self._reads_of(step))
             if found:
                 self.reads[step.index] = found
@@ -125,6 +125,8 @@ class Streams:
 
     def planned(self, step: Lowered) -> PlannedStreams | None:
         """What a step has to do with streams; None for one that has nothing to do with them."""
+        if not are_streams_known():
+            return None
         takes = tuple(dict.fromkeys(read.field for read in self.reads.get(step.index, ())))
         gives = [name for known in step.callees for name in _given_by(known.call or known)]
         return _planned(takes, tuple(dict.fromkeys(gives))) if takes or gives else None
@@ -143,6 +145,8 @@ def _given_by(known: KnownTool) -> Iterator[str]:
 
 def stream_fields(known: KnownTool) -> tuple[str, ...]:
     """The fields of a tool that hold streams, on either side."""
+    if not are_streams_known():
+        return ()
     taken = (field.name for field in known.takes.fields if gives_stream(field.kind))
     return tuple(dict.fromkeys((*taken, *_given_by(known))))
 

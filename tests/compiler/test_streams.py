@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Annotated, Any
 
 import pytest
 
 from chainweaver import Chunk, ConditionalEdge, Flow, Stream, StreamReadError
 from chainweaver.compiler import CompilationResult
+from chainweaver.compiler.core_schemas import gives_stream
 from chainweaver.compiler.types import compatible, describe, rebuilds
 from tests.compiler import kit
 from tests.compiler.kit import a_dag, a_tool, call, node, sub
@@ -199,6 +201,20 @@ def test_only_steps_with_streams_are_looked_at() -> None:
     assert streams == [((), ("rows",)), (("rows",), ("doubled",)), None]
     assert [step.plain for step in plan.steps] == [False, False, True]
     assert plan.streams is None
+
+
+def test_where_nobody_has_imported_streams_nobody_looks_for_them(monkeypatch: Any) -> None:
+    """R14: compiling costs what it did."""
+    plain = a_tool("plain", {"total": int}, {"n": int})
+    monkeypatch.delitem(sys.modules, "chainweaver.objects.streams")
+    plan = compiled(a_chain("plain"), [plain]).plan
+    assert (plan.steps[0].streams, plan.streams) == (None, None)
+    assert not gives_stream(int)
+
+
+def test_a_type_that_cannot_be_hashed_is_looked_at_as_well() -> None:
+    """R14: metadata of all kinds."""
+    assert gives_stream(Annotated[Stream[int], ["metadata"]])
 
 
 def test_what_a_caller_may_give_as_a_stream_is_known() -> None:
