@@ -145,6 +145,8 @@ SENTENCES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
         {},
         "Store 'sqlite:///runs.db' has tables of version 9, and this release knows 1 at most.",
     ),
+    "E123": (("rows", "it was read already"), {}, "Stream 'rows' cannot be read: it was read already."),
+    "E124": (("rows", 3, "n: Field required"), {}, "Item 3 of stream 'rows' does not fit: n: Field required."),
 }
 
 
