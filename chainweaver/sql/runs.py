@@ -14,10 +14,11 @@ import logging
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from chainweaver.checkpoint import ExecutionSnapshot, StepDelta
 from chainweaver.checkpoint.store import RUN_STATUSES, RunInfo, RunStatus
@@ -59,7 +60,7 @@ class SqlRuns:
         lease_s: How long a claim holds without being renewed; it is renewed three times as often.
 
     Attributes:
-        owner: What claims of this object say: host, process and a number of its own.
+        owner: What claims of this object say: host, process and a number of its own. Another one after a fork.
     """
 
     wants_plain = True
@@ -67,11 +68,8 @@ class SqlRuns:
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._database = database
         self.lease_s = lease_s
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
-        self._claims: dict[str, Claim | None] = {}
-        self._lock = threading.Lock()
-        self._beat: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._begin_anew()
+        _RUNS.add(self)
         words = database.dialect
         self._now = words.now
         # Of a parameter that stands in a SELECT, PostgreSQL cannot guess that it is a byte string.
@@ -84,7 +82,18 @@ class SqlRuns:
         self._commit_claimed = commit.format("id = ? and epoch = ?")
         self._commit_unclaimed = commit.format("trace_id = ? and owner is null")
         self._is_free = f"(owner is null or owner = ? or lease_until < {self._now})"
-        self._take = f"owner = ?, epoch = epoch + 1, lease_until = {self._now} + ?, changed_at = {self._now}"
+        self._take = (
+            f"owner = ?, epoch = epoch + 1, lease_until = {self._now} + ?, changed_at = {self._now}, "
+            "before = status, status = 'running'"
+        )
+
+    def _begin_anew(self) -> None:
+        """Be an owner without claims; also in a process that was forked, where the claims are those of the parent."""
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        self._claims: dict[str, Claim | None] = {}
+        self._lock = threading.Lock()
+        self._beat: threading.Thread | None = None
+        self._stop = threading.Event()
 
     # ---- a checkpointer
 
@@ -129,7 +138,7 @@ class SqlRuns:
         Raises:
             CheckpointNotFoundError: Nothing is kept for this run.
             CheckpointEncodeError: An output is not plain and has no codec. Nothing is changed.
-            RunClaimLostError: Somebody else has claimed the run since.
+            RunClaimLostError: Somebody else has claimed the run since, and may have ended or forgotten it.
             RunClaimedError: The run was not claimed here, and somebody else executes it.
         """
         row, artifacts = step_row(delta)
@@ -216,7 +225,7 @@ class SqlRuns:
         """
         with self._claiming(trace_id):
             taken = self._database.rows(
-                f"update chainweaver_runs set {self._take}, before = status, status = 'running' "
+                f"update chainweaver_runs set {self._take} "
                 f"where trace_id = ? and is_kept = 1 and {self._is_free} returning id, epoch",
                 (self.owner, self.lease_s, text_of(trace_id), self.owner),
             )
@@ -449,26 +458,29 @@ class SqlRuns:
     def _renew(self) -> None:
         """Renew the claims of this process until it is told to stop."""
         while not self._stop.wait(self.lease_s / 3):
-            if not self._claims:
-                continue
+            # A claim that is ours and that nobody here goes on with, because its end was not written, has to run out.
+            held = [claim.run_id for claim in list(self._claims.values()) if claim is not None]
             try:
-                self._database.run(
-                    f"update chainweaver_runs set lease_until = {self._now} + ? where owner = ?",
-                    (self.lease_s, self.owner),
-                )
+                for at in range(0, len(held), 500):
+                    some = held[at : at + 500]
+                    self._database.run(
+                        f"update chainweaver_runs set lease_until = {self._now} + ? "
+                        f"where owner = ? and id in ({', '.join('?' * len(some))})",
+                        (self.lease_s, self.owner, *some),
+                    )
             except StoreUnavailableError as exc:
                 logging.getLogger("chainweaver.sql").warning("Claims of %s are not renewed: %s", self.owner, exc)
 
     def _refuse(self, trace_id: str, claim: Claim | None) -> None:
+        if claim is not None:
+            # The claim is kept in mind until the run ends here: without it a later commit would not be asked for it.
+            raise RunClaimLostError(trace_id)
         found = self._database.rows(
             f"select owner, lease_until - {self._now} from chainweaver_runs where trace_id = ? and is_kept = 1",
             (text_of(trace_id),),
         )
         if not found:
             raise self._not_found(trace_id)
-        if claim is not None:
-            self._let_go(trace_id)
-            raise RunClaimLostError(trace_id)
         owner, seconds_left = found[0]
         raise RunClaimedError(trace_id, owner or "somebody", seconds_left)
 
@@ -480,6 +492,18 @@ class SqlRuns:
                 return CheckpointNotFoundError(trace_id, why=why, fix="use delete_on_success=False to keep them")
         known = self._database.rows("select trace_id from chainweaver_runs where is_kept = 1 order by id desc limit 20")
         return CheckpointNotFoundError(trace_id, known=[one for (one,) in known])
+
+
+_RUNS: Final[weakref.WeakSet[SqlRuns]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for runs in list(_RUNS):
+        runs._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Claiming:
