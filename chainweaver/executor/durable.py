@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chainweaver.exceptions import ChainWeaverError, CheckpointerNotConfiguredError, RunClaimLostError
+from chainweaver.exceptions import ChainWeaverError, CheckpointerNotConfiguredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,9 +86,10 @@ def finish(store: RunStore, run: Run, *, keep: bool, handed_back: bool) -> None:
         RunClaimLostError: Somebody else does so already.
     """
     cancelled = run.cancelled
-    if cancelled is not None and cancelled.reason == "claim":
-        raise RunClaimLostError(run.trace_id())
-    is_open = run.status == "cancelled" and (cancelled is None or cancelled.reason == "interrupt" or handed_back)
+    # A run whose claim was lost is told of as well: that is when the store forgets the claim.
+    is_open = run.status == "cancelled" and (
+        cancelled is None or cancelled.reason in ("interrupt", "claim") or handed_back
+    )
     status: RunStatus = "running" if is_open else _STATUSES[run.status]
     store.finish(run.trace_id(), status, error=_told(run), keep=keep or status != "ok")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from chainweaver._execution import Run, conclude, take_input
 from chainweaver._execution.around import leave_run
+from chainweaver._execution.commands import RunCancelled
 from chainweaver._execution.rules import NO_RULES
 from chainweaver.compiler import PlanCache
 from chainweaver.exceptions import ContextKeyCollisionError, FlowCancelledError, RunClaimLostError
@@ -273,22 +274,25 @@ class Runs:
             elif run.status == "ok" and self.delete_on_success:
                 checkpoints.checkpointer.delete(trace_id)
         except RunClaimLostError:
-            # What it has done is committed, and by whom it is ended matters to nobody; else it was told already.
-            _logger().warning("Run %s was taken over by somebody else before it ended here.", trace_id)
+            if run.status == "ok":
+                # All that it has done is committed, and by whom it is ended matters to nobody.
+                _logger().warning("Run %s was taken over by somebody else before it ended here.", trace_id)
+            else:
+                run.cancelled = RunCancelled("claim")
         except Exception as exc:  # the run has done its work, and a checkpoint too many harms nobody
             _logger().warning("Checkpoint of run %s is not deleted: %s", trace_id, exc)
 
 
 def _handed_out(run: Run, result: ExecutionResult) -> ExecutionResult:
     """The result of a run that did not end well, or the error that has to leave the call and carries it."""
+    if run.cancelled is not None and run.cancelled.reason == "claim":
+        raise RunClaimLostError(run.trace_id(), result=result)
     if run.collided is not None:
         error = run.details[run.collided].error
         if isinstance(error, ContextKeyCollisionError):
             error.result = result
             raise error
     if run.status == "cancelled" and run.cancelled is not None:
-        if run.cancelled.reason == "claim":
-            raise RunClaimLostError(run.trace_id(), result=result)
         raise FlowCancelledError(
             run.plan.flow_name,
             next((step.index for step in run.plan.steps if run.status_of(step.index) not in ("ok", "skipped")), -1),

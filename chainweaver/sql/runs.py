@@ -63,7 +63,7 @@ class SqlRuns:
         lease_s: How long a claim holds without being renewed; it is renewed three times as often.
 
     Attributes:
-        owner: What claims of this object say: host, process and a number of its own.
+        owner: What claims of this object say: host, process and a number of its own. Another one after a fork.
     """
 
     wants_plain = True
@@ -85,7 +85,15 @@ class SqlRuns:
         self._commit_claimed = commit.format("id = ? and epoch = ?")
         self._commit_unclaimed = commit.format("trace_id = ? and owner is null")
         self._is_free = f"(owner is null or owner = ? or lease_until < {self._now})"
-        self._take = f"owner = ?, epoch = epoch + 1, lease_until = {self._now} + ?, changed_at = {self._now}"
+        self._take = (
+            f"owner = ?, epoch = epoch + 1, lease_until = {self._now} + ?, changed_at = {self._now}, "
+            "before = case when owner = ? then before else status end, status = 'running'"
+        )
+
+    @property
+    def _taker(self) -> tuple[str, float, str]:
+        """The parameters of `_take`."""
+        return self.owner, self.lease_s, self.owner
 
     # ---- a checkpointer
 
@@ -130,7 +138,7 @@ class SqlRuns:
         Raises:
             CheckpointNotFoundError: Nothing is kept for this run.
             CheckpointEncodeError: An output is not plain and has no codec. Nothing is changed.
-            RunClaimLostError: Somebody else has claimed the run since.
+            RunClaimLostError: Somebody else has claimed the run since, and may have ended or forgotten it.
             RunClaimedError: The run was not claimed here, and somebody else executes it.
         """
         row, artifacts = step_row(delta)
@@ -218,9 +226,9 @@ class SqlRuns:
         with self._claiming(trace_id), self._taking:
             # Whoever asks again, because the answer was lost, is the owner by then and takes it once more.
             taken = self._database.rows(
-                f"update chainweaver_runs set {self._take}, before = case when owner = ? then before else status end, "
-                f"status = 'running' where trace_id = ? and is_kept = 1 and {self._is_free} returning id, epoch",
-                (self.owner, self.lease_s, self.owner, text_of(trace_id), self.owner),
+                f"update chainweaver_runs set {self._take} "
+                f"where trace_id = ? and is_kept = 1 and {self._is_free} returning id, epoch",
+                (*self._taker, text_of(trace_id), self.owner),
             )
             if taken:
                 self._hold(trace_id, Claim(*taken[0]))
@@ -267,7 +275,7 @@ class SqlRuns:
                 )
                 if ours:
                     return ours
-            earlier[:] = session.rows(statement, (self.owner, self.lease_s, *names, *passed))
+            earlier[:] = session.rows(statement, (*self._taker, *names, *passed))
             return list(earlier)
 
         taken = self._database.atomically(take)
@@ -509,15 +517,15 @@ class SqlRuns:
                 logging.getLogger("chainweaver.sql").warning("Claims of %s are not renewed: %s", self.owner, exc)
 
     def _refuse(self, trace_id: str, claim: Claim | None) -> None:
+        if claim is not None:
+            # The claim is kept in mind until the run ends here: without it a later commit would not be asked for it.
+            raise RunClaimLostError(trace_id)
         found = self._database.rows(
             f"select owner, lease_until - {self._now} from chainweaver_runs where trace_id = ? and is_kept = 1",
             (text_of(trace_id),),
         )
         if not found:
             raise self._not_found(trace_id)
-        if claim is not None:
-            self._let_go(trace_id)
-            raise RunClaimLostError(trace_id)
         owner, seconds_left = found[0]
         raise RunClaimedError(trace_id, owner or "somebody", seconds_left)
 
