@@ -100,7 +100,10 @@ if TYPE_CHECKING:
         FlowExecutor as FlowExecutor,
         ReplayMode as ReplayMode,
         ReplayResult as ReplayResult,
+        StepChange as StepChange,
         StepDiff as StepDiff,
+        Verdict as Verdict,
+        check_upgrade as check_upgrade,
     )
     from chainweaver.flow import (
         ApprovalCallback as ApprovalCallback,
@@ -352,7 +355,10 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "FlowExecutor",
         "ReplayMode",
         "ReplayResult",
+        "StepChange",
         "StepDiff",
+        "Verdict",
+        "check_upgrade",
     ),
     "chainweaver.results": (
         "ExecutionPlan",

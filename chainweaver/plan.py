@@ -360,7 +360,7 @@ class PlanFacts:
     Attributes:
         heads: Index, id, name and fingerprint of each step: what the checkpoint of every run says of it.
         tool_hashes: Schema hash by tool name.
-        step_fingerprints: Fingerprint by step id.
+        step_fingerprints: Fingerprint by step id; of nested steps that run steps themselves, by `nested_place`.
         level_sizes: How many steps each level has.
         output_mappings: Output mapping by step id, for steps that have one.
     """
@@ -370,6 +370,15 @@ class PlanFacts:
     step_fingerprints: dict[str, str]
     level_sizes: tuple[int, ...]
     output_mappings: dict[str, dict[str, str]]
+
+
+def nested_place(step_ids: Sequence[str]) -> str:
+    """What a step is called among the fingerprints of a plan: by its id, or by the ids on the way to it.
+
+    >>> nested_place(["parcels"]), nested_place(["parcels", "weigh"])
+    ('parcels', '/parcels/weigh')
+    """
+    return step_ids[0] if len(step_ids) == 1 else "/" + "/".join(step_ids)
 
 
 class LiveRange(NamedTuple):

@@ -264,6 +264,7 @@ class Build:
         retry = self._retry(step)
         tool = self._tool(step, step.primary)
         branching = self.branches[step.index]
+        child = self.children.get(step.index)
         planned = PlannedStep(
             index=step.index,
             step_id=step.step_id,
@@ -286,7 +287,7 @@ class Build:
             guards_input=rivals[1],
             dynamic_fields=call.dynamic_fields,
             plain=False,
-            fingerprint=late_step_fingerprint(step),
+            fingerprint=late_step_fingerprint(step, None if child is None else child.flow),
             parents=step.parents,
             may_be_passed=step.may_be_passed,
             branches=None if branching is None else branching.planned,

@@ -31,7 +31,7 @@ from chainweaver.exceptions import (
     StoreUnavailableError,
 )
 from chainweaver.sql.database import Database, Row, Session
-from chainweaver.sql.rows import header, read_header, read_step, step_row
+from chainweaver.sql.rows import StepRow, header, read_header, read_step, step_row
 from chainweaver.sql.texts import legible, storable, text_of
 
 __all__ = ["SqlRuns"]
@@ -100,11 +100,18 @@ class SqlRuns:
     def save(self, snapshot: ExecutionSnapshot) -> None:
         """Keep a run without claiming it; an older one of the same id is replaced, steps and all.
 
+        A run that is executed here stays so, with its key: what is replaced is what it goes on from.
+
         Raises:
             CheckpointEncodeError: A value is not plain and has no codec. Nothing is changed.
-            RunClaimedError: Somebody executes the run.
+            RunClaimedError: Somebody else executes the run.
+            RunClaimLostError: It was executed here, and somebody else has claimed it since.
         """
-        self._write(snapshot, key=None, claims=False)
+        claim = self._claims.get(snapshot.trace_id)
+        if claim is None:
+            self._write(snapshot, key=None, claims=False)
+        else:
+            self._rewrite(snapshot, claim)
 
     def admit(
         self, snapshot: ExecutionSnapshot, *, key: str | None = None, input_digest: str | None = None
@@ -455,10 +462,7 @@ class SqlRuns:
                 )
                 return taken[0] if taken else ()
             [(run_id,)] = written
-            for row, own in rows:
-                marks = ", ".join("?" * (len(row) + 1))
-                session.run(f"insert into chainweaver_steps (run_id, {_STEP}) values ({marks})", (run_id, *row))
-                _put_artifacts(session, run_id, own)
+            _put_steps(session, run_id, rows)
             _put_artifacts(session, run_id, artifacts)
             return (run_id,)
 
@@ -483,6 +487,29 @@ class SqlRuns:
         self._taking = threading.Lock()
         self._beat: threading.Thread | None = None
         self._stop = threading.Event()
+
+    def _rewrite(self, snapshot: ExecutionSnapshot, claim: Claim) -> None:
+        """Put another snapshot in the place of that of a run which is executed here, all or nothing."""
+        text, blobs, artifacts = header(snapshot)
+        rows = [step_row(step) for step in snapshot.steps]
+        names = {"flow name": snapshot.flow_name, "version": snapshot.flow_version, "digest": snapshot.flow_digest}
+        values = [storable(what, value) for what, value in names.items()]
+
+        def rewrite(session: Session) -> int:
+            done = session.run(
+                "update chainweaver_runs set flow_name = ?, flow_version = ?, flow_digest = ?, header = ?, "
+                f"header_blobs = ?, changed_at = {self._now} where id = ? and epoch = ?",
+                (*values, text, blobs, *claim),
+            )
+            if done:
+                for table in ("steps", "artifacts"):
+                    session.run(f"delete from chainweaver_{table} where run_id = ?", (claim.run_id,))
+                _put_steps(session, claim.run_id, rows)
+                _put_artifacts(session, claim.run_id, artifacts)
+            return done
+
+        if not self._database.atomically(rewrite):
+            self._refuse(snapshot.trace_id, claim)
 
     def _claiming(self, trace_id: str) -> _Claiming:
         return _Claiming(self._claims, self._lock, trace_id, self.owner)
@@ -602,6 +629,13 @@ def _delete_runs(session: Session, where: str, params: Sequence[Any]) -> int:
         for table in ("steps", "artifacts"):
             session.run(f"delete from chainweaver_{table} where run_id = ?", (run_id,))
     return len(ids)
+
+
+def _put_steps(session: Session, run_id: int, rows: Sequence[tuple[StepRow, list[tuple[str, bytes]]]]) -> None:
+    for row, artifacts in rows:
+        marks = ", ".join("?" * (len(row) + 1))
+        session.run(f"insert into chainweaver_steps (run_id, {_STEP}) values ({marks})", (run_id, *row))
+        _put_artifacts(session, run_id, artifacts)
 
 
 def _put_artifacts(session: Session, run_id: int, artifacts: list[tuple[str, bytes]]) -> None:
