@@ -111,8 +111,10 @@ def test_a_commit_and_an_end_of_whoever_lost_its_claim_are_refused(database_url)
 
         with pytest.raises(RunClaimLostError):
             slow.runs.append("one", a_step(0, {"n": 99}))
-        with pytest.raises(RunClaimedError):
+        with pytest.raises(RunClaimLostError):
             slow.runs.append("one", a_step(2))
+        with pytest.raises(RunClaimLostError):
+            slow.runs.finish("one", "ok")
         assert quick.runs.load("one").steps == [a_step(0), a_step(1)]
         quick.runs.finish("one", "ok")
 
