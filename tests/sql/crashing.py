@@ -1,8 +1,8 @@
-"""A program that runs flows of 40 steps in child processes, kills them at random moments, and goes on in the next child.
+"""A program that runs flows of 40 steps in children, kills them at random moments, and goes on in the next child.
 
-Called by test_crash.py as `main(URL, DIRECTORY, LANE, KILLS)`. Of both shapes one run is left alone; those after them go
-on until all kills are done. Prints one JSON line per child that ended: what is committed then, and every tool call so
-far. A child knows nothing of the ones before it but what is in the store, and goes on as one of three callers would:
+Called by test_crash.py as `main(URL, DIRECTORY, LANE, KILLS)`. Of both shapes one run is left alone; those after them
+go on until all kills are done. Prints one JSON line per child that ended: what is committed then, and every tool call
+so far. A child knows nothing of the ones before it but what is in the store, and goes on as one of three callers would:
 who recovers whatever was left behind, who knows the id of the run, and who calls again with its key.
 """
 

@@ -1,7 +1,7 @@
 """A process that is paused in the middle of a run, or told to stop, and says how its call ended.
 
-Called by test_paused_owner.py and test_stopping.py as `main(URL, DIRECTORY, MANNER, ...)`. Its steps wait for a file, so
-that the test knows where the process stands when it sends a signal.
+Called by test_paused_owner.py and test_stopping.py as `main(URL, DIRECTORY, MANNER, ...)`. Its steps wait for a file,
+so that the test knows where the process stands when it sends a signal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from chainweaver import DAGFlow, DAGFlowStep, FlowExecutor, tool
+from chainweaver import DAGFlow, DAGFlowStep, ExecutionResult, FlowExecutor, tool
 from chainweaver.sql import SqlStore, open_store
 from tests.sql.crashing import tell
 
@@ -80,6 +80,7 @@ def main(url: str, place: Path, manner: str, lease_s: float, keep: bool, heeds_s
     with open_store(url, lease_s=lease_s) as store, executor_of(store, manner, keep=keep) as executor:
         given = {"n": 1, "place": str(place)}
         told: dict[str, Any] = {"error": None}
+        result: ExecutionResult | None
         with executor.handing_back_on() if heeds_sigterm else nullcontext():
             try:
                 if manner == "asyncio":

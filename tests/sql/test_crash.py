@@ -84,7 +84,9 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_in_another_process(
             assert set(before["committed"]) <= set(after["committed"])
             new = Counter(step for step, _, _ in after["calls"][len(before["calls"]) :])
             assert [step for step in before["committed"] if new[step]] == []
-            assert sum(count for step, count in new.items() if step in called(before)) <= slots
+            # A worker outlives its process by the call that it was given, and may tell of it when that is counted.
+            late = slots if lane == "process" else 0
+            assert sum(count for step, count in new.items() if step in called(before)) <= slots + late
 
 
 def split(runs: list[list[dict[str, Any]]]) -> tuple[dict[str, dict[str, Any]], list[list[dict[str, Any]]]]:

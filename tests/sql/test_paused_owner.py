@@ -51,7 +51,7 @@ def stop(process: subprocess.Popen[str]) -> None:
 def test_a_paused_owner_whose_run_was_taken_over_commits_nothing_when_it_wakes_up(
     store_url: str, tmp_path: Path, manner: str, keep: bool
 ):
-    """R32: its commit is refused, its call raises RunClaimLostError with the result, and the database stays as it is."""
+    """R32: its commit is refused, its call raises RunClaimLostError with the result, and no row changes."""
     begun = {"sync": ["0", "1"]}.get(manner, ["0", "1", "2", "3"])
     with started(owner(store_url, tmp_path, manner, keep=keep)) as process:
         let_go(tmp_path, 0)
