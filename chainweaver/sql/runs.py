@@ -35,7 +35,9 @@ from chainweaver.sql.texts import storable, text_of
 
 __all__ = ["SqlRuns"]
 
-_STEP = "path, step_index, step_id, tool_name, fingerprint, status, outputs, blobs, more, started_at, duration_ns"
+_STEP = (
+    "path, step_index, step_id, tool_name, fingerprint, status, outputs, blobs, more, started_at, duration_ns, checksum"
+)
 _INFO = (
     "trace_id, flow_name, flow_version, status, run_key, error, started_at, changed_at, owner, lease_until, "
     "(select count(*) from chainweaver_steps where run_id = chainweaver_runs.id and path = '')"
@@ -132,7 +134,7 @@ class SqlRuns:
             RunClaimLostError: Somebody else has claimed the run since.
             RunClaimedError: The run was not claimed here, and somebody else executes it.
         """
-        row, artifacts = step_row(delta)
+        row, artifacts = step_row(trace_id, delta)
         claim = self._claims.get(trace_id)
         statement, where = (
             (self._commit_unclaimed, (text_of(trace_id),)) if claim is None else (self._commit_claimed, claim)
@@ -161,8 +163,8 @@ class SqlRuns:
         """
         # One statement, so that the run and its steps are of one moment; the run stands first.
         found = self._database.rows(
-            f"select '', -1, flow_name, flow_version, flow_digest, '', header, header_blobs, '', started_at, id "
-            f"from chainweaver_runs where trace_id = ? and is_kept = 1 union all "
+            "select '', -1, flow_name, flow_version, flow_digest, '', header, header_blobs, '', started_at, id, "
+            "checksum from chainweaver_runs where trace_id = ? and is_kept = 1 union all "
             f"select {', '.join('step.' + name for name in _STEP.split(', '))} from chainweaver_steps as step "
             f"join chainweaver_runs as run on run.id = step.run_id where run.trace_id = ? and run.is_kept = 1 "
             f"order by 1, 2",
@@ -174,7 +176,7 @@ class SqlRuns:
         head, *steps = found
         if head[1] != -1:
             raise ArtifactCorruptError(f"run {trace_id}", f"its row is not the first of {len(found)}.")
-        _, _, flow_name, flow_version, flow_digest, _, text, blobs, _, _, run_id = head
+        _, _, flow_name, flow_version, flow_digest, _, text, blobs, _, _, run_id, checksum = head
 
         def read(name: str) -> bytes | None:
             content = self._database.rows(
@@ -186,8 +188,8 @@ class SqlRuns:
         columns = {
             "trace_id": trace_id, "flow_name": flow_name, "flow_version": flow_version, "flow_digest": flow_digest,
         }  # fmt: skip
-        snapshot = read_header(columns, text, blobs, place, read)
-        read_steps = [read_step(row, place, read) for row in steps]
+        snapshot = read_header(columns, text, blobs, checksum, place, read)
+        read_steps = [read_step(trace_id, row, place, read) for row in steps]
         snapshot.steps = sorted(read_steps, key=lambda step: (step.path, step.step_index))
         return snapshot
 
@@ -386,8 +388,8 @@ class SqlRuns:
     def _write(
         self, snapshot: ExecutionSnapshot, *, key: str | None, claims: bool, input_digest: str | None = None
     ) -> Row | None:
-        text, blobs, artifacts = header(snapshot)
-        rows = [step_row(step) for step in snapshot.steps]
+        text, blobs, checksum, artifacts = header(snapshot)
+        rows = [step_row(snapshot.trace_id, step) for step in snapshot.steps]
         trace_id, began = snapshot.trace_id, snapshot.started_at.timestamp()
         for what, given in (("trace id", trace_id), ("key", key), ("flow name", snapshot.flow_name)):
             if given is not None:
@@ -399,12 +401,12 @@ class SqlRuns:
         def write(session: Session) -> Row | tuple[int]:
             _delete_runs(session, "trace_id = ? and (owner is null or owner = ?)", (trace_id, self.owner))
             written = session.rows(
-                f"insert into chainweaver_runs ({columns}, changed_at, header, header_blobs, owner, epoch, "
-                f"lease_until) values (?, ?, ?, ?, ?, 'running', 1, ?, ?, {self._now}, ?, ?, ?, 1, {lease}) "
+                f"insert into chainweaver_runs ({columns}, changed_at, header, header_blobs, checksum, owner, epoch, "
+                f"lease_until) values (?, ?, ?, ?, ?, 'running', 1, ?, ?, {self._now}, ?, ?, ?, ?, 1, {lease}) "
                 "on conflict do nothing returning id",
                 (
                     trace_id, key, snapshot.flow_name, snapshot.flow_version, snapshot.flow_digest, input_digest, began,
-                    text, blobs, owner, lease_s,
+                    text, blobs, checksum, owner, lease_s,
                 ),
             )  # fmt: skip
             if not written:
