@@ -30,7 +30,7 @@ from chainweaver.exceptions import (
     StoreUnavailableError,
 )
 from chainweaver.sql.database import Database, Row, Session
-from chainweaver.sql.rows import header, read_header, read_step, step_row
+from chainweaver.sql.rows import content_of, header, read_header, read_step, step_row
 from chainweaver.sql.texts import storable, text_of
 
 __all__ = ["SqlRuns"]
@@ -182,7 +182,7 @@ class SqlRuns:
             content = self._database.rows(
                 "select content from chainweaver_artifacts where run_id = ? and name = ?", (run_id, name)
             )
-            return bytes(content[0][0]) if content else None
+            return content_of(content)
 
         place = f"run {trace_id} in {self._database.name}"
         columns = {
@@ -334,7 +334,7 @@ class SqlRuns:
             f"select {_INFO}, {self._now} from chainweaver_runs{where} order by id desc limit ?",
             (*given.values(), limit),
         )
-        return [_info(row) for row in found]
+        return [self._info(row) for row in found]
 
     def info(self, trace_id: str) -> RunInfo:
         """One run.
@@ -347,7 +347,7 @@ class SqlRuns:
         )
         if not found:
             raise CheckpointNotFoundError(trace_id)
-        return _info(found[0])
+        return self._info(found[0])
 
     def prune(self, *, keep_last: int | None = None, older_than: timedelta | float | None = None) -> int:
         """Forget runs that have ended; how many.
@@ -433,6 +433,30 @@ class SqlRuns:
             self._refuse(trace_id, None)
         return found
 
+    def _info(self, row: Row) -> RunInfo:
+        *columns, steps_done, now = row
+        trace_id, flow_name, flow_version, status, key, error, started_at, changed_at, owner, lease_until = columns
+        texts = (trace_id, flow_name, flow_version, key or "", error or "", owner or "")
+        try:
+            if status not in RUN_STATUSES or not all(type(text) is str for text in texts):
+                raise ValueError(f"'{status}' is no status of a run, or a column holds no text")
+            is_orphan = status == "running" and (owner is None or lease_until < now)
+            return RunInfo(
+                trace_id=trace_id,
+                flow_name=flow_name,
+                flow_version=flow_version,
+                status=status,
+                key=key,
+                error=error,
+                started_at=_date(started_at),
+                changed_at=_date(changed_at),
+                steps_done=steps_done,
+                owner=None if is_orphan else owner,
+                is_orphan=is_orphan,
+            )
+        except (ValueError, TypeError, OverflowError, OSError) as exc:  # a date that is none is an OSError
+            raise ArtifactCorruptError(f"run {trace_id} in {self._database.name}", f"{exc}.") from exc
+
     def _claiming(self, trace_id: str) -> _Claiming:
         return _Claiming(self._claims, self._lock, trace_id, self.owner)
 
@@ -503,25 +527,6 @@ class _Claiming:
         with self._lock:
             if self._claims.get(self._trace_id) is None:
                 self._claims.pop(self._trace_id, None)
-
-
-def _info(row: Row) -> RunInfo:
-    *columns, steps_done, now = row
-    trace_id, flow_name, flow_version, status, key, error, started_at, changed_at, owner, lease_until = columns
-    is_orphan = status == "running" and (owner is None or lease_until < now)
-    return RunInfo(
-        trace_id=trace_id,
-        flow_name=flow_name,
-        flow_version=flow_version,
-        status=status,
-        key=key,
-        error=error,
-        started_at=_date(started_at),
-        changed_at=_date(changed_at),
-        steps_done=steps_done,
-        owner=None if is_orphan else owner,
-        is_orphan=is_orphan,
-    )
 
 
 def _date(seconds: float) -> datetime:

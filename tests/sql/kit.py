@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import TypedDict
 
-from chainweaver import DAGFlow, DAGFlowStep, ExecutionResult, FlowExecutor, StepCacheKey, tool
-from chainweaver.sql import SqlStore, open_store
+from chainweaver import DAGFlow, DAGFlowStep, StepCacheKey, tool
 
 KEYS = [StepCacheKey("double", "0f3a", f"{number}") for number in range(4)]
 STEPS = 6
