@@ -43,6 +43,9 @@ _INFO = (
     "(select count(*) from chainweaver_steps where run_id = chainweaver_runs.id and path = '')"
 )
 
+_AT_A_TIME = 500
+"""Claims that one statement renews."""
+
 
 class Claim(NamedTuple):
     """A run that is executed here."""
@@ -475,13 +478,16 @@ class SqlRuns:
     def _renew(self) -> None:
         """Renew the claims of this process until it is told to stop."""
         while not self._stop.wait(self.lease_s / 3):
-            if not self._claims:
-                continue
+            # Those that are held and no others: a claim whose end could not be written has to run out.
+            held = [claim.run_id for claim in list(self._claims.values()) if claim is not None]
             try:
-                self._database.run(
-                    f"update chainweaver_runs set lease_until = {self._now} + ? where owner = ?",
-                    (self.lease_s, self.owner),
-                )
+                for first in range(0, len(held), _AT_A_TIME):
+                    some = held[first : first + _AT_A_TIME]
+                    self._database.run(
+                        f"update chainweaver_runs set lease_until = {self._now} + ? where owner = ? "
+                        f"and id in ({', '.join('?' * len(some))})",
+                        (self.lease_s, self.owner, *some),
+                    )
             except StoreUnavailableError as exc:
                 logging.getLogger("chainweaver.sql").warning("Claims of %s are not renewed: %s", self.owner, exc)
 

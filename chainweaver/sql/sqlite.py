@@ -149,8 +149,9 @@ class SqliteDatabase:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         connection = self._opened()
-        connection.execute(begin)
         try:
+            # Inside, so that whoever is interrupted right behind it leaves no transaction open.
+            connection.execute(begin)
             yield connection
             connection.execute("commit")
         except BaseException:

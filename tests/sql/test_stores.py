@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +10,74 @@ import pytest
 
 from chainweaver.sql import SqlStore, open_store
 from chainweaver.testing.conformance import (
-    CheckpointerConformance,
     RegistryStoreConformance,
+    RunStoreConformance,
     StepCacheConformance,
 )
+from tests.conftest import PROOF
+from tests.sql.faults import failing_statement
+from tests.sql.opening import LEASE_S
 
 
 class OnSqlite:
     """Stores on a file of their own."""
 
     folder: Path
+    kills = 20 if PROOF else 1
 
     @pytest.fixture(autouse=True)
-    def _own_folder(self, tmp_path: Path) -> None:
+    def _own_folder(self, tmp_path: Path) -> Iterator[None]:
         self.folder = tmp_path
         self.opened_stores: list[SqlStore] = []
+        yield
+        for store in self.opened_stores:
+            store.close()
 
     def open(self) -> SqlStore:
-        store = open_store(f"sqlite:///{self.folder}/chainweaver.db")
+        store = open_store(self.url, lease_s=LEASE_S)
         self.opened_stores.append(store)
         return store
 
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.folder}/chainweaver.db"
 
-class TestSqliteRuns(OnSqlite, CheckpointerConformance):
+    def failing(self, store: Any, after: int) -> Any:
+        return failing_statement(store._database, after)
+
+
+class TestSqliteRuns(OnSqlite, RunStoreConformance):
+    lease_s = LEASE_S
+
     def make_store(self) -> Any:
         return self.open().runs
 
     def reopen_store(self, store: Any) -> Any:
         return self.open().runs
+
+    def opened_elsewhere(self, store: Any) -> tuple[str, str]:
+        return "tests.sql.opening:sql_runs", self.url
+
+
+class TestRunsInMemory(RunStoreConformance):
+    """A database that ends with the object: what is said of two stores is said of two threads."""
+
+    lease_s = LEASE_S
+
+    def make_store(self) -> Any:
+        return open_store("sqlite://", lease_s=LEASE_S).runs
+
+    def failing(self, store: Any, after: int) -> Any:
+        return failing_statement(store._database, after)
+
+
+class TestSqliteRunsWhoseAnswersAreLost(TestSqliteRuns):
+    """What fails is done all the same, as when a connection breaks before the answer."""
+
+    kills = 0
+
+    def failing(self, store: Any, after: int) -> Any:
+        return failing_statement(store._database, after, is_lost=True)
 
 
 class TestSqliteFlows(OnSqlite, RegistryStoreConformance):
@@ -46,6 +87,9 @@ class TestSqliteFlows(OnSqlite, RegistryStoreConformance):
     def reopen_store(self, store: Any) -> Any:
         return self.open().flows
 
+    def opened_elsewhere(self, store: Any) -> tuple[str, str]:
+        return "tests.sql.opening:sql_flows", self.url
+
 
 class TestSqliteCache(OnSqlite, StepCacheConformance):
     def make_store(self) -> Any:
@@ -53,3 +97,6 @@ class TestSqliteCache(OnSqlite, StepCacheConformance):
 
     def reopen_store(self, store: Any) -> Any:
         return self.open().cache
+
+    def opened_elsewhere(self, store: Any) -> tuple[str, str]:
+        return "tests.sql.opening:sql_cache", self.url
