@@ -39,7 +39,8 @@ class Whole(NamedTuple):
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """Runs that were interrupted at different steps, flows and cached outputs in one file, and nothing beside it."""
     path = tmp_path_factory.mktemp("whole") / "chainweaver.db"
-    runs, outputs = {}, {}
+    runs: dict[str, ExecutionSnapshot] = {}
+    outputs: dict[str, Any] = {}
     with open_store(url_of(path)) as store:
         for last in range(1, 6):
             with FlowExecutor(tools=Tools(last).all(), flows=[flow()], checkpointer=store.runs) as executor:
@@ -50,7 +51,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
             runs[trace_id] = store.runs.load(trace_id)
             with FlowExecutor(tools=Tools().all(), flows=[flow()]) as executor:
                 outputs[trace_id] = executor.execute_flow("chain", {"n": last}).final_output
-        flows = {(name, "1.0.0"): flow(name) for name in ("chain", "other", "x'; drop table flows; --")}
+        flows: dict[tuple[str, str], AnyFlow] = {
+            (name, "1.0.0"): flow(name) for name in ("chain", "other", "x'; drop table flows; --")
+        }
         for one in flows.values():
             store.flows.save_flow(one)
         for number, key in enumerate(KEYS):

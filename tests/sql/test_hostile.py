@@ -21,7 +21,7 @@ from chainweaver.cache.file import _OUTPUT, _head
 from chainweaver.sql import open_store
 from chainweaver.sql.rows import header_checksum, step_checksum
 from tests.conftest import PROOF
-from tests.sql.hostile import BLOBS, OTHERS, PICKLES, TEXTS, marked
+from tests.sql.hostile import BLOBS, OTHERS, TEXTS, marked
 from tests.sql.kit import KEYS, Stop, Tools, entry, flow, url_of
 
 PAIRS = None if PROOF else 300
@@ -81,6 +81,12 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         connection.execute("pragma journal_mode = delete")
     connection.close()
     return path.read_bytes()
+
+
+def in_bytes() -> list[bytes]:
+    """The blobs that a file can hold."""
+    texts = [text.encode("utf-8", "surrogatepass") for text in TEXTS]
+    return [*texts, *(blob for blob in OTHERS if isinstance(blob, bytes))]
 
 
 def pairs() -> list[tuple[str, str, Any]]:
@@ -228,7 +234,7 @@ def test_no_blob_in_a_checkpoint_file_runs_or_leaves_by_an_error_without_a_type(
     [trace_id] = store.list_trace_ids()
     [path] = tmp_path.glob("*.checkpoint")
     lines = path.read_bytes().split(b"\n")[:-1]
-    payloads = [blob.encode("utf-8", "surrogatepass") if isinstance(blob, str) else blob for blob in [*TEXTS, *PICKLES]]
+    payloads = in_bytes()
     step = json.loads(lines[1][9:])
     for field in ("step_index", "outputs", "error", "path", "attempts", "started_at", "inside", "decision", "step_id"):
         payloads += [
@@ -257,8 +263,7 @@ def test_no_blob_in_a_cache_file_is_a_hit_or_runs(tmp_path: Path) -> None:
     cache = FileStepCache(tmp_path)
     cache.set(KEYS[0], entry(0))
     path = cache._path(KEYS[0])
-    for blob in [*TEXTS, *PICKLES]:
-        encoded = blob.encode("utf-8", "surrogatepass") if isinstance(blob, str) else blob
+    for encoded in in_bytes():
         path.write_bytes(encoded)
         assert cache.get(KEYS[0]) is None
         path.write_bytes(_head(KEYS[0], encoded) + _OUTPUT + encoded + b"}")
@@ -272,11 +277,10 @@ def test_no_blob_in_a_flow_file_runs_or_leaves_by_an_error_without_a_type(tmp_pa
     store.save_flow(flow())
     [path] = tmp_path.glob("*.flow.json")
     whole = json.loads(path.read_text())
-    for blob in [*TEXTS, *PICKLES, *(b for b in OTHERS if isinstance(b, bytes))]:
-        data = blob.encode("utf-8", "surrogatepass") if isinstance(blob, str) else blob
+    for data in in_bytes():
         path.write_bytes(data)
         assert refused(store.load_flow, "chain", "1.0.0")
-        if isinstance(blob, str):
-            for field in ("steps", "input_schema_ref", "tool_schema_hashes", "determinism"):
-                path.write_text(json.dumps({**whole, field: blob}))
-                refused(store.load_flow, "chain", "1.0.0")
+    for blob in TEXTS:
+        for field in ("steps", "input_schema_ref", "tool_schema_hashes", "determinism"):
+            path.write_text(json.dumps({**whole, field: blob}))
+            refused(store.load_flow, "chain", "1.0.0")

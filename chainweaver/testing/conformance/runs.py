@@ -15,7 +15,7 @@ from typing import Any
 from chainweaver.checkpoint import ExecutionSnapshot, RunInfo, RunStore
 from chainweaver.exceptions import CheckpointNotFoundError, RunClaimedError, RunClaimLostError, RunKeyError
 from chainweaver.testing.conformance.checkpoints import CheckpointerConformance, a_full_step, a_run, a_step
-from chainweaver.testing.conformance.contract import LIMIT_S, at_once, refused, succeeds
+from chainweaver.testing.conformance.contract import at_once, refused, succeeds
 
 THREADS = 4
 
@@ -58,13 +58,14 @@ class RunStoreConformance(CheckpointerConformance):
 
     def until(self, happens: Callable[[], object], what: str) -> Any:
         """Wait until something is there, as it is once a claim has run out."""
-        ends = time.monotonic() + LIMIT_S
+        limit_s = 20 * (self.lease_s or 1) + 1
+        ends = time.monotonic() + limit_s
         while time.monotonic() < ends:
             found = happens()
             if found:
                 return found
             time.sleep(0.02)
-        raise AssertionError(f"{what} did not happen within {LIMIT_S:g} s")
+        raise AssertionError(f"{what} did not happen within {limit_s:g} s")
 
     # ---- admission
 
