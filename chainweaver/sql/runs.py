@@ -17,7 +17,8 @@ import threading
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+from weakref import WeakSet
 
 from chainweaver.checkpoint import ExecutionSnapshot, StepDelta
 from chainweaver.checkpoint.store import RUN_STATUSES, RunInfo, RunStatus
@@ -30,16 +31,21 @@ from chainweaver.exceptions import (
     StoreUnavailableError,
 )
 from chainweaver.sql.database import Database, Row, Session
-from chainweaver.sql.rows import StepRow, header, read_header, read_step, step_row
-from chainweaver.sql.texts import storable, text_of
+from chainweaver.sql.rows import content_of, header, read_header, read_step, step_row
+from chainweaver.sql.texts import legible, storable, text_of
 
 __all__ = ["SqlRuns"]
 
-_STEP = "path, step_index, step_id, tool_name, fingerprint, status, outputs, blobs, more, started_at, duration_ns"
+_STEP = (
+    "path, step_index, step_id, tool_name, fingerprint, status, outputs, blobs, more, started_at, duration_ns, checksum"
+)
 _INFO = (
     "trace_id, flow_name, flow_version, status, run_key, error, started_at, changed_at, owner, lease_until, "
     "(select count(*) from chainweaver_steps where run_id = chainweaver_runs.id and path = '')"
 )
+
+_AT_ONCE: Final = 500
+"""Claims that one statement renews; databases take some thousand parameters at most."""
 
 
 class Claim(NamedTuple):
@@ -59,7 +65,7 @@ class SqlRuns:
         lease_s: How long a claim holds without being renewed; it is renewed three times as often.
 
     Attributes:
-        owner: What claims of this object say: host, process and a number of its own.
+        owner: What claims of this object say: host, process and a number of its own. Another one after a fork.
     """
 
     wants_plain = True
@@ -67,11 +73,8 @@ class SqlRuns:
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._database = database
         self.lease_s = lease_s
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
-        self._claims: dict[str, Claim | None] = {}
-        self._lock = threading.Lock()
-        self._beat: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._begin()
+        _ALL.add(self)
         words = database.dialect
         self._now = words.now
         # Of a parameter that stands in a SELECT, PostgreSQL cannot guess that it is a byte string.
@@ -84,7 +87,15 @@ class SqlRuns:
         self._commit_claimed = commit.format("id = ? and epoch = ?")
         self._commit_unclaimed = commit.format("trace_id = ? and owner is null")
         self._is_free = f"(owner is null or owner = ? or lease_until < {self._now})"
-        self._take = f"owner = ?, epoch = epoch + 1, lease_until = {self._now} + ?, changed_at = {self._now}"
+        self._take = (
+            f"owner = ?, epoch = epoch + 1, lease_until = {self._now} + ?, changed_at = {self._now}, "
+            "before = case when owner = ? then before else status end, status = 'running'"
+        )
+
+    @property
+    def _taker(self) -> tuple[str, float, str]:
+        """The parameters of `_take`."""
+        return self.owner, self.lease_s, self.owner
 
     # ---- a checkpointer
 
@@ -136,10 +147,10 @@ class SqlRuns:
         Raises:
             CheckpointNotFoundError: Nothing is kept for this run.
             CheckpointEncodeError: An output is not plain and has no codec. Nothing is changed.
-            RunClaimLostError: Somebody else has claimed the run since.
+            RunClaimLostError: Somebody else has claimed the run since, and may have ended or forgotten it.
             RunClaimedError: The run was not claimed here, and somebody else executes it.
         """
-        row, artifacts = step_row(delta)
+        row, artifacts = step_row(trace_id, delta)
         claim = self._claims.get(trace_id)
         statement, where = (
             (self._commit_unclaimed, (text_of(trace_id),)) if claim is None else (self._commit_claimed, claim)
@@ -168,8 +179,8 @@ class SqlRuns:
         """
         # One statement, so that the run and its steps are of one moment; the run stands first.
         found = self._database.rows(
-            f"select '', -1, flow_name, flow_version, flow_digest, '', header, header_blobs, '', started_at, id "
-            f"from chainweaver_runs where trace_id = ? and is_kept = 1 union all "
+            "select '', -1, flow_name, flow_version, flow_digest, '', header, header_blobs, '', started_at, id, "
+            "checksum from chainweaver_runs where trace_id = ? and is_kept = 1 union all "
             f"select {', '.join('step.' + name for name in _STEP.split(', '))} from chainweaver_steps as step "
             f"join chainweaver_runs as run on run.id = step.run_id where run.trace_id = ? and run.is_kept = 1 "
             f"order by 1, 2",
@@ -181,20 +192,20 @@ class SqlRuns:
         head, *steps = found
         if head[1] != -1:
             raise ArtifactCorruptError(f"run {trace_id}", f"its row is not the first of {len(found)}.")
-        _, _, flow_name, flow_version, flow_digest, _, text, blobs, _, _, run_id = head
+        _, _, flow_name, flow_version, flow_digest, _, text, blobs, _, _, run_id, checksum = head
 
         def read(name: str) -> bytes | None:
             content = self._database.rows(
                 "select content from chainweaver_artifacts where run_id = ? and name = ?", (run_id, name)
             )
-            return bytes(content[0][0]) if content else None
+            return content_of(content)
 
         place = f"run {trace_id} in {self._database.name}"
         columns = {
             "trace_id": trace_id, "flow_name": flow_name, "flow_version": flow_version, "flow_digest": flow_digest,
         }  # fmt: skip
-        snapshot = read_header(columns, text, blobs, place, read)
-        read_steps = [read_step(row, place, read) for row in steps]
+        snapshot = read_header(columns, text, blobs, checksum, place, read)
+        read_steps = [read_step(trace_id, row, place, read) for row in steps]
         snapshot.steps = sorted(read_steps, key=lambda step: (step.path, step.step_index))
         return snapshot
 
@@ -221,11 +232,12 @@ class SqlRuns:
             CheckpointNotFoundError: Nothing is kept for this run.
             RunClaimedError: Somebody executes it, here or elsewhere.
         """
-        with self._claiming(trace_id):
+        with self._claiming(trace_id), self._taking:
+            # Whoever asks again, because the answer was lost, is the owner by then and takes it once more.
             taken = self._database.rows(
-                f"update chainweaver_runs set {self._take}, before = status, status = 'running' "
+                f"update chainweaver_runs set {self._take} "
                 f"where trace_id = ? and is_kept = 1 and {self._is_free} returning id, epoch",
-                (self.owner, self.lease_s, text_of(trace_id), self.owner),
+                (*self._taker, text_of(trace_id), self.owner),
             )
             if taken:
                 self._hold(trace_id, Claim(*taken[0]))
@@ -239,24 +251,44 @@ class SqlRuns:
             flow_names: Runs of these flows only.
             passed_over: Ids of runs that were looked at already.
         """
-        if not flow_names:
+        names = [text for name in sorted(flow_names) if (text := text_of(name)) is not None]
+        passed = [text for trace_id in sorted(passed_over) if (text := text_of(trace_id)) is not None]
+        if not names:
             return None
-        names, passed = sorted(flow_names), sorted(passed_over)
-        mine = [trace_id for trace_id in list(self._claims) if trace_id not in passed_over]
-        listed = ", ".join("?" * len(names))
-        others = f" and trace_id not in ({', '.join('?' * len([*passed, *mine]))})" if passed or mine else ""
-        taken = self._database.rows(
+        with self._taking:
+            taken = self._take_orphan(names, passed)
+            if taken is None:
+                return None
+            trace_id, run_id, epoch = taken
+            self._hold(trace_id, Claim(run_id, epoch))
+            return str(trace_id)
+
+    def _take_orphan(self, names: list[str], passed_over: list[str]) -> Row | None:
+        passed = [*passed_over, *(trace_id for trace_id in list(self._claims) if trace_id not in passed_over)]
+        others = f" and trace_id not in ({', '.join('?' * len(passed))})" if passed else ""
+        statement = (
             f"update chainweaver_runs set {self._take} where id = (select id from chainweaver_runs "
             f"where status = 'running' and is_kept = 1 and (owner is null or lease_until < {self._now}) "
-            f"and flow_name in ({listed}){others} order by id limit 1{self._database.dialect.unlocked}) "
-            "returning trace_id, id, epoch",
-            (self.owner, self.lease_s, *names, *passed, *mine),
+            f"and flow_name in ({', '.join('?' * len(names))}){others} order by id limit 1"
+            f"{self._database.dialect.unlocked}) returning trace_id, id, epoch"
         )
-        if not taken:
-            return None
-        trace_id, run_id, epoch = taken[0]
-        self._hold(trace_id, Claim(run_id, epoch))
-        return str(trace_id)
+        earlier: list[Row] = []
+
+        def take(session: Session) -> list[Row]:
+            if earlier:
+                # The answer to a commit was lost. If it was done, that run is ours, and nobody would look for it.
+                ours = session.rows(
+                    "select trace_id, id, epoch from chainweaver_runs "
+                    "where trace_id = ? and id = ? and epoch = ? and owner = ?",
+                    (*earlier[0], self.owner),
+                )
+                if ours:
+                    return ours
+            earlier[:] = session.rows(statement, (*self._taker, *names, *passed))
+            return list(earlier)
+
+        taken = self._database.atomically(take)
+        return taken[0] if taken else None
 
     def finish(self, trace_id: str, status: RunStatus | None, *, error: str | None = None, keep: bool = True) -> None:
         """End the claim of a run.
@@ -275,15 +307,23 @@ class SqlRuns:
         if claim is None:
             return
 
+        handed_back = False
+
         def end(session: Session) -> int:
+            nonlocal handed_back
             stands = "status = coalesce(before, status)" if status is None else "status = ?, error = ?"
-            given = () if status is None else (status, error)
+            given = () if status is None else (status, None if error is None else legible(error))
             kept = "is_kept" if keep else "case when run_key is null then 0 else is_kept end"
             done = session.run(
                 f"update chainweaver_runs set owner = null, lease_until = null, {stands}, "
                 f"changed_at = {self._now}, is_kept = {kept} where id = ? and epoch = ?",
                 (*given, *claim),
             )
+            if not done and handed_back:
+                # The answer to the commit was lost, and somebody has taken the run since. Of a run that has ended this
+                # cannot be told from a claim that was lost before, so that one is reported.
+                return 1
+            handed_back = done > 0 and status in (None, "running")
             if done and not keep:
                 gone = "in (select id from chainweaver_runs where id = ? and is_kept = 0)"
                 for table in ("steps", "artifacts"):
@@ -339,7 +379,7 @@ class SqlRuns:
             f"select {_INFO}, {self._now} from chainweaver_runs{where} order by id desc limit ?",
             (*given.values(), limit),
         )
-        return [_info(row) for row in found]
+        return [self._info(row) for row in found]
 
     def info(self, trace_id: str) -> RunInfo:
         """One run.
@@ -352,7 +392,7 @@ class SqlRuns:
         )
         if not found:
             raise CheckpointNotFoundError(trace_id)
-        return _info(found[0])
+        return self._info(found[0])
 
     def prune(self, *, keep_last: int | None = None, older_than: timedelta | float | None = None) -> int:
         """Forget runs that have ended; how many.
@@ -379,6 +419,7 @@ class SqlRuns:
                 "and later.id > chainweaver_runs.id and later.status <> 'running') >= ?"
             )
             params.append(keep_last)
+        # When the answer to its commit is lost, the number is that of the second time, which may be too low.
         return self._database.atomically(lambda session: _delete_runs(session, " and ".join(terms), params))
 
     def close(self) -> None:
@@ -393,10 +434,11 @@ class SqlRuns:
     def _write(
         self, snapshot: ExecutionSnapshot, *, key: str | None, claims: bool, input_digest: str | None = None
     ) -> Row | None:
-        text, blobs, artifacts = header(snapshot)
-        rows = [step_row(step) for step in snapshot.steps]
+        text, blobs, checksum, artifacts = header(snapshot)
+        rows = [step_row(snapshot.trace_id, step) for step in snapshot.steps]
         trace_id, began = snapshot.trace_id, snapshot.started_at.timestamp()
-        for what, given in (("trace id", trace_id), ("key", key), ("flow name", snapshot.flow_name)):
+        names = {"trace id": trace_id, "key": key, "flow name": snapshot.flow_name, "version": snapshot.flow_version}
+        for what, given in names.items():
             if given is not None:
                 storable(what, given)
         columns = "trace_id, run_key, flow_name, flow_version, flow_digest, status, is_kept, input_digest, started_at"
@@ -404,14 +446,16 @@ class SqlRuns:
         owner, lease_s = (self.owner, self.lease_s) if claims else (None, None)
 
         def write(session: Session) -> Row | tuple[int]:
+            # Also what an attempt has written whose answer was lost. When somebody has taken the run since, it is said
+            # to be executed elsewhere, which is true.
             _delete_runs(session, "trace_id = ? and (owner is null or owner = ?)", (trace_id, self.owner))
             written = session.rows(
-                f"insert into chainweaver_runs ({columns}, changed_at, header, header_blobs, owner, epoch, "
-                f"lease_until) values (?, ?, ?, ?, ?, 'running', 1, ?, ?, {self._now}, ?, ?, ?, 1, {lease}) "
+                f"insert into chainweaver_runs ({columns}, changed_at, header, header_blobs, checksum, owner, epoch, "
+                f"lease_until) values (?, ?, ?, ?, ?, 'running', 1, ?, ?, {self._now}, ?, ?, ?, ?, 1, {lease}) "
                 "on conflict do nothing returning id",
                 (
                     trace_id, key, snapshot.flow_name, snapshot.flow_version, snapshot.flow_digest, input_digest, began,
-                    text, blobs, owner, lease_s,
+                    text, blobs, checksum, owner, lease_s,
                 ),
             )  # fmt: skip
             if not written:
@@ -435,18 +479,29 @@ class SqlRuns:
             self._refuse(trace_id, None)
         return found
 
+    def _begin(self) -> None:
+        """Have no claims yet. Called again after a fork: the claims that came along are the parent's."""
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        self._claims: dict[str, Claim | None] = {}
+        self._lock = threading.Lock()
+        # From the statement that claims a run until it is in the table above, no other thread may claim: to the
+        # database a claim of ours that nobody remembers is free to be taken by us.
+        self._taking = threading.Lock()
+        self._beat: threading.Thread | None = None
+        self._stop = threading.Event()
+
     def _rewrite(self, snapshot: ExecutionSnapshot, claim: Claim) -> None:
         """Put another snapshot in the place of that of a run which is executed here, all or nothing."""
-        text, blobs, artifacts = header(snapshot)
-        rows = [step_row(step) for step in snapshot.steps]
+        text, blobs, checksum, artifacts = header(snapshot)
+        rows = [step_row(snapshot.trace_id, step) for step in snapshot.steps]
         names = {"flow name": snapshot.flow_name, "version": snapshot.flow_version, "digest": snapshot.flow_digest}
         values = [storable(what, value) for what, value in names.items()]
 
         def rewrite(session: Session) -> int:
             done = session.run(
                 "update chainweaver_runs set flow_name = ?, flow_version = ?, flow_digest = ?, header = ?, "
-                f"header_blobs = ?, changed_at = {self._now} where id = ? and epoch = ?",
-                (*values, text, blobs, *claim),
+                f"header_blobs = ?, checksum = ?, changed_at = {self._now} where id = ? and epoch = ?",
+                (*values, text, blobs, checksum, *claim),
             )
             if done:
                 for table in ("steps", "artifacts"):
@@ -457,6 +512,30 @@ class SqlRuns:
 
         if not self._database.atomically(rewrite):
             self._refuse(snapshot.trace_id, claim)
+
+    def _info(self, row: Row) -> RunInfo:
+        *columns, steps_done, now = row
+        trace_id, flow_name, flow_version, status, key, error, started_at, changed_at, owner, lease_until = columns
+        texts = (trace_id, flow_name, flow_version, key or "", error or "", owner or "")
+        try:
+            if status not in RUN_STATUSES or not all(type(text) is str for text in texts):
+                raise ValueError(f"'{status}' is no status of a run, or a column holds no text")
+            is_orphan = status == "running" and (owner is None or lease_until < now)
+            return RunInfo(
+                trace_id=trace_id,
+                flow_name=flow_name,
+                flow_version=flow_version,
+                status=status,
+                key=key,
+                error=error,
+                started_at=_date(started_at),
+                changed_at=_date(changed_at),
+                steps_done=steps_done,
+                owner=None if is_orphan else owner,
+                is_orphan=is_orphan,
+            )
+        except (ValueError, TypeError, OverflowError, OSError) as exc:  # a date that is none is an OSError
+            raise ArtifactCorruptError(f"run {trace_id} in {self._database.name}", f"{exc}.") from exc
 
     def _claiming(self, trace_id: str) -> _Claiming:
         return _Claiming(self._claims, self._lock, trace_id, self.owner)
@@ -476,26 +555,30 @@ class SqlRuns:
     def _renew(self) -> None:
         """Renew the claims of this process until it is told to stop."""
         while not self._stop.wait(self.lease_s / 3):
-            if not self._claims:
-                continue
+            # Only what is executed here: a claim that nobody remembers, because the store was out of reach when it was
+            # to end, has to run out.
+            held = [claim.run_id for claim in list(self._claims.values()) if claim is not None]
             try:
-                self._database.run(
-                    f"update chainweaver_runs set lease_until = {self._now} + ? where owner = ?",
-                    (self.lease_s, self.owner),
-                )
+                for at in range(0, len(held), _AT_ONCE):
+                    ids = held[at : at + _AT_ONCE]
+                    self._database.run(
+                        f"update chainweaver_runs set lease_until = {self._now} + ? "
+                        f"where owner = ? and id in ({', '.join('?' * len(ids))})",
+                        (self.lease_s, self.owner, *ids),
+                    )
             except StoreUnavailableError as exc:
                 logging.getLogger("chainweaver.sql").warning("Claims of %s are not renewed: %s", self.owner, exc)
 
     def _refuse(self, trace_id: str, claim: Claim | None) -> None:
+        if claim is not None:
+            # The claim is kept in mind until the run ends here: without it a later commit would not be asked for it.
+            raise RunClaimLostError(trace_id)
         found = self._database.rows(
             f"select owner, lease_until - {self._now} from chainweaver_runs where trace_id = ? and is_kept = 1",
             (text_of(trace_id),),
         )
         if not found:
             raise self._not_found(trace_id)
-        if claim is not None:
-            self._let_go(trace_id)
-            raise RunClaimLostError(trace_id)
         owner, seconds_left = found[0]
         raise RunClaimedError(trace_id, owner or "somebody", seconds_left)
 
@@ -507,6 +590,18 @@ class SqlRuns:
                 return CheckpointNotFoundError(trace_id, why=why, fix="use delete_on_success=False to keep them")
         known = self._database.rows("select trace_id from chainweaver_runs where is_kept = 1 order by id desc limit 20")
         return CheckpointNotFoundError(trace_id, known=[one for (one,) in known])
+
+
+_ALL: Final[WeakSet[SqlRuns]] = WeakSet()
+
+
+def _begin_after_fork() -> None:
+    for runs in list(_ALL):
+        runs._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_after_fork)
 
 
 class _Claiming:
@@ -530,39 +625,20 @@ class _Claiming:
                 self._claims.pop(self._trace_id, None)
 
 
-def _info(row: Row) -> RunInfo:
-    *columns, steps_done, now = row
-    trace_id, flow_name, flow_version, status, key, error, started_at, changed_at, owner, lease_until = columns
-    is_orphan = status == "running" and (owner is None or lease_until < now)
-    return RunInfo(
-        trace_id=trace_id,
-        flow_name=flow_name,
-        flow_version=flow_version,
-        status=status,
-        key=key,
-        error=error,
-        started_at=_date(started_at),
-        changed_at=_date(changed_at),
-        steps_done=steps_done,
-        owner=None if is_orphan else owner,
-        is_orphan=is_orphan,
-    )
-
-
 def _date(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
 def _delete_runs(session: Session, where: str, params: Sequence[Any]) -> int:
-    ids = [run_id for (run_id,) in session.rows(f"select id from chainweaver_runs where {where}", params)]
+    # The runs first: what is deleted is what is free at that moment, and from then on nobody can add a step to it.
+    ids = [run_id for (run_id,) in session.rows(f"delete from chainweaver_runs where {where} returning id", params)]
     for run_id in ids:
         for table in ("steps", "artifacts"):
             session.run(f"delete from chainweaver_{table} where run_id = ?", (run_id,))
-        session.run("delete from chainweaver_runs where id = ?", (run_id,))
     return len(ids)
 
 
-def _put_steps(session: Session, run_id: int, rows: Sequence[tuple[StepRow, list[tuple[str, bytes]]]]) -> None:
+def _put_steps(session: Session, run_id: int, rows: Sequence[tuple[Row, list[tuple[str, bytes]]]]) -> None:
     for row, artifacts in rows:
         marks = ", ".join("?" * (len(row) + 1))
         session.run(f"insert into chainweaver_steps (run_id, {_STEP}) values ({marks})", (run_id, *row))
