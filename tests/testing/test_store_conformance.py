@@ -705,6 +705,7 @@ BROKEN: list[tuple[Any, str]] = [
     (RunContract(broken.RacingClaims), "test_of_many_threads_one_claims_a_run"),
     (RunContract(broken.NeverRenews), "test_a_claim_is_renewed_while_its_owner_lives"),
     (RunContract(broken.NoEpochs), "test_a_claim_that_ran_out_is_taken_over_and_its_owner_refused"),
+    (RunContract(broken.LetsGoOnSave), "test_a_run_that_its_owner_saves_stays_its_own_and_keeps_its_key"),
     (RunContract(broken.EndsAnything), "test_the_end_of_a_lost_claim_is_refused"),
     (RunContract(broken.NeverEnds), "test_a_run_that_has_ended_is_no_orphan_and_can_be_gone_on_with"),
     (RunContract(broken.OrphansOnce), "test_a_run_that_is_handed_back_is_an_orphan"),

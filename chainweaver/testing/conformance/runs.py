@@ -200,6 +200,23 @@ class RunStoreConformance(CheckpointerConformance):
             other.append("9f3c", a_step(2))
             other.finish("9f3c", "ok")
 
+    def test_a_run_that_its_owner_saves_stays_its_own_and_keeps_its_key(self) -> None:
+        """A migration replaces what a run goes on from, and neither whose it is nor what it is called."""
+        with self.opened() as store, self.reopened(store) as other:
+            store.admit(a_run(), key="k")
+            for index in range(2):
+                store.append("9f3c", a_step(index))
+            store.save(a_run(flow_version="2.0.0", steps=[a_step(1)]))
+            assert other.claim_orphan(["sum"]) is None, "it is executed here, and nobody's orphan"
+            with refused(RunClaimedError, "claim() of a run that its owner has saved"):
+                other.claim("9f3c")
+            store.append("9f3c", a_step(2))
+            store.finish("9f3c", "ok")
+            found = other.load("9f3c")
+            assert found.flow_version == "2.0.0", "what was saved replaces what was there"
+            assert [step.step_index for step in found.steps] == [1, 2], "with its steps, to which others are added"
+            assert other.admit(a_run("second"), key="k") == "9f3c", "the key is still that of the run"
+
     def test_the_end_of_a_lost_claim_is_refused(self) -> None:
         """The run is somebody else's to end."""
         with self.opened() as store, self.reopened(store) as other:
