@@ -51,9 +51,14 @@ class Screen:
         print(text, flush=True)
 
     def table(
-        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str] = ()
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        right: Sequence[str] = (),
+        whole: Sequence[str] = (),
     ) -> None:
-        """A titled table; columns named in `right` are flush right."""
+        """A titled table; columns in `right` are flush right, and neither they nor those in `whole` are folded."""
         cells = [[shown_value(cell) for cell in row] for row in rows]
         self.line()
         self.line((title, "bold"))
@@ -66,7 +71,7 @@ class Screen:
             table.add_column(
                 Text(printable(name)),
                 justify="right" if name in right else "left",
-                no_wrap=name in right,
+                no_wrap=name in right or name in whole,
                 overflow="fold",
             )
         for row in cells:

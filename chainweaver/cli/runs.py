@@ -98,7 +98,7 @@ def list_(
             columns = ("run", "flow", "status", "steps", "started", "key", "by", "error")
             used = [at for at, name in enumerate(columns) if at < 5 or any(row[at] for row in rows)]
             kept = [[row[at] for at in used] for row in rows]
-            screen.table(shown_url(store), [columns[at] for at in used], kept, right=("steps",))
+            screen.table(shown_url(store), [columns[at] for at in used], kept, right=("steps",), whole=("run",))
             screen.line()
         screen.line(f"{counted(len(runs), 'run')}{', and more: raise --limit' if more else ''}")
 
@@ -500,7 +500,11 @@ def prune(
 def _ask(store: str, output: Format) -> None:
     if output is Format.JSON or not sys.stdin.isatty():
         raise CommandLineError("Runs would be forgotten for good, and nobody is there to agree", fix="--yes")
-    if not typer.confirm(f"Forget these runs of {store} for good?"):
+    try:
+        agreed = typer.confirm(f"Forget these runs of {store} for good?")
+    except typer.Abort:  # the end of the input is no agreement
+        agreed = False
+    if not agreed:
         raise CommandLineError("Nothing was forgotten")
 
 

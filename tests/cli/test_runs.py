@@ -434,6 +434,29 @@ def test_runs_that_have_ended_are_forgotten(call: Call, desk: Path, store: SqlSt
     assert [info.trace_id for info in store.runs.list_runs()] == [waiting]
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo terminals")
+@pytest.mark.parametrize(("typed", "status", "told", "left"), [
+    ("y\n", 0, "forgot 1 run", 0), ("n\n", 2, "Nothing was forgotten", 1), ("\x04", 2, "Nothing was forgotten", 1),
+])  # fmt: skip
+def test_somebody_at_a_terminal_is_asked(
+    call: Call, desk: Path, store: SqlStore, typed: str, status: int, told: str, left: int
+):
+    """CLI: runs are forgotten for good, so that nothing but a yes counts as one."""
+    failed_run(call, desk)
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "chainweaver", "runs", "prune", "--keep-last", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    os.write(ours, typed.encode())
+    done = subprocess.run(
+        command, env=environment, stdin=theirs, capture_output=True, text=True, timeout=60, check=False
+    )
+    os.close(ours)
+    os.close(theirs)
+
+    assert (done.returncode, told in done.stdout + done.stderr) == (status, True), done
+    assert len(store.runs.list_runs()) == left
+
+
 # ---- flows
 
 
