@@ -244,7 +244,7 @@ class SqlRuns:
         listed = ", ".join("?" * len(names))
         others = f" and trace_id not in ({', '.join('?' * len([*passed, *mine]))})" if passed or mine else ""
         taken = self._database.rows(
-            f"update chainweaver_runs set {self._take} where id = (select id from chainweaver_runs "
+            f"update chainweaver_runs set {self._take}, before = status where id = (select id from chainweaver_runs "
             f"where status = 'running' and is_kept = 1 and (owner is null or lease_until < {self._now}) "
             f"and flow_name in ({listed}){others} order by id limit 1{self._database.dialect.unlocked}) "
             "returning trace_id, id, epoch",
