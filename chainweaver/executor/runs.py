@@ -265,7 +265,8 @@ class Runs:
             # What it has done is committed, and by whom it is ended matters to nobody; else it was told already.
             _logger().warning("Run %s was taken over by somebody else before it ended here.", trace_id)
         except Exception as exc:  # the run has done its work, and a checkpoint too many harms nobody
-            _logger().warning("Checkpoint of run %s is not deleted: %s", trace_id, exc)
+            undone = "deleted" if self.store is None else "told of its end"
+            _logger().warning("Checkpoint of run %s is not %s: %s", trace_id, undone, exc)
 
 
 def _handed_out(run: Run, result: ExecutionResult) -> ExecutionResult:
