@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof mutation matrix lint schema bench clean
+.PHONY: help demo test proof crash mutation matrix lint schema bench clean
 
 help:
 	@echo "make demo    install and audit the standard library of this machine, as an example"
 	@echo "make test    linters, types and the test suite; overhead figures as a warning"
 	@echo "make proof   everything in full: long property tests, coverage, a mutation sample, overhead figures as a gate"
+	@echo "make crash   durable runs that are killed and go on in other processes: 2 000 kills for SQLite, 300 for PostgreSQL"
 	@echo "make mutation  the mutation sample alone: 300 changes of the core and the compiler that tests have to notice"
 	@echo "make matrix  the test suite on every Python from 3.10 on that is found here"
 	@echo "make lint    ruff and mypy alone;  make bench  the table of figures;  make schema  schemas/flow.schema.json"
@@ -36,6 +37,10 @@ test: $(VENV)/.stamp-dev
 
 proof: $(VENV)/.stamp-dev
 	@$(BIN)/python .ci/suite.py proof
+
+crash: $(VENV)/.stamp-dev
+	@CHAINWEAVER_PROOF=1 $(BIN)/python -m pytest -q -s tests/sql/test_crash.py
+	@echo "make crash: no committed step was lost or ran again"
 
 mutation: $(VENV)/.stamp-dev
 	@$(BIN)/python .ci/mutation.py $(ARGS)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from chainweaver._execution import Run, conclude, take_input
 from chainweaver._execution.around import leave_run
+from chainweaver._execution.commands import RunCancelled
 from chainweaver._execution.rules import NO_RULES
 from chainweaver.compiler import PlanCache
 from chainweaver.exceptions import ContextKeyCollisionError, FlowCancelledError, RunClaimLostError
@@ -23,7 +24,7 @@ from chainweaver.executor.durable import finish, joined, needed, run_store
 from chainweaver.executor.processes import process_options, trust_in
 from chainweaver.lanes.cancel import CancellationToken
 from chainweaver.lanes.services import CacheService, CheckpointService, Services
-from chainweaver.lanes.sync import Resources, enter_sync, run_sync
+from chainweaver.lanes.sync import Resources, close_streams, enter_sync, run_sync
 from chainweaver.results import ExecutionResult
 from chainweaver.runtime import Runtime
 
@@ -200,8 +201,14 @@ class Runs:
                 limit = 1 if self.limit == 1 else self._limit_of(run)
                 run_sync(run, services, resources, limit, token)
         except BaseException:
+            conclude(run)
+            if run.has_streams:
+                close_streams(run, resources, is_lost=True)
             self._end(run, services, opened)
             raise
+        conclude(run)
+        if run.has_streams:
+            close_streams(run, resources)
         result = self._end(run, services, opened)
         return result if run.status == "ok" else _handed_out(run, result)
 
@@ -209,7 +216,7 @@ class Runs:
         self, run: Run, services: Services, resources: Resources, token: CancellationToken | None
     ) -> ExecutionResult:
         """Carry a run to its end in this task; as `carry_sync`."""
-        from chainweaver.lanes.async_ import enter_async, run_async
+        from chainweaver.lanes.async_ import close_streams_async, enter_async, run_async
 
         run.lane = "async"
         opened: list[Wrapper] = []
@@ -219,8 +226,14 @@ class Runs:
             if run.input_error is None and run.cancelled is None:
                 await run_async(run, services, resources, self._limit_of(run), token)
         except BaseException:
+            conclude(run)
+            if run.has_streams:
+                await close_streams_async(run, is_lost=True)
             self._end(run, services, opened)
             raise
+        conclude(run)
+        if run.has_streams:
+            await close_streams_async(run)
         result = self._end(run, services, opened)
         return result if run.status == "ok" else _handed_out(run, result)
 
@@ -235,8 +248,7 @@ class Runs:
     # ---- the end
 
     def _end(self, run: Run, services: Services, opened: list[Wrapper]) -> ExecutionResult:
-        """Conclude a run: one status, one result, one `flow_end` (R17)."""
-        conclude(run)
+        """The end of a run that has its status: one result, one `flow_end` (R17)."""
         if opened:
             leave_run(run, opened)
         if run.collisions or run.collided_inside:
@@ -262,8 +274,11 @@ class Runs:
             elif run.status == "ok" and self.delete_on_success:
                 checkpoints.checkpointer.delete(trace_id)
         except RunClaimLostError:
-            # What it has done is committed, and by whom it is ended matters to nobody; else it was told already.
-            _logger().warning("Run %s was taken over by somebody else before it ended here.", trace_id)
+            if run.status == "ok":
+                # All that it has done is committed, and by whom it is ended matters to nobody.
+                _logger().warning("Run %s was taken over by somebody else before it ended here.", trace_id)
+            else:
+                run.cancelled = RunCancelled("claim")
         except Exception as exc:  # the run has done its work, and a checkpoint too many harms nobody
             undone = "deleted" if self.store is None else "told of its end"
             _logger().warning("Checkpoint of run %s is not %s: %s", trace_id, undone, exc)
@@ -271,14 +286,14 @@ class Runs:
 
 def _handed_out(run: Run, result: ExecutionResult) -> ExecutionResult:
     """The result of a run that did not end well, or the error that has to leave the call and carries it."""
+    if run.cancelled is not None and run.cancelled.reason == "claim":
+        raise RunClaimLostError(run.trace_id(), result=result)
     if run.collided is not None:
         error = run.details[run.collided].error
         if isinstance(error, ContextKeyCollisionError):
             error.result = result
             raise error
     if run.status == "cancelled" and run.cancelled is not None:
-        if run.cancelled.reason == "claim":
-            raise RunClaimLostError(run.trace_id(), result=result)
         raise FlowCancelledError(
             run.plan.flow_name,
             next((step.index for step in run.plan.steps if run.status_of(step.index) not in ("ok", "skipped")), -1),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from chainweaver.exceptions import ArtifactCorruptError, CheckpointEncodeError
 from chainweaver.objects.artifacts import ArtifactUnreadable, SetAside, check_digest
 from chainweaver.objects.plain import PlainDecodeError, PlainEncodeError, decode_plain, encode_plain
 from chainweaver.sql.database import Row
+from chainweaver.sql.texts import LONGEST, legible, text_of
 
 ReadContent = Callable[[str], "bytes | None"]
 """The content of an artifact by its name; None where there is none."""
@@ -101,17 +103,18 @@ def step_row(trace_id: str, delta: StepDelta) -> tuple[Row, list[tuple[str, byte
     more: dict[str, Any] = {name: delta[at] for at, name, default in _OPTIONAL if delta[at] != default}
     if delta.inside is not None:
         more["inside"] = [one.as_dict() for one in delta.inside]
+    path, step_id, tool_name = _names(delta, more)
     fields = (
-        json.dumps(delta.path) if delta.path else "",
+        path,
         delta.step_index,
-        delta.step_id,
-        delta.tool_name,
+        step_id,
+        tool_name,
         delta.fingerprint,
         delta.status,
         "" if delta.outputs is None else outputs,
         blobs,
         encode_plain(more).decode() if more else "",
-        delta.started_at,
+        float(delta.started_at),
         delta.duration_ns,
     )
     return (*fields, step_checksum(trace_id, fields)), artifacts.contents() if artifacts.put else []
@@ -236,8 +239,21 @@ def _read_path(text: str) -> list[str]:
     return path
 
 
+def _names(delta: StepDelta, more: dict[str, Any]) -> tuple[str, str, str]:
+    """Path, step and tool as columns hold them; what they do not hold goes to the other fields as it is."""
+    path, step_id, tool_name = json.dumps(delta.path) if delta.path else "", delta.step_id, delta.tool_name
+    if len(path) > LONGEST:
+        # It is a part of the primary key, and PostgreSQL takes no long ones. Paths are ASCII here.
+        path, more["path"] = json.dumps([blake2b(path.encode(), digest_size=20).hexdigest()]), list(delta.path)
+    if text_of(step_id) is None:
+        step_id, more["step_id"] = legible(step_id), step_id
+    if text_of(tool_name) is None:
+        tool_name, more["tool_name"] = legible(tool_name), tool_name
+    return path, step_id, tool_name
+
+
 def _inside_with_defaults(more: dict[str, Any]) -> dict[str, Any]:
-    unknown = set(more) - {name for _, name, _ in _OPTIONAL}
+    unknown = set(more) - {name for _, name, _ in _OPTIONAL} - {"path", "step_id", "tool_name"}
     if unknown:
         raise PlainDecodeError(f"a step has no '{min(unknown)}'")
     return more

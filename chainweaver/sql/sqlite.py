@@ -10,8 +10,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from chainweaver.exceptions import ArtifactCorruptError, StoreUnavailableError
@@ -23,7 +23,8 @@ OLDEST: Final = (3, 35, 0)
 """The first release with RETURNING."""
 
 WORDS: Final = Dialect(
-    identity="integer primary key",
+    # Autoincrement: a number is never used again, so that a claim of a run that was forgotten fits no later one.
+    identity="integer primary key autoincrement",
     text="text",
     blob="blob",
     real="real",
@@ -64,8 +65,9 @@ class SqliteDatabase:
         self._synchronous = "full" if durability == "power" else "normal"
         self._patience_s = patience_s
         self._lock = threading.RLock()
+        self._own = threading.local()
         self._connection: sqlite3.Connection | None = None
-        self._process = os.getpid()
+        _DATABASES.add(self)
         if sqlite3.sqlite_version_info < OLDEST:
             needed = ".".join(map(str, OLDEST))
             raise StoreUnavailableError(
@@ -98,23 +100,31 @@ class SqliteDatabase:
         """Do several things, all or none; see `Database.atomically`."""
 
         def attempt() -> T:
-            with self._transaction("begin" if snapshot else "begin immediate") as connection:
-                return work(_Open(connection))
+            connection = self._opened()
+            try:
+                connection.execute("begin" if snapshot else "begin immediate")
+                answer = work(_Open(connection))
+                connection.execute("commit")
+            finally:
+                if connection.in_transaction:
+                    connection.rollback()
+            return answer
 
         with self._lock:
             return self._patiently(attempt)
 
     def wait_for_change(self, timeout_s: float, stopped: Callable[[], bool]) -> None:
-        """Look ten times a second whether another connection has written."""
+        """Look ten times a second whether another connection has written since this thread waited last."""
         ends = time.monotonic() + timeout_s
-        seen = self._version()
-        while not stopped() and time.monotonic() < ends and self._version() == seen:
+        seen = getattr(self._own, "version", None)
+        while (version := self._version()) == seen and not stopped() and time.monotonic() < ends:
             time.sleep(0.1)
+        self._own.version = version
 
     def close(self) -> None:
         """Close the file. A later call opens it again; what was in memory is gone."""
         with self._lock:
-            if self._connection is not None and self._process == os.getpid():
+            if self._connection is not None:
                 self._connection.close()
             self._connection = None
 
@@ -126,14 +136,20 @@ class SqliteDatabase:
         return int(version)
 
     def _opened(self) -> sqlite3.Connection:
-        if self._connection is not None and self._process == os.getpid():
-            return self._connection
-        if self._connection is not None:
-            # It came through a fork: closing this copy would release the locks of the parent.
-            _INHERITED.append(self._connection)
-        self._connection = self._connect()
-        self._process = os.getpid()
+        """The connection, with no transaction open."""
+        if self._connection is None:
+            self._connection = self._connect()
+        elif self._connection.in_transaction:
+            # Ctrl-C may strike before the end of a transaction is written down, and whatever came next would be in it.
+            self._connection.rollback()
         return self._connection
+
+    def _begin_anew(self) -> None:
+        """In a process that was forked: use neither the connection nor the lock of the parent."""
+        self._lock = threading.RLock()
+        if self._connection is not None:
+            _INHERITED.append(self._connection)
+        self._connection = None
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=0.2, isolation_level=None, check_same_thread=False)
@@ -145,19 +161,6 @@ class SqliteDatabase:
             connection.close()
             raise
         return connection
-
-    @contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        connection = self._opened()
-        try:
-            # Inside, so that whoever is interrupted right behind it leaves no transaction open.
-            connection.execute(begin)
-            yield connection
-            connection.execute("commit")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("rollback")
-            raise
 
     def _patiently(self, attempt: Callable[[], T], failed: sqlite3.Error | None = None) -> T:
         """Try until another process lets go of the database, or the patience is over."""
@@ -202,7 +205,35 @@ class _Open:
         return self._connection.execute(sql, params).rowcount
 
 
+_DATABASES: Final[weakref.WeakSet[SqliteDatabase]] = weakref.WeakSet()
+# Never closed: what SQLite does for the last one who closes a file is for the parent to do.
 _INHERITED: Final[list[sqlite3.Connection]] = []
+
+
+# ---- forks: SQLite has locks of its own, and a child that inherits one which is held would wait for it for ever
+
+
+_HELD: Final[list[threading.RLock]] = []
+
+
+def _before_fork() -> None:
+    # Not for ever: whoever holds the lock for so long sleeps until another process is done, outside of SQLite.
+    _HELD.extend(one._lock for one in list(_DATABASES) if one._lock.acquire(timeout=1))
+
+
+def _after_fork() -> None:
+    while _HELD:
+        _HELD.pop().release()
+
+
+def _after_fork_in_child() -> None:
+    _HELD.clear()
+    for database in list(_DATABASES):
+        database._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 def _is_locked(exc: sqlite3.Error) -> bool:

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from chainweaver import Flow, FlowExecutor, FlowStep, tool
 from chainweaver.exceptions import CheckpointNotFoundError, RunClaimedError, RunKeyError
 from tests.conftest import PROOF
-from tests.sql.places import PLACES, Place
+from tests.sql.histories import PLACES, Place
 
 SIZE = settings(
     max_examples=200 if PROOF else 4, stateful_step_count=50 if PROOF else 25, deadline=None, derandomize=not PROOF
@@ -108,10 +108,11 @@ class History(RuleBasedStateMachine):
     """The rules, and the dictionary `model`, in the order in which runs were admitted."""
 
     place_name = "memory"
+    url = ""
 
     def __init__(self) -> None:
         super().__init__()
-        self.place = PLACES[self.place_name]()
+        self.place = PLACES[self.place_name](self.url)
         self.is_shared = self.place.is_shared
         self.version = 1
         self.processes = [Process(self.place, 1), Process(self.place, 1)]
@@ -344,7 +345,8 @@ class History(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_any_history_leaves_what_the_model_says(place: str) -> None:
+def test_any_history_leaves_what_the_model_says(place: str, request: pytest.FixtureRequest) -> None:
     """R31, R32, R33: whatever is run, broken off, claimed, taken over, upgraded and pruned, in any order."""
-    machine = type("HistoryIn" + place.title().replace(" ", ""), (History,), {"place_name": place})
+    url = request.getfixturevalue("postgres_url") if place == "postgres" else ""
+    machine = type("HistoryIn" + place.title().replace(" ", ""), (History,), {"place_name": place, "url": url})
     run_state_machine_as_test(machine, settings=SIZE)

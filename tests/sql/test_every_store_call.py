@@ -1,0 +1,118 @@
+"""A run of 12 steps ends right before and right after every single call of its store, once and twice in one run.
+
+Files and databases in processes that really die; in memory the crash is one of the calling program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chainweaver import InMemoryCheckpointer
+from tests.conftest import PROOF
+from tests.executor.kit import Crash
+from tests.sql.dying import Death, go_on, mortal
+from tests.sql.places import KINDS, integrity_of
+
+ROOT = Path(__file__).parents[2]
+TWICE = 1_000_000 if PROOF else 6
+STORES = ("file", *KINDS)
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL and fork")
+
+
+def runs_of(kind: str, directory: Path, stride: int, twice: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A run that was left alone, and what became of runs in processes that died."""
+    call = f"main({kind!r}, Path({str(directory)!r}), {stride}, {twice})"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from pathlib import Path; from tests.sql.dying import main; {call}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60 if not PROOF else 1800,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    whole, *runs = [json.loads(line) for line in done.stdout.splitlines()]
+    return whole, runs
+
+
+def check(whole: dict[str, Any], run: dict[str, Any], repeats: int) -> None:
+    """The same outcome, one key per call of the whole run, and no more calls than steps whose commit did not come."""
+    assert (run["output"], run["records"], len(run["traces"])) == (whole["output"], whole["records"], 1)
+    assert (
+        len(whole["calls"]) == len(set(whole["calls"])) == 14
+    )  # nine steps, three items and two steps of the sub-flow
+    assert len(set(run["calls"])) == len(whole["calls"]), "a step has one key, whichever process calls it"
+    assert len(run["calls"]) <= len(whole["calls"]) + repeats
+
+
+def places(whole: dict[str, Any]) -> list[Death]:
+    return [Death(call, done) for call in range(1, len(whole["store_calls"]) + 1) for done in (False, True)]
+
+
+@needs_fork
+@pytest.mark.parametrize("kind", STORES)
+def test_a_run_that_is_killed_at_any_call_of_its_store_goes_on_as_if_it_had_not(kind: str, tmp_path: Path):
+    """R31, R32: a commit that was done counts, and one that was not repeats its step alone."""
+    whole, runs = runs_of(kind, tmp_path, 1, TWICE)
+    for run in runs:
+        died_at = zip(run["deaths"], run["died"], strict=False)
+        check(whole, run, sum(not done and name == "append" for (_, done), name in died_at))
+    # Every call of the store was the last one of some child.
+    once = [run for run in runs if len(run["deaths"]) == 1]
+    assert len(once) == sum(len(run["died"]) for run in once) == 2 * len(whole["store_calls"])
+    assert {name for run in once for name in run["died"]} == set(whole["store_calls"])
+    assert sum(len(run["died"]) == 2 for run in runs) > TWICE // 2 or PROOF
+
+
+@needs_fork
+def test_a_run_that_is_killed_before_any_statement_of_its_database_goes_on_as_if_it_had_not(tmp_path: Path):
+    """R31, R32: also in the middle of the transactions that admit a run and end it."""
+    whole, runs = runs_of("sqlite statements", tmp_path, 1 if PROOF else 3, 0)
+    assert {"begin immediate", "commit"} <= set(whole["store_calls"])
+    for number, run in enumerate(runs):
+        check(whole, run, len(run["died"]))
+        assert integrity_of(KINDS["sqlite"](tmp_path / str(number))) == "ok"
+
+
+def test_a_run_that_crashes_at_any_call_of_a_store_in_memory_goes_on_as_if_it_had_not(tmp_path: Path):
+    """R31, R32: the same for what does not outlive a process, when it is the call alone that ends."""
+    whole = crashed(tmp_path / "whole", [])
+    for number, (first, second) in enumerate(product(places(whole), [None, *places(whole)[:: 1 if PROOF else 19]])):
+        deaths = [first] if second is None else [first, second]
+        run = crashed(tmp_path / str(number), deaths)
+        check(whole, run, sum(not one.done for one in deaths))
+
+
+def crashed(ledger: Path, deaths: list[Death]) -> dict[str, Any]:
+    """A run in this process that crashes at these calls of its store."""
+    store = InMemoryCheckpointer()
+    is_dead = False
+
+    def die() -> None:
+        nonlocal is_dead
+        is_dead = True
+        raise Crash
+
+    for death in (*deaths, None):
+        told: list[str] = []
+        mortal(store, death, die, told)
+        try:
+            outcome = go_on(store, ledger)
+        except Crash:
+            continue
+        finally:
+            vars(store).update({name: value for name, value in vars(store).items() if name.startswith("_")})
+            for name in [name for name in vars(store) if not name.startswith("_")]:
+                del vars(store)[name]
+        return {**outcome, "calls": ledger.read_text().splitlines(), "store_calls": told}
+    raise AssertionError("it never ended")
