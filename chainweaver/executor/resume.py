@@ -26,7 +26,6 @@ from chainweaver.exceptions import (
     CheckpointNotFoundError,
     FlowExecutionError,
     RunKeyError,
-    StoreUnavailableError,
 )
 from chainweaver.executor.call import checked_id
 from chainweaver.executor.durable import KeyTaken, digest_of
@@ -121,7 +120,6 @@ def load(checkpointer: Checkpointer | None, trace_id: str) -> ExecutionSnapshot:
     Raises:
         CheckpointerNotConfiguredError: The executor has no checkpointer.
         CheckpointNotFoundError: Nothing is stored for this run.
-        StoreUnavailableError: The store cannot be read.
         TypeError: What stands for the run is no trace id.
     """
     if checkpointer is None:
@@ -131,8 +129,6 @@ def load(checkpointer: Checkpointer | None, trace_id: str) -> ExecutionSnapshot:
         snapshot: ExecutionSnapshot | None = checkpointer.load(trace_id)
     except KeyError as exc:  # how stores that are little more than a dict say it
         raise CheckpointNotFoundError(trace_id) from exc
-    except OSError as exc:
-        raise StoreUnavailableError(type(checkpointer).__name__, f"{type(exc).__name__}: {exc}") from exc
     if snapshot is None:
         raise CheckpointNotFoundError(trace_id)
     return snapshot

@@ -41,6 +41,9 @@ COLUMNS = {
     "chainweaver_cache_artifacts": ("content", "name"),
 }  # fmt: skip
 
+WRONG: tuple[Any, ...] = ([], {}, "x", -1, 1e300, None, True, 2**70)
+"""Values for fields of a step, none of which takes them all."""
+
 _RUNNING = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "ctypes.dlopen"}
 _seen: list[tuple[str, Any]] = []
 _watching = False
@@ -226,9 +229,7 @@ def test_no_blob_in_a_checkpoint_file_runs_or_leaves_by_an_error_without_a_type(
     payloads = in_bytes()
     step = json.loads(lines[1][9:])
     for field in ("step_index", "outputs", "error", "path", "attempts", "started_at", "inside", "decision", "step_id"):
-        payloads += [
-            json.dumps({**step, field: value}).encode() for value in ([], {}, "x", -1, 1e300, None, True, 2**70)
-        ]
+        payloads += [json.dumps({**step, field: value}).encode() for value in WRONG]
     count = 0
     with FlowExecutor(tools=Tools().all(), flows=[flow()], checkpointer=store) as executor:
         for number, payload in enumerate(payloads):
