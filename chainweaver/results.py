@@ -464,6 +464,15 @@ def hidden_in(result: ExecutionResult) -> frozenset[str]:
     return frozenset() if run is None or run.rules.redaction is None else _hidden_in(run)
 
 
+def redacted_text(run: Run, text: str) -> str:
+    """What is shown of a text of a run that is under way, such as an error message that a store is to keep (R39)."""
+    redaction = run.rules.redaction
+    if redaction is None:
+        return text
+    shown: str = redaction.redact_text(text, _hidden_in(run))
+    return shown
+
+
 def _hidden_in(run: Run) -> frozenset[str]:
     """What is hidden in the records of a run: all that is hidden anywhere in the outermost one, once that is over."""
     root = run.root
@@ -499,6 +508,9 @@ def _own_secrets(run: Run) -> set[str]:
     for step in run.plan.steps:
         places.append((step.index, "inputs", run.inputs[step.index]))
         places.append((step.index, "outputs", run.shown_outputs(step.index)))
+    if run.parent is None and run.plan.dynamic_params:
+        # Records show a stand-in for them, which tells nothing of what an error message may repeat.
+        places.append((-1, "dynamic", run.slots[-1]))
     found: set[str] = set()
     for index, kind, values in places:
         if values:

@@ -25,6 +25,8 @@ from chainweaver.exceptions import (
     CheckpointEncodeError,
     CheckpointNotFoundError,
     CheckpointVersionError,
+    StoreUnavailableError,
+    told,
 )
 from chainweaver.objects.artifacts import (
     Artifacts,
@@ -138,12 +140,16 @@ class FileCheckpointer:
             CheckpointNotFoundError: Nothing is kept for this run.
             CheckpointVersionError: The file was written in a format that is not read here.
             ArtifactCorruptError: The file is damaged, or one beside it; the message names it, and line or step.
+            StoreUnavailableError: The file cannot be read.
         """
         path = self._path(trace_id)
         try:
             data = path.read_bytes()
         except FileNotFoundError:
             raise self._not_found(trace_id) from None
+        except OSError as exc:
+            fix = "see that this user may read the file, and that its disk answers"
+            raise StoreUnavailableError(str(self.root), told(exc), fix=fix) from exc
         payloads, _ = _good_lines(data, path)
         fetch = self._artifacts(trace_id).fetch
         head, *steps = [_read_payload(payload, path, number, fetch) for number, payload in enumerate(payloads, start=1)]

@@ -280,7 +280,8 @@ class Runs:
             else:
                 run.cancelled = RunCancelled("claim")
         except Exception as exc:  # the run has done its work, and a checkpoint too many harms nobody
-            _logger().warning("Checkpoint of run %s is not deleted: %s", trace_id, exc)
+            undone = "deleted" if self.store is None else "told of its end"
+            _logger().warning("Checkpoint of run %s is not %s: %s", trace_id, undone, exc)
 
 
 def _handed_out(run: Run, result: ExecutionResult) -> ExecutionResult:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from chainweaver.cache import StepCache
     from chainweaver.cache.flight import Flight, SingleFlight
     from chainweaver.checkpoint import Checkpointer, ExecutionSnapshot, StepDelta
+    from chainweaver.checkpoint.delta import StepError
     from chainweaver.lanes.sync import BlockingPerformer
     from chainweaver.observe import Listeners
     from chainweaver.plan import PlannedStep, PlannedTool
@@ -197,9 +198,9 @@ class CheckpointService:
             *head,
             status="ok" if detail.status not in ("skipped", "failed") else detail.status,
             outputs=None if is_put_together(detail) else outputs,
-            error=None if detail.error is None else error_facts(detail.error),
+            error=None if detail.error is None else self._told(run, error_facts(detail.error)),
             attempts=0 if detail.cached else detail.retries + 1,
-            retry_errors=detail.retry_errors,
+            retry_errors=tuple(self._text(run, text) for text in detail.retry_errors),
             cached=detail.cached,
             fallback_tool_name=detail.fallback,
             started_at=self._wall_minus_clock_s + started_ns / 1e9,
@@ -209,6 +210,18 @@ class CheckpointService:
             approval=detail.approval,
             inside=self._inside(detail),
         )
+
+    def _told(self, run: Run, facts: StepError) -> StepError:
+        """What is kept of an error: its text is a view of the run, which may repeat what somebody hides (R39)."""
+        error_type, code, message, cause = facts
+        return error_type, code, self._text(run, message), cause
+
+    def _text(self, run: Run, text: str) -> str:
+        if run.rules.redaction is None:
+            return text
+        from chainweaver.results import redacted_text
+
+        return redacted_text(run, text)
 
     def _inside(self, detail: Detail) -> tuple[StepDelta, ...] | None:
         """The failed steps of the run that a step ran in vain: they are part of its record, and of no commit."""

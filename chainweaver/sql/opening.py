@@ -92,7 +92,8 @@ def _database(url: str, durability: Durability, patience_s: float) -> Database:
 
         # sqlite:///a is the relative path a, sqlite:////a the absolute /a; without a path there is no file.
         if rest and not rest.startswith("/"):
-            raise ValueError(f"{url!r} names a host; a file is written sqlite:///{rest}")
+            # As below: what stands where a host would may be a name and a password.
+            raise ValueError("A file has no host: it is written with three slashes, as in sqlite:///runs.db.")
         return SqliteDatabase(unquote(rest[1:]) or ":memory:", durability=durability, patience_s=patience_s)
     if scheme in ("postgresql", "postgres"):
         from chainweaver.sql.postgres import PostgresDatabase

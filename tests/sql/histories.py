@@ -63,13 +63,12 @@ class SqlPlace(Place):
         self.store.close()
 
 
-class FilePlace(SqlPlace):
-    """A database file, opened once more for each process."""
+class UrlPlace(SqlPlace):
+    """A database that is opened once more for each process."""
 
-    def __init__(self) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        self.url = f"sqlite:///{self.folder.name}/runs.db"
-        super().__init__(self.url)
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
         self.stores: list[Any] = []
 
     def process(self) -> Any:
@@ -81,11 +80,33 @@ class FilePlace(SqlPlace):
         for store in self.stores:
             store.close()
         super().close()
+
+
+class FilePlace(UrlPlace):
+    """A database file of its own."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        super().__init__(f"sqlite:///{self.folder.name}/runs.db")
+
+    def close(self) -> None:
+        super().close()
         self.folder.cleanup()
 
 
-PLACES: dict[str, Callable[[], Place]] = {
-    "memory": Place,
-    "sqlite in memory": lambda: SqlPlace("sqlite://"),
-    "sqlite": FilePlace,
+class EmptiedPlace(UrlPlace):
+    """A database on a server, which every history begins with by emptying it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        for table in ("steps", "artifacts", "runs"):
+            self.store._database.run(f"delete from chainweaver_{table}")
+
+
+PLACES: dict[str, Callable[[str], Place]] = {
+    "memory": lambda _: Place(),
+    "sqlite in memory": lambda _: SqlPlace("sqlite://"),
+    "sqlite": lambda _: FilePlace(),
+    "postgres": EmptiedPlace,
 }
+"""Name -> an empty place; made of the URL of a database on a server, where it is one."""

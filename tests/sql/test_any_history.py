@@ -108,10 +108,11 @@ class History(RuleBasedStateMachine):
     """The rules, and the dictionary `model`, in the order in which runs were admitted."""
 
     place_name = "memory"
+    url = ""
 
     def __init__(self) -> None:
         super().__init__()
-        self.place = PLACES[self.place_name]()
+        self.place = PLACES[self.place_name](self.url)
         self.is_shared = self.place.is_shared
         self.version = 1
         self.processes = [Process(self.place, 1), Process(self.place, 1)]
@@ -344,7 +345,8 @@ class History(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_any_history_leaves_what_the_model_says(place: str) -> None:
+def test_any_history_leaves_what_the_model_says(place: str, request: pytest.FixtureRequest) -> None:
     """R31, R32, R33: whatever is run, broken off, claimed, taken over, upgraded and pruned, in any order."""
-    machine = type("HistoryIn" + place.title().replace(" ", ""), (History,), {"place_name": place})
+    url = request.getfixturevalue("postgres_url") if place == "postgres" else ""
+    machine = type("HistoryIn" + place.title().replace(" ", ""), (History,), {"place_name": place, "url": url})
     run_state_machine_as_test(machine, settings=SIZE)

@@ -290,6 +290,7 @@ class SharedRuns(Stumbling):
             for trace_id, row in self.data.runs.items():
                 wanted = row["flow"] in flow_names and trace_id not in passed_over
                 if wanted and row["status"] == "running" and self.is_free(row) and trace_id in self.list_trace_ids():
+                    row["before"] = "running"
                     self.take(trace_id, row)
                     return trace_id
         return None

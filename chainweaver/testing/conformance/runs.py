@@ -264,6 +264,11 @@ class RunStoreConformance(CheckpointerConformance):
             store.claim("open")
             store.finish("open", None)
             assert other.claim_orphan(["sum"]) == "open", "a run that was open was ended"
+            store.claim("ended")
+            store.finish("ended", "running")
+            for _ in range(2):
+                assert store.claim_orphan(["sum"]) == "ended", "it was open since it was handed back"
+                store.finish("ended", None)
 
     def test_a_run_that_is_not_kept_cannot_be_loaded(self) -> None:
         """`finish(keep=False)` forgets the steps of a run that nobody goes on with."""
