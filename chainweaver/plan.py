@@ -11,7 +11,7 @@ the last slot the dynamic parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -338,6 +338,7 @@ class PlanFacts:
         step_fingerprints: Fingerprint by step id.
         level_sizes: How many steps each level has.
         output_mappings: Output mapping by step id, for steps that have one.
+        reduces: What makes outputs plain, by output model; bound by the first run that keeps such outputs.
     """
 
     heads: tuple[tuple[int, str, str, str], ...]
@@ -345,6 +346,7 @@ class PlanFacts:
     step_fingerprints: dict[str, str]
     level_sizes: tuple[int, ...]
     output_mappings: dict[str, dict[str, str]]
+    reduces: dict[Any, Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
 
 
 class LiveRange(NamedTuple):
