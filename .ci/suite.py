@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +41,8 @@ class Tests(NamedTuple):
 
     passed: int
     failed: int
-    skipped: list[str]
+    skipped: dict[str, list[str]]
+    """Names of skipped tests by the reason."""
 
 
 class Suite:
@@ -98,23 +100,35 @@ def pytest(suite: Suite, python: str, label: str, *, env: Mapping[str, str] | No
     name = f"tests {label}".strip()
     # One worker per core; a worker that is done takes over tests of the others.
     workers = ("-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal")
-    passed = suite.check(name, python, "-m", "pytest", "-q", *workers, f"--junitxml={report}", env=env)
+    slowest = ("--durations=12", "--durations-min=4")
+    passed = suite.check(name, python, "-m", "pytest", "-q", *workers, *slowest, f"--junitxml={report}", env=env)
     if not report.exists():
         return
     counted = read_report(report)
     if passed:
         suite.done[-1] = f"{counted.passed} {name}"
-    if counted.skipped:
-        suite.notes.append(f"{len(counted.skipped)} {name} skipped: {'; '.join(counted.skipped)}")
+    for reason, names in sorted(counted.skipped.items()):
+        suite.notes.append(f"{len(names)} {name} skipped, {reason}: {folded(names)}")
 
 
 def read_report(report: Path) -> Tests:
-    """Numbers and names of skipped tests from a JUnit file that pytest wrote a moment ago."""
+    """Numbers, and names of skipped tests, from a JUnit file that pytest wrote a moment ago."""
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))
     failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
-    skipped = [case for case in cases if case.find("skipped") is not None]
-    names = [f"{case.get('classname')}::{case.get('name')}" for case in skipped]
-    return Tests(len(cases) - len(failed) - len(skipped), len(failed), names)
+    skipped: dict[str, list[str]] = {}
+    for case in cases:
+        if (why := case.find("skipped")) is not None:
+            reason = why.get("message") or "for no reason"
+            skipped.setdefault(reason, []).append(f"{case.get('classname')}::{case.get('name')}")
+    return Tests(len(cases) - len(failed) - sum(map(len, skipped.values())), len(failed), skipped)
+
+
+def folded(names: list[str]) -> str:
+    """The names of a few tests; of many, their modules with the number in each."""
+    if len(names) <= 5:
+        return "; ".join(names)
+    modules = Counter(name.split("::")[0] for name in names)
+    return listed([f"{module} ({number})" for module, number in sorted(modules.items())])
 
 
 def figures(suite: Suite, mode: str) -> None:

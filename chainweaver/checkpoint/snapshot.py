@@ -79,6 +79,35 @@ class ExecutionSnapshot(BaseModel):
             taken.setdefault("steps", [_delta_of(record) for record in records])
         return taken
 
+    def accepting(self, *step_ids: str) -> "ExecutionSnapshot":
+        """A copy in which these steps count as what their flow has by these names now, and all that ran inside them.
+
+        For `migrate=` hooks that have seen to it that what is stored fits: a resumed run compares these steps no more.
+
+        >>> snapshot = ExecutionSnapshot(
+        ...     trace_id="9f3c", flow_name="sum", flow_version="1.0", steps=[StepDelta(0, "add", "add", "5d1e", "ok")],
+        ...     started_at=datetime(2024, 5, 1, tzinfo=timezone.utc),
+        ... )
+        >>> snapshot.accepting("add").steps[0].fingerprint
+        ''
+        """
+        from chainweaver._execution.run import step_id_of  # the run core is not needed to store a run
+
+        steps, tools = [], set()
+        for step in self.steps:
+            outermost = step_id_of(step.path[0]) if step.path else step.step_id
+            if outermost in step_ids:
+                tools.add(step.tool_name)
+            steps.append(step._replace(fingerprint="") if outermost in step_ids else step)
+        hashes = {name: one for name, one in self.tool_schema_hashes.items() if name not in tools}
+        inside = tuple(f"/{step_id}/" for step_id in step_ids)
+        fingerprints = {
+            place: one
+            for place, one in self.step_fingerprints.items()
+            if place not in step_ids and not place.startswith(inside)
+        }
+        return self.model_copy(update={"steps": steps, "tool_schema_hashes": hashes, "step_fingerprints": fingerprints})
+
     @property
     def context(self) -> dict[str, Any]:
         """The initial input with the outputs of the finished steps laid over it, in plan order. A new dict.

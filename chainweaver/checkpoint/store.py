@@ -110,7 +110,8 @@ class RunStore(AppendingCheckpointer, Protocol):
     """A store that processes share: a run belongs to whoever claims it, and everybody else's commits are refused.
 
     The executor admits a run instead of saving it, claims it before it goes on with it, and finishes it at its end. A
-    claim that is not renewed runs out by itself; how it is renewed is the store's business.
+    claim that is not renewed runs out by itself; how it is renewed is the store's business. `save` of a run that is
+    claimed here replaces what it goes on from, in one atomic write, and leaves it its claim and its key.
     """
 
     def admit(

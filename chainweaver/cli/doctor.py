@@ -17,7 +17,7 @@ from chainweaver.exceptions import ChainWeaverError, MissingExtraError, PluginDi
 from chainweaver.registry.plugins import GROUP as FLOW_PLUGINS
 
 CORE = ("pydantic", "pydantic_core", "anyio", "packaging", "typing_extensions")
-EXTRAS = {"yaml": ("pyyaml",), "cli": ("typer", "rich", "pyyaml")}
+EXTRAS = {"yaml": ("pyyaml",), "cli": ("typer", "rich", "pyyaml"), "postgres": ("psycopg",)}
 PLUGINS = ("chainweaver.tools", FLOW_PLUGINS)
 
 

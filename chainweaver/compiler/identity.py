@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from chainweaver.canonical import Unfingerprintable, digest
-from chainweaver.plan import PlanFacts
+from chainweaver.plan import PlanFacts, nested_place
 
 if TYPE_CHECKING:
     from chainweaver.compiler.lower import Lowered
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 LEFT_OUT = frozenset({"status", "governance", "trigger_conditions", "description", "tool_schema_hashes", "groups"})
 """What a flow says about itself without changing any run."""
+
+
+OF_ITS_OWN = frozenset({"name", "version", "steps"})
+"""What a flow says about itself that is none of the business of a step which runs it."""
 
 
 def flow_digest(flow: Flow | DAGFlow) -> str:
@@ -61,16 +65,28 @@ def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def late_step_fingerprint(step: Lowered) -> Callable[[], str]:
-    """What makes a step the same step at resume: its definition and the schemas of its tools; computed on demand."""
+MANNER = frozenset({"retry", "timeout_seconds", "map_concurrency"})
+"""What a step says about how it is called. Once it has answered, its answer depends on none of it."""
+
+
+def late_step_fingerprint(step: Lowered, sub_flow: Flow | DAGFlow | None = None) -> Callable[[], str]:
+    """What makes a step the same step at resume: its definition and the schemas of its tools; computed on demand.
+
+    Args:
+        sub_flow: The flow that it runs. What that takes and gives belongs to the step; its steps are compared one by
+            one, and a version of its own is no difference.
+    """
     definition = step.definition
     tools = [known.tool for known in (*step.callees, *filter(None, (step.combiner,)))]
 
     # Runs with a checkpointer ask for it at every step, all others never.
     @cache
     def fingerprint() -> str:
-        own = _own(definition)
+        own = {name: value for name, value in _own(definition).items() if name not in MANNER}
         own["input_mapping"] = {field: _content(value) for field, value in definition.input_mapping.items()}
+        if sub_flow is not None:
+            taken = {name: value for name, value in _own(sub_flow).items() if name not in (*LEFT_OUT, *OF_ITS_OWN)}
+            own["sub_flow"] = taken
         return digest((own, [tool.schema_hash for tool in tools]))[:16]
 
     return fingerprint
@@ -91,7 +107,18 @@ def plan_facts(steps: Sequence[PlannedStep]) -> PlanFacts:
     return PlanFacts(
         heads=tuple((step.index, step.step_id, step.name, step.fingerprint()) for step in steps),
         tool_hashes={step.tool.name: step.tool.schema_hash() for step in steps if step.tool is not None},
-        step_fingerprints={step.step_id: step.fingerprint() for step in steps},
+        step_fingerprints={step.step_id: step.fingerprint() for step in steps} | dict(_steps_around(steps)),
         level_sizes=tuple(levels.values()),
         output_mappings={step.step_id: dict(step.rename) for step in steps if step.rename is not None},
     )
+
+
+def _steps_around(steps: Sequence[PlannedStep], outer: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Place and fingerprint of the nested steps that run steps themselves: these may be stored while they are not."""
+    for step in steps:
+        item = step if step.each is None else step.each.step
+        place = (*outer, step.step_id)
+        if outer and (step.each is not None or item.child is not None):
+            yield nested_place(place), step.fingerprint()
+        if item.child is not None:
+            yield from _steps_around(item.child.steps, place)

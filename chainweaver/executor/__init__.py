@@ -9,9 +9,23 @@ if TYPE_CHECKING:
     from chainweaver.executor.differences import StepDiff as StepDiff
     from chainweaver.executor.facade import FlowExecutor as FlowExecutor
     from chainweaver.executor.replay import ReplayResult as ReplayResult
+    from chainweaver.executor.upgrade import (
+        StepChange as StepChange,
+        Verdict as Verdict,
+        check_upgrade as check_upgrade,
+    )
     from chainweaver.lanes.cancel import CancellationToken as CancellationToken
 
-__all__ = ["CancellationToken", "FlowExecutor", "ReplayMode", "ReplayResult", "StepDiff"]
+__all__ = [
+    "CancellationToken",
+    "FlowExecutor",
+    "ReplayMode",
+    "ReplayResult",
+    "StepChange",
+    "StepDiff",
+    "Verdict",
+    "check_upgrade",
+]
 
 __getattr__ = lazy_names(
     globals(),
@@ -20,6 +34,7 @@ __getattr__ = lazy_names(
         "chainweaver.executor.differences": ["StepDiff"],
         "chainweaver.executor.facade": ["FlowExecutor"],
         "chainweaver.executor.replay": ["ReplayResult"],
+        "chainweaver.executor.upgrade": ["StepChange", "Verdict", "check_upgrade"],
         "chainweaver.lanes.cancel": ["CancellationToken"],
     },
 )

@@ -1,19 +1,16 @@
 """Durable runs: who executes a run that several processes could go on with, and what becomes of it at its end.
 
 For executors whose checkpointer is a `RunStore`. A run is admitted with its claim, claimed before it goes on, and
-finished or handed back. Called by the facade, by `runs` and by `resume`.
+finished or handed back. Called by the facade, by `runs` and by `resume`; what only a run needs is imported by it.
 """
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chainweaver._execution.conclude import failure_of
 from chainweaver.exceptions import ChainWeaverError, CheckpointerNotConfiguredError
-from chainweaver.lanes.cancel import CancellationToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +18,7 @@ if TYPE_CHECKING:
     from chainweaver._execution.run import Run
     from chainweaver.checkpoint import Checkpointer, RunStore
     from chainweaver.checkpoint.store import RunStatus
+    from chainweaver.lanes.cancel import CancellationToken
     from chainweaver.results import ExecutionResult
 
 
@@ -101,6 +99,8 @@ _STATUSES: dict[str, RunStatus] = {"ok": "ok", "failed": "failed", "cancelled": 
 
 def _told(run: Run) -> str | None:
     """Code and place of what a run ended with. No text: it could repeat a value that nobody shall see."""
+    from chainweaver._execution.conclude import failure_of
+
     error = failure_of(run)
     if error is None:
         return None
@@ -112,7 +112,7 @@ def joined(token: CancellationToken | None, drain: CancellationToken) -> tuple[C
     """A token that either of two cancels, and what ends that."""
     if token is None:
         return drain, _nothing
-    both = CancellationToken()
+    both = type(drain)()
     token.listen(both.cancel)
     drain.listen(both.cancel)
 
@@ -134,6 +134,8 @@ def calling_on(signals: tuple[int, ...], call: Callable[[], None]) -> Iterator[N
     Raises:
         ValueError: This is not the main thread, the only one that may say so.
     """
+    import signal
+
     before = {number: signal.signal(number, lambda *_: call()) for number in signals or (signal.SIGTERM,)}
     try:
         yield

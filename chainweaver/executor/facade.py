@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from chainweaver.compiler.compose import Composition
     from chainweaver.executor.replay import Replay, ReplayResult
     from chainweaver.executor.runs import Begun, Runs
+    from chainweaver.executor.upgrade import StepChange, Verdict
     from chainweaver.flow import AnyFlow, DriftInfo, SchemaRefPolicy
     from chainweaver.flow.callbacks import (
         ApprovalCallback,
@@ -454,7 +455,8 @@ class FlowExecutor:
         Args:
             trace_id: The run.
             force: Go on although the flow is not active, or its executed steps have changed.
-            migrate: Called with the stored snapshot before it is compared; returns the one to go on with.
+            migrate: Called with the stored snapshot before it is compared, at every resume; returns the one to go on
+                with, which is stored before the run goes on. A snapshot that needs nothing is returned as it is.
 
         Raises:
             CheckpointerNotConfiguredError: The executor has no checkpointer.
@@ -655,6 +657,34 @@ class FlowExecutor:
 
     # ---- asking
 
+    def check_upgrade(self, run: ExecutionSnapshot | str, *, version: str | None = None) -> Verdict:
+        """Whether a stored run would go on with what is registered here now; the answer that `resume_flow` acts upon.
+
+        Args:
+            run: Its id, or its snapshot.
+            version: Hold it against this version of its flow, to see whether it could be moved there. None: the version
+                that it has, with which it goes on.
+
+        Raises:
+            CheckpointerNotConfiguredError: The run is named by its id, and the executor has no checkpointer.
+            CheckpointNotFoundError: Nothing is stored for this run.
+        """
+        from chainweaver.executor.resume import load
+        from chainweaver.executor.upgrade import StepChange, changes_of, misfits, verdict_of
+
+        snapshot = load((self._bound or self._bind()).checkpointer, run) if isinstance(run, str) else run
+        if version is not None:
+            snapshot = snapshot.model_copy(update={"flow_version": version})
+        prepared, changes = self._going_on(snapshot, force=False)
+        if prepared is not None:
+            plan, dormant = prepared.plan, prepared.dormant
+            if dormant is not None:
+                detail = f"flow '{dormant.name}' {dormant.version} is not active ({dormant.status.value})"
+                changes.append(StepChange("not active", "", detail))
+            changes += changes_of(plan, snapshot)
+            changes = changes or misfits(plan, snapshot)
+        return verdict_of(snapshot, snapshot.flow_name, snapshot.flow_version, changes)
+
     def explain_flow(self, name: str, initial_input: Mapping[str, Any], *, version: str | None = None) -> ExecutionPlan:
         """What a flow would do with an input, step by step, without running anything.
 
@@ -788,9 +818,9 @@ class FlowExecutor:
         if runs.store is not None and not is_claimed:
             runs.store.claim(checked_id(trace_id))
         try:
-            plan, snapshot = self._stored(runs, trace_id, force, migrate, lane)
+            plan, snapshot, is_stored = self._stored(runs, trace_id, force, migrate, lane)
             call = Call(plan, *options, self._settings["lanes"])
-            return runs, prefill(runs, plan, snapshot, self._listeners, call)
+            return runs, prefill(runs, plan, snapshot, self._listeners, call, saves=not is_stored)
         except BaseException:
             if runs.store is not None:
                 runs.store.finish(trace_id, None)
@@ -803,25 +833,40 @@ class FlowExecutor:
         force: bool,
         migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None,
         lane: str,
-    ) -> tuple[Plan, ExecutionSnapshot]:
-        """What is stored of a run, and the plan that it goes on with."""
-        from chainweaver.executor.resume import gone, load, migrated, refuse_drift, refuse_gone_parts
+    ) -> tuple[Plan, ExecutionSnapshot, bool]:
+        """What a run goes on from, the plan that it goes on with, and whether the store says just that."""
+        from chainweaver.executor.resume import load, migrated, settled
+        from chainweaver.executor.upgrade import changes_of, drift
 
-        snapshot = load(runs.checkpointer, trace_id)
+        stored = snapshot = load(runs.checkpointer, trace_id)
         if migrate is not None:
             snapshot = migrated(snapshot, migrate)
+        prepared, changes = self._going_on(snapshot, force)
+        if prepared is None:
+            raise drift(snapshot, None, changes)
+        changes += changes_of(prepared.plan, snapshot)
+        if changes and not force:
+            raise drift(snapshot, prepared.plan, changes)
+        self._admit(prepared, force, lane)
+        snapshot = settled(prepared.plan, snapshot, renews=not changes)
+        return prepared.plan, snapshot, snapshot is stored
+
+    def _going_on(self, snapshot: ExecutionSnapshot, force: bool) -> tuple[Prepared | None, list[StepChange]]:
+        """The flow that a stored run goes on with, None where it is gone; and which of its parts are gone."""
+        from chainweaver.executor.upgrade import gone, gone_parts
+
+        key = (snapshot.flow_name, snapshot.flow_version)
         try:
-            prepared = self._prepare(snapshot.flow_name, snapshot.flow_version)
-        except FlowNotFoundError as exc:
-            raise gone(self.registry, snapshot) from exc
+            prepared = self._prepare(*key)
+        except FlowNotFoundError:
+            return None, [gone(self.registry.snapshot, snapshot)]
         if snapshot.sub_flows and not force and snapshot.sub_flows != dict(prepared.plan.unpinned):
             # The run goes on with the sub-flows that it began with, whatever was registered since (R33).
-            refuse_gone_parts(self.registry, snapshot)
-            prepared = self._prepared_with((snapshot.flow_name, snapshot.flow_version), snapshot.sub_flows)
-        if not force:
-            refuse_drift(prepared.plan, snapshot)
-        self._admit(prepared, force, lane)
-        return prepared.plan, snapshot
+            parts = list(gone_parts(self.registry.snapshot, prepared.plan, snapshot))
+            if parts:
+                return prepared, parts
+            prepared = self._prepared_with(key, snapshot.sub_flows)
+        return prepared, []
 
     def _orphans(self, limit: int | None, token: CancellationToken | None) -> Iterator[str]:
         """Runs that nobody executed, each claimed when it is asked for."""

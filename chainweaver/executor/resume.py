@@ -1,14 +1,14 @@
-"""Checkpoints as the executor uses them: opened when a run begins, compared and filled in when one goes on.
+"""Checkpoints as the executor uses them: opened when a run begins, settled and filled in when one goes on.
 
-Called by the facade and by `runs`. What a snapshot holds is said in `checkpoint`, what a step does with it in the run
-core.
+Called by the facade and by `runs`. What a snapshot holds is said in `checkpoint`, whether a run may go on in `upgrade`,
+what a step does with it in the run core.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -24,7 +24,6 @@ from chainweaver.exceptions import (
     CheckpointerNotConfiguredError,
     CheckpointNotFoundError,
     FlowExecutionError,
-    FlowNotFoundError,
     RunKeyError,
 )
 from chainweaver.executor.call import checked_id
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from chainweaver.executor.runs import Begun, Runs
     from chainweaver.observe import Listeners
     from chainweaver.plan import Plan, PlannedMap, PlannedStep
-    from chainweaver.registry import FlowRegistry
 
 # ---- a run begins
 
@@ -142,91 +140,132 @@ def migrated(
 
     Raises:
         TypeError: It is none.
+        ValueError: It is that of another run.
     """
+    trace_id = snapshot.trace_id
     found = migrate(snapshot)
     if not isinstance(found, ExecutionSnapshot):
         raise TypeError(f"migrate has to return the ExecutionSnapshot to go on with, not {named(found)}.")
+    if found.trace_id != trace_id:
+        raise ValueError(f"migrate was given run '{trace_id}' and has returned run '{found.trace_id}'.")
     return found
 
 
-def gone(registry: FlowRegistry, snapshot: ExecutionSnapshot) -> CheckpointDriftError:
-    """The error of a run whose flow is there no longer, or not in this version."""
-    name, version = snapshot.flow_name, snapshot.flow_version
-    try:
-        versions = registry.list_flow_versions(name)
-    except FlowNotFoundError:
-        versions = []
-    if versions:
-        detail = f"flow version changed: '{name}' {version} is gone, there is {', '.join(versions)}"
-    else:
-        detail = f"flow '{name}' {version} is no longer registered"
-    return CheckpointDriftError(
-        snapshot.trace_id, detail, fix=f"register '{name}' {version} again, or start the run anew"
-    )
+def settled(plan: Plan, snapshot: ExecutionSnapshot, *, renews: bool) -> ExecutionSnapshot:
+    """A snapshot as it has to be stored for a run that goes on with this plan; the same one where it is so already.
 
+    Stores keep one step per place, so that every step has to have the number that it has in this plan: that of a step
+    which was put in before it would take its place otherwise.
 
-def refuse_gone_parts(registry: FlowRegistry, snapshot: ExecutionSnapshot) -> None:
-    """Refuse to go on without a sub-flow that the run began with.
-
-    Raises:
-        CheckpointDriftError: Says which one, and in which version.
+    Args:
+        renews: Nothing that was executed has changed, so that what is noted of the plan may be that of this one.
     """
-    for name, version in snapshot.sub_flows.items():
-        try:
-            registry.resolve(name, version)
-        except FlowNotFoundError as exc:
-            detail = f"sub-flow '{name}' {version} is no longer registered"
-            fix = f"register '{name}' {version} again, or pass force=True to go on with another version"
-            raise CheckpointDriftError(snapshot.trace_id, detail, fix=fix) from exc
+    steps = _renumbered(plan, snapshot, signs=renews)
+    changes: dict[str, Any] = {} if steps == snapshot.steps else {"steps": steps}
+    if renews:
+        facts = plan.facts()
+        noted = {
+            "flow_digest": plan.digest,
+            "tool_schema_hashes": facts.tool_hashes,
+            "step_fingerprints": facts.step_fingerprints,
+            "level_sizes": facts.level_sizes,
+            "output_mappings": facts.output_mappings,
+            "sub_flows": dict(plan.unpinned),
+        }
+        changes |= {name: value for name, value in noted.items() if getattr(snapshot, name) != value}
+    return snapshot.model_copy(update=changes) if changes else snapshot
 
 
-def refuse_drift(plan: Plan, snapshot: ExecutionSnapshot) -> None:
-    """Compare the executed prefix with the flow (R33): later steps may change freely.
-
-    Raises:
-        CheckpointDriftError: Names every executed step that changed, and how.
-    """
-    changes = [change for delta in snapshot.steps if (change := _change_of(plan, delta, snapshot)) is not None]
-    if changes:
-        raise CheckpointDriftError(
-            snapshot.trace_id, "; ".join(changes), flow_name=plan.flow_name, flow_version=plan.flow_version
-        )
-
-
-def _change_of(root: Plan, delta: StepDelta, snapshot: ExecutionSnapshot) -> str | None:
-    step = _step_at(root, delta)
-    place = "/".join((*delta.path, delta.step_id))
-    if step is None:
-        return f"executed step '{place}' is no longer part of the flow"
-    if step.tool is None:
-        return f"tool '{step.name}' of executed step '{place}' is no longer registered"
-    if delta.tool_name != step.name:
-        return f"executed step '{place}' calls tool '{step.name}' instead of '{delta.tool_name}'"
-    before = snapshot.tool_schema_hashes.get(delta.tool_name)
-    if before is not None and before != step.tool.schema_hash():
-        return f"tool '{delta.tool_name}' of executed step '{place}': schema_hash changed"
-    if delta.fingerprint and delta.fingerprint != step.fingerprint():
-        return f"the definition of executed step '{place}' changed"
-    return None
-
-
-def _step_at(root: Plan, delta: StepDelta) -> PlannedStep | None:
-    """The step that a stored one is of, in the flow or in one nested in it; None when it is there no longer."""
-    plan: Plan | None = root
-    each: PlannedMap | None = None
-    for segment in delta.path:
-        step = _named(plan, each, step_id_of(segment))
+def _renumbered(plan: Plan, snapshot: ExecutionSnapshot, *, signs: bool) -> list[StepDelta]:
+    found, homeless = [], []
+    ran = Ran(snapshot)
+    for delta in snapshot.steps:
+        home = home_of(plan, delta.path)
+        step = home.step(delta.step_id)
         if step is None:
-            return None
-        plan, each = step.child, step.each
-    return _named(plan, each, delta.step_id)
+            homeless.append(delta)
+            continue
+        number = step.index if home.each is None else delta.step_index
+        fingerprint = delta.fingerprint
+        if signs and not fingerprint and ran.is_whole(home, step, delta):
+            fingerprint = step.fingerprint()
+        found.append(delta._replace(step_index=number, fingerprint=fingerprint))
+    # Gone on with by force: they have no say, and are kept behind all numbers that a step can have.
+    last = max((delta.step_index for delta in found), default=0) + len(plan.steps)
+    found += [delta._replace(step_index=last + at) for at, delta in enumerate(homeless, start=1)]
+    return sorted(found, key=lambda delta: (delta.path, delta.step_index))
 
 
-def _named(plan: Plan | None, each: PlannedMap | None, step_id: str) -> PlannedStep | None:
-    if each is not None:
-        return each.step
-    index = None if plan is None else plan.names.get(step_id)
-    return None if plan is None or index is None else plan.steps[index]
+class Home(NamedTuple):
+    """What the steps of a nested run are steps of, or those of the run itself; nothing where that is there no longer.
+
+    Attributes:
+        plan: The plan of a flow.
+        each: A map, whose items are the steps.
+    """
+
+    plan: Plan | None
+    each: PlannedMap | None = None
+
+    def step(self, step_id: str) -> PlannedStep | None:
+        """The step of this name."""
+        if self.each is not None:
+            return self.each.step
+        index = None if self.plan is None else self.plan.names.get(step_id)
+        return None if self.plan is None or index is None else self.plan.steps[index]
+
+
+class Ran:
+    """What a snapshot says has run, by place.
+
+    Attributes:
+        ids: The steps that are stored, by the path of the run that they are steps of.
+        known: The steps of the flow itself that were there when it was stored.
+    """
+
+    def __init__(self, snapshot: ExecutionSnapshot) -> None:
+        self.ids: dict[tuple[str, ...], set[str]] = {}
+        self.known = snapshot.step_fingerprints
+        self._latest: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for delta in snapshot.steps:
+            self.ids.setdefault(delta.path, set()).add(delta.step_id)
+        for path in self.ids:
+            if path:
+                place = (*path[:-1], segment_of(step_id_of(path[-1])))
+                latest = self._latest.setdefault(place, path)
+                self._latest[place] = max(latest, path, key=lambda one: attempt_of(one[-1]))
+
+    def is_whole(self, home: Home, step: PlannedStep, delta: StepDelta) -> bool:
+        """Whether all that comes before a step, or inside of it, has run. Otherwise a migration has accepted that."""
+        return not any(self.unmet(home, step, delta.path)) and not any(self.missing_inside(step, delta))
+
+    def unmet(self, home: Home, step: PlannedStep, path: tuple[str, ...]) -> Iterator[PlannedStep]:
+        """The steps that come before an executed one, for instance since they write what it reads, and have not run."""
+        if home.plan is None or home.each is not None or not step.needs:
+            return
+        stored = self.ids[path]
+        for need in (home.plan.steps[index] for index in step.needs):
+            # A branch may have left it aside, unless it was not there then.
+            was_there = path or need.step_id in self.known
+            if need.step_id not in stored and not (need.may_be_passed and was_there):
+                yield need
+
+    def missing_inside(self, step: PlannedStep, delta: StepDelta) -> Iterator[PlannedStep]:
+        """The steps of a sub-flow that has ended well which have not run."""
+        if step.child is None or delta.status != "ok" or delta.outputs is not None:
+            return
+        place = (*delta.path, segment_of(delta.step_id))
+        stored = self.ids.get(self._latest.get(place, place), set())
+        yield from (one for one in step.child.steps if one.step_id not in stored and not one.may_be_passed)
+
+
+def home_of(plan: Plan, path: Sequence[str]) -> Home:
+    """Where the steps with this path are at home."""
+    home = Home(plan)
+    for segment in path:
+        step = home.step(step_id_of(segment))
+        home = Home(None) if step is None else Home(step.child, step.each)
+    return home
 
 
 class Stored:
@@ -282,20 +321,42 @@ def _with_inside(steps: Iterable[StepDelta]) -> Iterator[StepDelta]:
         yield from _with_inside(within)
 
 
-def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: Listeners | None, call: Call) -> Begun:
-    """A run in which the stored steps have their outcome already."""
+def prefill(
+    runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: Listeners | None, call: Call, *, saves: bool
+) -> Begun:
+    """A run in which the stored steps have their outcome already.
+
+    Args:
+        saves: The snapshot is not what is stored, and is stored before the run goes on.
+    """
     checkpointer = runs.checkpointer
     assert checkpointer is not None, "only a stored run is prefilled"
-    initial = _restored_input(plan, snapshot)
-    run = runs.new_run(plan, initial)
+    run = runs.new_run(plan, restored_input(plan, snapshot))
     run.trace_id(snapshot.trace_id)
-    run.resumed = run.saving = True
+    run.saving = True
     services = Services(runs.runtime)
     services.checkpoints = CheckpointService(checkpointer, run, snapshot)
-    run.past = Stored(snapshot.steps)
     # No gate: what was stored has passed it, and validating it again could change it.
     run.given, run.given_references, _ = runs.capture(run.given)
     runs.attend(run, services, listeners, call)
+    fill(run, snapshot)
+    if saves:
+        # Before its first step: whoever goes on with the run after a crash needs no migration any more.
+        checkpointer.save(snapshot)
+    if services.listeners is not None:
+        tell_start(run, services)
+    return run, services, *runs.means(call, services)
+
+
+def fill(run: Run, snapshot: ExecutionSnapshot) -> None:
+    """Give a run the outcomes that are stored.
+
+    Raises:
+        CheckpointDriftError: One does not fit.
+    """
+    plan = run.plan
+    run.resumed = True
+    run.past = Stored(snapshot.steps)
     passed = run.slots[-1]
     # Steps that do not run again need no dynamic parameters, but their records are worked out from what they read.
     run.slots[-1] = {**dict.fromkeys(plan.dynamic_params), **(passed or {})}
@@ -305,16 +366,22 @@ def prefill(runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: List
         if not delta.path and index is not None and (delta.status == "ok" or plan.steps[index].on_error == "skip"):
             fill_in(run, plan.steps[index], delta)
     run.slots[-1] = passed
-    if services.listeners is not None:
-        tell_start(run, services)
-    return run, services, *runs.means(call, services)
 
 
-def _restored_input(plan: Plan, snapshot: ExecutionSnapshot) -> dict[str, Any]:
+def restored_input(plan: Plan, snapshot: ExecutionSnapshot) -> dict[str, Any]:
+    """The input of a stored run, with the types that its flow declares.
+
+    Raises:
+        CheckpointDriftError: It does not fit.
+    """
     try:
-        return bind_restore(_input_model(plan))(snapshot.initial_input)
+        restored = bind_restore(_input_model(plan))(snapshot.initial_input)
     except RestoreError as exc:
         raise CheckpointDriftError(snapshot.trace_id, f"initial input: {exc}") from exc
+    # What may be left out of the input since the run was begun has its default, as in a new run.
+    fields = {} if plan.input_gate is None else plan.input_gate.model.model_fields
+    new = {name: field for name, field in fields.items() if not {name, field.alias}.intersection(restored)}
+    return {**restored, **{name: one.get_default(call_default_factory=True) for name, one in new.items()}}
 
 
 def fill_in(run: Run, step: PlannedStep, delta: StepDelta) -> None:
@@ -350,7 +417,10 @@ def _fill_decision(run: Run, step: PlannedStep, delta: StepDelta) -> None:
         decided = dict(delta.decision)
         if step.branches is not None and "taken" in decided:
             taken = decided.pop("taken")
-            run.take(step.index, None if taken is None else run.plan.names.get(taken))
+            if taken is not None and taken not in run.plan.names:
+                detail = f"executed step '{step.step_id}' has led to '{taken}', which is no longer part of the flow"
+                raise CheckpointDriftError(run.trace_id(), detail, fix="start the run anew")
+            run.take(step.index, None if taken is None else run.plan.names[taken])
         if decided:
             run.detail(step.index).decision = decided
     if delta.approval is not None:

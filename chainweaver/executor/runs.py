@@ -24,7 +24,7 @@ from chainweaver.executor.durable import finish, joined, needed, run_store
 from chainweaver.executor.processes import process_options, trust_in
 from chainweaver.lanes.cancel import CancellationToken
 from chainweaver.lanes.services import CacheService, CheckpointService, Services
-from chainweaver.lanes.sync import Resources, enter_sync, run_sync
+from chainweaver.lanes.sync import Resources, close_streams, enter_sync, run_sync
 from chainweaver.results import ExecutionResult
 from chainweaver.runtime import Runtime
 
@@ -201,8 +201,14 @@ class Runs:
                 limit = 1 if self.limit == 1 else self._limit_of(run)
                 run_sync(run, services, resources, limit, token)
         except BaseException:
+            conclude(run)
+            if run.has_streams:
+                close_streams(run, resources, is_lost=True)
             self._end(run, services, opened)
             raise
+        conclude(run)
+        if run.has_streams:
+            close_streams(run, resources)
         result = self._end(run, services, opened)
         return result if run.status == "ok" else _handed_out(run, result)
 
@@ -210,7 +216,7 @@ class Runs:
         self, run: Run, services: Services, resources: Resources, token: CancellationToken | None
     ) -> ExecutionResult:
         """Carry a run to its end in this task; as `carry_sync`."""
-        from chainweaver.lanes.async_ import enter_async, run_async
+        from chainweaver.lanes.async_ import close_streams_async, enter_async, run_async
 
         run.lane = "async"
         opened: list[Wrapper] = []
@@ -220,8 +226,14 @@ class Runs:
             if run.input_error is None and run.cancelled is None:
                 await run_async(run, services, resources, self._limit_of(run), token)
         except BaseException:
+            conclude(run)
+            if run.has_streams:
+                await close_streams_async(run, is_lost=True)
             self._end(run, services, opened)
             raise
+        conclude(run)
+        if run.has_streams:
+            await close_streams_async(run)
         result = self._end(run, services, opened)
         return result if run.status == "ok" else _handed_out(run, result)
 
@@ -236,8 +248,7 @@ class Runs:
     # ---- the end
 
     def _end(self, run: Run, services: Services, opened: list[Wrapper]) -> ExecutionResult:
-        """Conclude a run: one status, one result, one `flow_end` (R17)."""
-        conclude(run)
+        """The end of a run that has its status: one result, one `flow_end` (R17)."""
         if opened:
             leave_run(run, opened)
         if run.collisions or run.collided_inside:

@@ -6,6 +6,7 @@ processes learn of a change by the database's own notice, or by looking at a cou
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
@@ -46,7 +47,8 @@ class SqlFlows:
             f"values (?, ?, ?, ?, ?, {self._database.dialect.now}) "
             f"on conflict {on_conflict if overwrite else 'do nothing'}"
         )
-        if not self._change(statement, (flow.name, flow.version, *columns, text)):
+        key = (flow.name, flow.version)
+        if not self._change(statement, (*key, *columns, text), key, columns[0]):
             raise FlowAlreadyExistsError(flow.name, flow.version, where=f"store '{self._database.name}'")
 
     def swap_flow(self, flow: AnyFlow, *, instead_of: AnyFlow) -> None:
@@ -62,7 +64,8 @@ class SqlFlows:
             f"update chainweaver_flows set digest = ?, status = ?, definition = ?, changed_at = "
             f"{self._database.dialect.now} where name = ? and version = ? and digest = ?"
         )
-        if self._change(statement, (*columns, text, flow.name, flow.version, read)):
+        key = (flow.name, flow.version)
+        if self._change(statement, (*columns, text, *key, read), key, columns[0]):
             return
         if not self.has_flow(flow.name, flow.version):
             raise self._not_found(flow.name, flow.version)
@@ -106,7 +109,7 @@ class SqlFlows:
     def delete_flow(self, name: str, version: str) -> None:
         """Forget a definition; see `RegistryStore.delete_flow`."""
         statement = "delete from chainweaver_flows where name = ? and version = ?"
-        if not self._change(statement, (text_of(name), text_of(version))):
+        if not self._change(statement, (text_of(name), text_of(version)), (name, version), None):
             raise self._not_found(name, version)
 
     # ---- change notice
@@ -124,19 +127,31 @@ class SqlFlows:
             timeout_s: How long to wait for.
             stopped: Asked now and then whether to wait no longer.
         """
-        number = self.changes()
-        if number == seen:
-            self._database.wait_for_change(timeout_s, stopped)
-            number = self.changes()
+        ends = time.monotonic() + timeout_s
+        while (number := self.changes()) == seen and not stopped() and (left_s := ends - time.monotonic()) > 0:
+            self._database.wait_for_change(left_s, stopped)
         return number
 
     # ---- inside
 
-    def _change(self, statement: str, params: tuple[object, ...]) -> int:
-        """Run a statement that changes flows, and count it where it did."""
+    def _change(self, statement: str, params: tuple[object, ...], key: FlowKey, digest: str | None) -> bool:
+        """Run a statement that changes a flow, and count it where it did; whether the flow is as it was to be.
 
-        def change(session: Session) -> int:
-            changed = session.run(statement, params)
+        Args:
+            key: Name and version of the flow.
+            digest: The digest that is kept afterwards; None for none.
+        """
+        has_tried = False
+
+        def change(session: Session) -> bool:
+            nonlocal has_tried
+            changed = session.run(statement, params) > 0
+            if not changed and has_tried:
+                # The first attempt changed it, and the answer to its commit was lost. Who finds now what was to be
+                # kept has either kept it then, or somebody else kept just the same: both is as it was to be.
+                kept = session.rows("select digest from chainweaver_flows where name = ? and version = ?", key)
+                return kept == ([] if digest is None else [(digest,)])
+            has_tried = changed
             if changed:
                 session.run("update chainweaver_changes set number = number + 1 where what = 'flows'")
                 if self._database.dialect.notify is not None:

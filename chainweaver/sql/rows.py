@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from chainweaver.checkpoint import ExecutionSnapshot, StepDelta
 from chainweaver.exceptions import ArtifactCorruptError, CheckpointEncodeError
 from chainweaver.objects.artifacts import ArtifactUnreadable, SetAside, check_digest
 from chainweaver.objects.plain import PlainDecodeError, PlainEncodeError, decode_plain, encode_plain
+from chainweaver.sql.texts import LONGEST, legible, text_of
 
 ReadContent = Callable[[str], "bytes | None"]
 """The content of an artifact by its name; None where there is none."""
@@ -100,11 +102,12 @@ def step_row(delta: StepDelta) -> tuple[StepRow, list[tuple[str, bytes]]]:
     more: dict[str, Any] = {name: delta[at] for at, name, default in _OPTIONAL if delta[at] != default}
     if delta.inside is not None:
         more["inside"] = [one.as_dict() for one in delta.inside]
+    path, step_id, tool_name = _names(delta, more)
     row = StepRow(
-        json.dumps(delta.path) if delta.path else "",
+        path,
         delta.step_index,
-        delta.step_id,
-        delta.tool_name,
+        step_id,
+        tool_name,
         delta.fingerprint,
         delta.status,
         "" if delta.outputs is None else outputs,
@@ -212,8 +215,21 @@ def _read_path(text: str) -> list[str]:
     return path
 
 
+def _names(delta: StepDelta, more: dict[str, Any]) -> tuple[str, str, str]:
+    """Path, step and tool as columns hold them; what they do not hold goes to the other fields as it is."""
+    path, step_id, tool_name = json.dumps(delta.path) if delta.path else "", delta.step_id, delta.tool_name
+    if len(path) > LONGEST:
+        # It is a part of the primary key, and PostgreSQL takes no long ones. Paths are ASCII here.
+        path, more["path"] = json.dumps([blake2b(path.encode(), digest_size=20).hexdigest()]), list(delta.path)
+    if text_of(step_id) is None:
+        step_id, more["step_id"] = legible(step_id), step_id
+    if text_of(tool_name) is None:
+        tool_name, more["tool_name"] = legible(tool_name), tool_name
+    return path, step_id, tool_name
+
+
 def _inside_with_defaults(more: dict[str, Any]) -> dict[str, Any]:
-    unknown = set(more) - {name for _, name, _ in _OPTIONAL}
+    unknown = set(more) - {name for _, name, _ in _OPTIONAL} - {"path", "step_id", "tool_name"}
     if unknown:
         raise PlainDecodeError(f"a step has no '{min(unknown)}'")
     return more

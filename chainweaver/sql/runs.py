@@ -14,11 +14,11 @@ import logging
 import os
 import socket
 import threading
-import weakref
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final, NamedTuple
+from weakref import WeakSet
 
 from chainweaver.checkpoint import ExecutionSnapshot, StepDelta
 from chainweaver.checkpoint.store import RUN_STATUSES, RunInfo, RunStatus
@@ -31,8 +31,8 @@ from chainweaver.exceptions import (
     StoreUnavailableError,
 )
 from chainweaver.sql.database import Database, Row, Session
-from chainweaver.sql.rows import header, read_header, read_step, step_row
-from chainweaver.sql.texts import storable, text_of
+from chainweaver.sql.rows import StepRow, header, read_header, read_step, step_row
+from chainweaver.sql.texts import legible, storable, text_of
 
 __all__ = ["SqlRuns"]
 
@@ -41,6 +41,9 @@ _INFO = (
     "trace_id, flow_name, flow_version, status, run_key, error, started_at, changed_at, owner, lease_until, "
     "(select count(*) from chainweaver_steps where run_id = chainweaver_runs.id and path = '')"
 )
+
+_AT_ONCE: Final = 500
+"""Claims that one statement renews; databases take some thousand parameters at most."""
 
 
 class Claim(NamedTuple):
@@ -68,8 +71,8 @@ class SqlRuns:
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._database = database
         self.lease_s = lease_s
-        self._begin_anew()
-        _RUNS.add(self)
+        self._begin()
+        _ALL.add(self)
         words = database.dialect
         self._now = words.now
         # Of a parameter that stands in a SELECT, PostgreSQL cannot guess that it is a byte string.
@@ -84,27 +87,31 @@ class SqlRuns:
         self._is_free = f"(owner is null or owner = ? or lease_until < {self._now})"
         self._take = (
             f"owner = ?, epoch = epoch + 1, lease_until = {self._now} + ?, changed_at = {self._now}, "
-            "before = status, status = 'running'"
+            "before = case when owner = ? then before else status end, status = 'running'"
         )
 
-    def _begin_anew(self) -> None:
-        """Be an owner without claims; also in a process that was forked, where the claims are those of the parent."""
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
-        self._claims: dict[str, Claim | None] = {}
-        self._lock = threading.Lock()
-        self._beat: threading.Thread | None = None
-        self._stop = threading.Event()
+    @property
+    def _taker(self) -> tuple[str, float, str]:
+        """The parameters of `_take`."""
+        return self.owner, self.lease_s, self.owner
 
     # ---- a checkpointer
 
     def save(self, snapshot: ExecutionSnapshot) -> None:
         """Keep a run without claiming it; an older one of the same id is replaced, steps and all.
 
+        A run that is executed here stays so, with its key: what is replaced is what it goes on from.
+
         Raises:
             CheckpointEncodeError: A value is not plain and has no codec. Nothing is changed.
-            RunClaimedError: Somebody executes the run.
+            RunClaimedError: Somebody else executes the run.
+            RunClaimLostError: It was executed here, and somebody else has claimed it since.
         """
-        self._write(snapshot, key=None, claims=False)
+        claim = self._claims.get(snapshot.trace_id)
+        if claim is None:
+            self._write(snapshot, key=None, claims=False)
+        else:
+            self._rewrite(snapshot, claim)
 
     def admit(
         self, snapshot: ExecutionSnapshot, *, key: str | None = None, input_digest: str | None = None
@@ -223,11 +230,12 @@ class SqlRuns:
             CheckpointNotFoundError: Nothing is kept for this run.
             RunClaimedError: Somebody executes it, here or elsewhere.
         """
-        with self._claiming(trace_id):
+        with self._claiming(trace_id), self._taking:
+            # Whoever asks again, because the answer was lost, is the owner by then and takes it once more.
             taken = self._database.rows(
                 f"update chainweaver_runs set {self._take} "
                 f"where trace_id = ? and is_kept = 1 and {self._is_free} returning id, epoch",
-                (self.owner, self.lease_s, text_of(trace_id), self.owner),
+                (*self._taker, text_of(trace_id), self.owner),
             )
             if taken:
                 self._hold(trace_id, Claim(*taken[0]))
@@ -241,24 +249,44 @@ class SqlRuns:
             flow_names: Runs of these flows only.
             passed_over: Ids of runs that were looked at already.
         """
-        if not flow_names:
+        names = [text for name in sorted(flow_names) if (text := text_of(name)) is not None]
+        passed = [text for trace_id in sorted(passed_over) if (text := text_of(trace_id)) is not None]
+        if not names:
             return None
-        names, passed = sorted(flow_names), sorted(passed_over)
-        mine = [trace_id for trace_id in list(self._claims) if trace_id not in passed_over]
-        listed = ", ".join("?" * len(names))
-        others = f" and trace_id not in ({', '.join('?' * len([*passed, *mine]))})" if passed or mine else ""
-        taken = self._database.rows(
+        with self._taking:
+            taken = self._take_orphan(names, passed)
+            if taken is None:
+                return None
+            trace_id, run_id, epoch = taken
+            self._hold(trace_id, Claim(run_id, epoch))
+            return str(trace_id)
+
+    def _take_orphan(self, names: list[str], passed_over: list[str]) -> Row | None:
+        passed = [*passed_over, *(trace_id for trace_id in list(self._claims) if trace_id not in passed_over)]
+        others = f" and trace_id not in ({', '.join('?' * len(passed))})" if passed else ""
+        statement = (
             f"update chainweaver_runs set {self._take} where id = (select id from chainweaver_runs "
             f"where status = 'running' and is_kept = 1 and (owner is null or lease_until < {self._now}) "
-            f"and flow_name in ({listed}){others} order by id limit 1{self._database.dialect.unlocked}) "
-            "returning trace_id, id, epoch",
-            (self.owner, self.lease_s, *names, *passed, *mine),
+            f"and flow_name in ({', '.join('?' * len(names))}){others} order by id limit 1"
+            f"{self._database.dialect.unlocked}) returning trace_id, id, epoch"
         )
-        if not taken:
-            return None
-        trace_id, run_id, epoch = taken[0]
-        self._hold(trace_id, Claim(run_id, epoch))
-        return str(trace_id)
+        earlier: list[Row] = []
+
+        def take(session: Session) -> list[Row]:
+            if earlier:
+                # The answer to a commit was lost. If it was done, that run is ours, and nobody would look for it.
+                ours = session.rows(
+                    "select trace_id, id, epoch from chainweaver_runs "
+                    "where trace_id = ? and id = ? and epoch = ? and owner = ?",
+                    (*earlier[0], self.owner),
+                )
+                if ours:
+                    return ours
+            earlier[:] = session.rows(statement, (*self._taker, *names, *passed))
+            return list(earlier)
+
+        taken = self._database.atomically(take)
+        return taken[0] if taken else None
 
     def finish(self, trace_id: str, status: RunStatus | None, *, error: str | None = None, keep: bool = True) -> None:
         """End the claim of a run.
@@ -277,15 +305,23 @@ class SqlRuns:
         if claim is None:
             return
 
+        handed_back = False
+
         def end(session: Session) -> int:
+            nonlocal handed_back
             stands = "status = coalesce(before, status)" if status is None else "status = ?, error = ?"
-            given = () if status is None else (status, error)
+            given = () if status is None else (status, None if error is None else legible(error))
             kept = "is_kept" if keep else "case when run_key is null then 0 else is_kept end"
             done = session.run(
                 f"update chainweaver_runs set owner = null, lease_until = null, {stands}, "
                 f"changed_at = {self._now}, is_kept = {kept} where id = ? and epoch = ?",
                 (*given, *claim),
             )
+            if not done and handed_back:
+                # The answer to the commit was lost, and somebody has taken the run since. Of a run that has ended this
+                # cannot be told from a claim that was lost before, so that one is reported.
+                return 1
+            handed_back = done > 0 and status in (None, "running")
             if done and not keep:
                 gone = "in (select id from chainweaver_runs where id = ? and is_kept = 0)"
                 for table in ("steps", "artifacts"):
@@ -381,6 +417,7 @@ class SqlRuns:
                 "and later.id > chainweaver_runs.id and later.status <> 'running') >= ?"
             )
             params.append(keep_last)
+        # When the answer to its commit is lost, the number is that of the second time, which may be too low.
         return self._database.atomically(lambda session: _delete_runs(session, " and ".join(terms), params))
 
     def close(self) -> None:
@@ -398,7 +435,8 @@ class SqlRuns:
         text, blobs, artifacts = header(snapshot)
         rows = [step_row(step) for step in snapshot.steps]
         trace_id, began = snapshot.trace_id, snapshot.started_at.timestamp()
-        for what, given in (("trace id", trace_id), ("key", key), ("flow name", snapshot.flow_name)):
+        names = {"trace id": trace_id, "key": key, "flow name": snapshot.flow_name, "version": snapshot.flow_version}
+        for what, given in names.items():
             if given is not None:
                 storable(what, given)
         columns = "trace_id, run_key, flow_name, flow_version, flow_digest, status, is_kept, input_digest, started_at"
@@ -406,6 +444,8 @@ class SqlRuns:
         owner, lease_s = (self.owner, self.lease_s) if claims else (None, None)
 
         def write(session: Session) -> Row | tuple[int]:
+            # Also what an attempt has written whose answer was lost. When somebody has taken the run since, it is said
+            # to be executed elsewhere, which is true.
             _delete_runs(session, "trace_id = ? and (owner is null or owner = ?)", (trace_id, self.owner))
             written = session.rows(
                 f"insert into chainweaver_runs ({columns}, changed_at, header, header_blobs, owner, epoch, "
@@ -422,10 +462,7 @@ class SqlRuns:
                 )
                 return taken[0] if taken else ()
             [(run_id,)] = written
-            for row, own in rows:
-                marks = ", ".join("?" * (len(row) + 1))
-                session.run(f"insert into chainweaver_steps (run_id, {_STEP}) values ({marks})", (run_id, *row))
-                _put_artifacts(session, run_id, own)
+            _put_steps(session, run_id, rows)
             _put_artifacts(session, run_id, artifacts)
             return (run_id,)
 
@@ -439,6 +476,40 @@ class SqlRuns:
         if not found:
             self._refuse(trace_id, None)
         return found
+
+    def _begin(self) -> None:
+        """Have no claims yet. Called again after a fork: the claims that came along are the parent's."""
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        self._claims: dict[str, Claim | None] = {}
+        self._lock = threading.Lock()
+        # From the statement that claims a run until it is in the table above, no other thread may claim: to the
+        # database a claim of ours that nobody remembers is free to be taken by us.
+        self._taking = threading.Lock()
+        self._beat: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def _rewrite(self, snapshot: ExecutionSnapshot, claim: Claim) -> None:
+        """Put another snapshot in the place of that of a run which is executed here, all or nothing."""
+        text, blobs, artifacts = header(snapshot)
+        rows = [step_row(step) for step in snapshot.steps]
+        names = {"flow name": snapshot.flow_name, "version": snapshot.flow_version, "digest": snapshot.flow_digest}
+        values = [storable(what, value) for what, value in names.items()]
+
+        def rewrite(session: Session) -> int:
+            done = session.run(
+                "update chainweaver_runs set flow_name = ?, flow_version = ?, flow_digest = ?, header = ?, "
+                f"header_blobs = ?, changed_at = {self._now} where id = ? and epoch = ?",
+                (*values, text, blobs, *claim),
+            )
+            if done:
+                for table in ("steps", "artifacts"):
+                    session.run(f"delete from chainweaver_{table} where run_id = ?", (claim.run_id,))
+                _put_steps(session, claim.run_id, rows)
+                _put_artifacts(session, claim.run_id, artifacts)
+            return done
+
+        if not self._database.atomically(rewrite):
+            self._refuse(snapshot.trace_id, claim)
 
     def _claiming(self, trace_id: str) -> _Claiming:
         return _Claiming(self._claims, self._lock, trace_id, self.owner)
@@ -458,15 +529,16 @@ class SqlRuns:
     def _renew(self) -> None:
         """Renew the claims of this process until it is told to stop."""
         while not self._stop.wait(self.lease_s / 3):
-            # A claim that is ours and that nobody here goes on with, because its end was not written, has to run out.
+            # Only what is executed here: a claim that nobody remembers, because the store was out of reach when it was
+            # to end, has to run out.
             held = [claim.run_id for claim in list(self._claims.values()) if claim is not None]
             try:
-                for at in range(0, len(held), 500):
-                    some = held[at : at + 500]
+                for at in range(0, len(held), _AT_ONCE):
+                    ids = held[at : at + _AT_ONCE]
                     self._database.run(
                         f"update chainweaver_runs set lease_until = {self._now} + ? "
-                        f"where owner = ? and id in ({', '.join('?' * len(some))})",
-                        (self.lease_s, self.owner, *some),
+                        f"where owner = ? and id in ({', '.join('?' * len(ids))})",
+                        (self.lease_s, self.owner, *ids),
                     )
             except StoreUnavailableError as exc:
                 logging.getLogger("chainweaver.sql").warning("Claims of %s are not renewed: %s", self.owner, exc)
@@ -494,16 +566,16 @@ class SqlRuns:
         return CheckpointNotFoundError(trace_id, known=[one for (one,) in known])
 
 
-_RUNS: Final[weakref.WeakSet[SqlRuns]] = weakref.WeakSet()
+_ALL: Final[WeakSet[SqlRuns]] = WeakSet()
 
 
-def _after_fork() -> None:
-    for runs in list(_RUNS):
-        runs._begin_anew()
+def _begin_after_fork() -> None:
+    for runs in list(_ALL):
+        runs._begin()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_begin_after_fork)
 
 
 class _Claiming:
@@ -551,12 +623,19 @@ def _date(seconds: float) -> datetime:
 
 
 def _delete_runs(session: Session, where: str, params: Sequence[Any]) -> int:
-    ids = [run_id for (run_id,) in session.rows(f"select id from chainweaver_runs where {where}", params)]
+    # The runs first: what is deleted is what is free at that moment, and from then on nobody can add a step to it.
+    ids = [run_id for (run_id,) in session.rows(f"delete from chainweaver_runs where {where} returning id", params)]
     for run_id in ids:
         for table in ("steps", "artifacts"):
             session.run(f"delete from chainweaver_{table} where run_id = ?", (run_id,))
-        session.run("delete from chainweaver_runs where id = ?", (run_id,))
     return len(ids)
+
+
+def _put_steps(session: Session, run_id: int, rows: Sequence[tuple[StepRow, list[tuple[str, bytes]]]]) -> None:
+    for row, artifacts in rows:
+        marks = ", ".join("?" * (len(row) + 1))
+        session.run(f"insert into chainweaver_steps (run_id, {_STEP}) values ({marks})", (run_id, *row))
+        _put_artifacts(session, run_id, artifacts)
 
 
 def _put_artifacts(session: Session, run_id: int, artifacts: list[tuple[str, bytes]]) -> None:

@@ -65,6 +65,7 @@ class SqliteDatabase:
         self._synchronous = "full" if durability == "power" else "normal"
         self._patience_s = patience_s
         self._lock = threading.RLock()
+        self._own = threading.local()
         self._connection: sqlite3.Connection | None = None
         _DATABASES.add(self)
         if sqlite3.sqlite_version_info < OLDEST:
@@ -113,11 +114,12 @@ class SqliteDatabase:
             return self._patiently(attempt)
 
     def wait_for_change(self, timeout_s: float, stopped: Callable[[], bool]) -> None:
-        """Look ten times a second whether another connection has written."""
+        """Look ten times a second whether another connection has written since this thread waited last."""
         ends = time.monotonic() + timeout_s
-        seen = self._version()
-        while not stopped() and time.monotonic() < ends and self._version() == seen:
+        seen = getattr(self._own, "version", None)
+        while (version := self._version()) == seen and not stopped() and time.monotonic() < ends:
             time.sleep(0.1)
+        self._own.version = version
 
     def close(self) -> None:
         """Close the file. A later call opens it again; what was in memory is gone."""

@@ -5,6 +5,11 @@ Called before a text becomes a parameter.
 
 from __future__ import annotations
 
+from typing import Final
+
+LONGEST: Final = 1_200
+"""Bytes of a name at most: the indexes of PostgreSQL take 2,704 for one row, and some are over two names."""
+
 
 def text_of(value: str) -> str | None:
     """A text to look for; None, which equals nothing, for one that no database holds.
@@ -22,11 +27,23 @@ def text_of(value: str) -> str | None:
 
 
 def storable(what: str, value: str) -> str:
-    """A text to write.
+    """A name to write.
 
     Raises:
-        ValueError: No database holds it.
+        ValueError: No database holds it, or none finds it again.
     """
     if text_of(value) is None:
-        raise ValueError(f"The {what} {value!r} cannot be stored: no database holds such a text.")
+        raise ValueError(f"The {what} {value[:200]!r} cannot be stored: no database holds such a text.")
+    if len(value.encode()) > LONGEST:
+        size = f"{len(value.encode()):,} bytes"
+        raise ValueError(f"The {what} {value[:40]!r}... has {size}; names in a store have {LONGEST:,} at most.")
     return value
+
+
+def legible(value: str) -> str:
+    """The text as near as every database holds it.
+
+    >>> legible("a\\0b\\ud800")
+    'a\ufffdb?'
+    """
+    return value if text_of(value) is not None else value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")

@@ -127,6 +127,26 @@ SENTENCES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
         {"other": "total"},
         "Step 'sort' changes 'rows' in place while step 'total' may be looking at it.",
     ),
+    "E131": (
+        ("9f3c", "host:12:ab", 4.25),
+        {},
+        "Run '9f3c' is being executed by 'host:12:ab', for 4.2 s unless it is renewed.",
+    ),
+    "E132": (("9f3c",), {}, "Run '9f3c' is no longer executed here."),
+    "E133": (("may", "9f3c", "it runs flow 'sum'"), {}, "Key 'may' belongs to run '9f3c': it runs flow 'sum'."),
+    "E134": (("sum", "1.0.0"), {}, "Flow 'sum' 1.0.0 was changed by somebody else meanwhile."),
+    "E135": (
+        ("sqlite:///runs.db", "database is locked"),
+        {},
+        "Store 'sqlite:///runs.db' is not available: database is locked.",
+    ),
+    "E136": (
+        ("sqlite:///runs.db", 9, 1),
+        {},
+        "Store 'sqlite:///runs.db' has tables of version 9, and this release knows 1 at most.",
+    ),
+    "E123": (("rows", "it was read already"), {}, "Stream 'rows' cannot be read: it was read already."),
+    "E124": (("rows", 3, "n: Field required"), {}, "Item 3 of stream 'rows' does not fit: n: Field required."),
 }
 
 

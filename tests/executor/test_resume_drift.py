@@ -99,10 +99,9 @@ def test_a_tool_that_does_something_else_with_equal_schemas_is_no_drift():
 CHANGES: dict[str, Callable[[FlowStep], FlowStep]] = {
     "mapping": lambda step: changed(step, input_mapping={"n": "n"}),
     "output mapping": lambda step: changed(step, output_mapping={"other": "out"}),
-    "retry": lambda step: changed(step, retry=RetryPolicy(max_retries=9)),
     "on_error": lambda step: changed(step, on_error="skip"),
     "fallback": lambda step: changed(step, on_error="fallback:d"),
-    "time limit": lambda step: changed(step, timeout_seconds=9),
+    "decision": lambda step: changed(step, decision_candidates=("b", "d")),
     "contract": lambda step: changed(step, output_contract="tests.executor.kit:Out"),
 }
 
@@ -116,6 +115,21 @@ def test_an_executed_step_that_was_changed_is_named(change: Callable[[FlowStep],
     assert f"Run '{broken.trace_id}'" in text
     assert "the definition of executed step '1' changed" in text
     assert broken.calls.counts == {"a": 1, "b": 1}
+
+
+MANNERS: dict[str, Callable[[FlowStep], FlowStep]] = {
+    "retry": lambda step: changed(step, retry=RetryPolicy(max_retries=9)),
+    "time limit": lambda step: changed(step, timeout_seconds=9),
+}
+
+
+@pytest.mark.parametrize("change", MANNERS.values(), ids=MANNERS)
+def test_how_an_executed_step_would_be_called_now_is_no_change(change: Callable[[FlowStep], FlowStep]):
+    """R33: it has answered, and its answer depends neither on retries nor on limits."""
+    broken = Broken()
+    a, b, c = broken.flow.steps
+    assert merged(broken.executor(linear(a, change(b), c)).resume_flow(broken.trace_id))["c_out"] == 3
+    assert broken.calls.counts == {"a": 1, "b": 1, "c": 1}
 
 
 def test_an_executed_step_that_calls_another_tool_is_named():
@@ -187,7 +201,7 @@ def test_all_that_changed_is_named_at_once():
     """R33: who has to repair a flow sees everything in one message."""
     broken = Broken()
     a, b, c = broken.flow.steps
-    flow = linear(changed(a, timeout_seconds=1), changed(b, tool_name="d"), c)
+    flow = linear(changed(a, on_error="skip"), changed(b, tool_name="d"), c)
     text = refusal(broken.executor(flow), broken.trace_id)
     assert "executed step '0' changed" in text
     assert "calls tool 'd' instead of 'b'" in text
@@ -221,7 +235,7 @@ def test_force_goes_on_all_the_same():
     """R33: whoever knows that a change does no harm says so; finished steps keep their outputs."""
     broken = Broken()
     a, b, c = broken.flow.steps
-    flow = linear(changed(a, timeout_seconds=1), changed(b, tool_name="d"), c)
+    flow = linear(changed(a, on_error="skip"), changed(b, tool_name="d"), c)
     result = broken.executor(flow).resume_flow(broken.trace_id, force=True)
     assert merged(result) == {"n": 0, "a_out": 1, "b_out": 2, "c_out": 3}
     assert broken.calls.counts == {"a": 1, "b": 1, "c": 1}
@@ -285,7 +299,7 @@ def test_a_migration_adapts_the_snapshot_first():
         return snapshot.model_copy(update={"steps": snapshot.steps[:1]})
 
     a, b, c = broken.flow.steps
-    executor = broken.executor(linear(a, changed(b, timeout_seconds=9), c))
+    executor = broken.executor(linear(a, changed(b, on_error="skip"), c))
     assert merged(executor.resume_flow(broken.trace_id, migrate=migrate))["c_out"] == 3
     assert seen == [2]
     assert broken.calls.counts == {"a": 1, "b": 2, "c": 1}

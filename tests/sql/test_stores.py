@@ -1,8 +1,8 @@
-"""The stores of a database keep the contracts that every store keeps."""
+"""The stores of a database keep the contracts that every store keeps, on both databases."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,23 +15,27 @@ from chainweaver.testing.conformance import (
 )
 
 
-class OnSqlite:
-    """Stores on a file of their own."""
+class OnDatabases:
+    """Stores in a database of their own, once in a file and once on a server."""
 
-    folder: Path
+    url: str
+    opened_stores: list[SqlStore]
 
     @pytest.fixture(autouse=True)
-    def _own_folder(self, tmp_path: Path) -> None:
-        self.folder = tmp_path
-        self.opened_stores: list[SqlStore] = []
+    def _own_database(self, database_url: str) -> Iterator[None]:
+        self.url = database_url
+        self.opened_stores = []
+        yield
+        for store in self.opened_stores:
+            store.close()
 
     def open(self) -> SqlStore:
-        store = open_store(f"sqlite:///{self.folder}/chainweaver.db")
+        store = open_store(self.url)
         self.opened_stores.append(store)
         return store
 
 
-class TestSqliteRuns(OnSqlite, CheckpointerConformance):
+class TestRuns(OnDatabases, CheckpointerConformance):
     def make_store(self) -> Any:
         return self.open().runs
 
@@ -39,7 +43,7 @@ class TestSqliteRuns(OnSqlite, CheckpointerConformance):
         return self.open().runs
 
 
-class TestSqliteFlows(OnSqlite, RegistryStoreConformance):
+class TestFlows(OnDatabases, RegistryStoreConformance):
     def make_store(self) -> Any:
         return self.open().flows
 
@@ -47,7 +51,7 @@ class TestSqliteFlows(OnSqlite, RegistryStoreConformance):
         return self.open().flows
 
 
-class TestSqliteCache(OnSqlite, StepCacheConformance):
+class TestCache(OnDatabases, StepCacheConformance):
     def make_store(self) -> Any:
         return self.open().cache
 

@@ -1,0 +1,246 @@
+"""Flows in a database: what loading costs, who wins, and names that are only names."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chainweaver import ChainWeaverError, CheckpointNotFoundError, Flow, FlowExecutor, FlowStep, tool
+from chainweaver.exceptions import StaleFlowError
+from chainweaver.flow import FlowStatus
+from chainweaver.registry import FlowRegistry
+from chainweaver.sql import SqlStore, open_store
+from chainweaver.sql.sqlite import SqliteDatabase
+
+
+@tool
+def double(n: int) -> int:
+    return 2 * n
+
+
+def a_flow(name: str = "twice", version: str = "1.0", **fields: Any) -> Flow:
+    return Flow(name=name, version=version, description="d", steps=[FlowStep(tool_name="double")], **fields)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/flows.db"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[SqlStore]:
+    with open_store(url) as opened:
+        yield opened
+
+
+def statements_of(store: SqlStore) -> list[str]:
+    """The statements that reach the driver from now on."""
+    database = store._database
+    assert isinstance(database, SqliteDatabase)
+    seen: list[str] = []
+    database._opened().set_trace_callback(seen.append)
+    return seen
+
+
+def test_a_flow_is_loaded_by_one_statement_and_a_registry_by_one_as_well(store: SqlStore) -> None:
+    """One row holds a whole definition."""
+    for name in ("a", "b", "c"):
+        store.flows.save_flow(a_flow(name))
+    seen = statements_of(store)
+    store.flows.load_flow("a", "1.0")
+    assert len(seen) == 1, seen
+    seen.clear()
+    registry = FlowRegistry(store.flows)
+    assert len(seen) == 1, seen
+    assert len(registry) == 3
+
+
+def test_a_hot_run_asks_the_store_of_flows_nothing(store: SqlStore) -> None:
+    """R40: a run keeps what it started with; definitions come from memory."""
+    store.flows.save_flow(a_flow())
+    with FlowExecutor(FlowRegistry(store.flows), tools=[double]) as executor:
+        seen = statements_of(store)
+        for n in range(10):
+            assert executor.execute_flow("twice", {"n": n}).success
+        assert seen == []
+
+
+def test_of_two_who_change_a_status_one_wins_and_the_other_is_told(url: str) -> None:
+    """Compare and swap on the digest: nobody decides on what is no longer so."""
+    with open_store(url) as first, open_store(url) as second:
+        first.flows.save_flow(a_flow())
+        ours, theirs = FlowRegistry(first.flows), FlowRegistry(second.flows)
+        ours.set_flow_status("twice", "disabled")
+        with pytest.raises(
+            StaleFlowError, match=r"^Flow 'twice' 1\.0 was changed by somebody else meanwhile\."
+        ) as told:
+            theirs.set_flow_status("twice", "needs_review")
+        assert "fix     call refresh()" in told.value.render()
+        assert theirs.get_flow("twice").status is FlowStatus.ACTIVE, "a refused change shows nowhere"
+        theirs.refresh()
+        theirs.set_flow_status("twice", "needs_review")
+        assert first.flows.load_flow("twice", "1.0").status is FlowStatus.NEEDS_REVIEW
+
+
+def test_of_many_who_change_a_status_at_once_exactly_one_wins(url: str) -> None:
+    """The same, with threads and stores of their own."""
+    with open_store(url) as store:
+        store.flows.save_flow(a_flow())
+    stores = [open_store(url) for _ in range(6)]
+    registries = [FlowRegistry(one.flows) for one in stores]
+    gate, outcomes = threading.Barrier(len(registries)), []
+
+    def change(registry: FlowRegistry) -> None:
+        gate.wait()
+        try:
+            registry.set_flow_status("twice", "disabled")
+            outcomes.append("won")
+        except StaleFlowError:
+            outcomes.append("told")
+
+    threads = [threading.Thread(target=change, args=(registry,)) for registry in registries]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in stores:
+        one.close()
+    assert sorted(outcomes) == ["told"] * 5 + ["won"]
+
+
+def test_a_registry_that_follows_its_store_sees_what_others_change(url: str) -> None:
+    """Plans of a flow that was changed elsewhere are not used again."""
+    with open_store(url) as ours, open_store(url) as theirs:
+        theirs.flows.save_flow(a_flow())
+        registry, other = FlowRegistry(ours.flows), FlowRegistry(theirs.flows)
+        changed = threading.Event()
+        with FlowExecutor(registry, tools=[double]) as executor, registry.follow(on_change=changed.set) as handle:
+            assert executor.execute_flow("twice", {"n": 1}).flow_version == "1.0"
+            other.register_flow(a_flow(version="2.0"))
+            assert changed.wait(10), "the change is noticed"
+            assert executor.execute_flow("twice", {"n": 1}).flow_version == "2.0"
+        assert not handle.is_running
+
+
+def test_a_registry_without_a_shared_store_follows_nothing() -> None:
+    """The message says what would."""
+    with pytest.raises(ValueError, match=r"Only a registry with a shared store follows it: FlowRegistry\(open_store"):
+        FlowRegistry().follow()
+
+
+def test_a_store_that_cannot_be_read_for_a_while_is_followed_on(url: str) -> None:
+    """An error is told and is not the end."""
+    with open_store(url) as ours, open_store(url) as theirs:
+        registry, changed = FlowRegistry(ours.flows), threading.Event()
+        errors: list[Exception] = []
+        with registry.follow(on_change=changed.set, on_error=errors.append):
+            theirs._database.run(
+                "insert into chainweaver_flows (name, version, digest, status, definition, changed_at) "
+                "values ('bad', '1', '', 'active', '{', 0)"
+            )
+            theirs.flows.save_flow(a_flow())
+            ends = time.monotonic() + 10
+            while not errors and time.monotonic() < ends:
+                time.sleep(0.02)
+            assert errors, "a row that is no flow is told"
+            theirs.flows.delete_flow("bad", "1")
+            assert changed.wait(10), "and the rest is loaded once it is gone"
+        assert [name for name, _ in registry.snapshot] == ["twice"]
+
+
+def test_steps_can_be_listed_by_tool_with_sql(store: SqlStore) -> None:
+    """For people who look with SQL."""
+    store.flows.save_flow(a_flow())
+    rows = store._database.rows("select name, version, step_id, tool_name from chainweaver_flow_steps")
+    assert rows == [("twice", "1.0", "0", "double")]
+
+
+HOSTILE = (
+    "x'; drop table flows; --",
+    'x"; drop table chainweaver_runs; --',
+    "' or '1'='1",
+    "?",
+    "%s",
+    "$1",
+    ":name",
+    "a\0b",
+    "\ud800",
+    "%",
+    "_",
+    "*",
+    "\\",
+    "'",
+    '"',
+    "`",
+    ";",
+    "--",
+    "/*",
+    "null",
+    "",
+    " ",
+    "\n",
+    "é",
+    "e\u0301",
+    "💥",
+    "A" * 100_000,
+)
+
+
+def test_a_name_is_only_a_name(store: SqlStore) -> None:
+    """Whatever it looks like to a database."""
+    name = "x'; drop table flows; --"
+    registry = FlowRegistry(store.flows)
+    registry.register_flow(a_flow(name))
+    with FlowExecutor(registry, tools=[double], checkpointer=store.runs, delete_on_success=False) as executor:
+        assert executor.execute_flow(name, {"n": 1}, key=name).final_output == {"n": 1, "double": 2}
+    assert store.flows.list_keys() == [(name, "1.0")]
+    [run] = store.runs.list_runs(flow_name=name, key=name)
+    assert run.flow_name == name
+
+
+def test_two_thousand_hostile_ids_and_filters_find_nothing_and_break_nothing(store: SqlStore) -> None:
+    """No error of a driver, no row too many."""
+    draw = random.Random(7)
+    store.flows.save_flow(a_flow())
+    with FlowExecutor(tools=[double], flows=[a_flow()], checkpointer=store.runs, delete_on_success=False) as executor:
+        kept = executor.execute_flow("twice", {"n": 1}, key="mine").trace_id
+    for _ in range(500):
+        text = "".join(draw.choice(HOSTILE[:-1]) for _ in range(draw.randint(1, 4))) + draw.choice(("", kept[:4], "x"))
+        text = draw.choice((text, draw.choice(HOSTILE)))
+        assert store.runs.list_runs(flow_name=text) == []
+        assert store.runs.list_runs(key=text) == []
+        assert not store.flows.has_flow(text, text)
+        with pytest.raises((CheckpointNotFoundError, ChainWeaverError)):
+            store.runs.load(text)
+        store.runs.delete(text)
+    assert [run.trace_id for run in store.runs.list_runs()] == [kept]
+    assert store.flows.list_keys() == [("twice", "1.0")]
+
+
+def test_unknown_filters_are_errors(store: SqlStore) -> None:
+    """A filter that is misspelt must not list everything."""
+    unknown: dict[str, Any] = {"flow": "twice"}
+    with pytest.raises(TypeError, match="flow"):
+        store.runs.list_runs(**unknown)
+    wrong: Any = "done"
+    with pytest.raises(ValueError, match="status has to be one of running, ok, failed, cancelled, not 'done'"):
+        store.runs.list_runs(status=wrong)
+    with pytest.raises(ValueError, match="limit has to be 0 or more"):
+        store.runs.list_runs(limit=-1)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_name_that_no_database_holds_is_refused_where_it_is_written(store: SqlStore, name: str) -> None:
+    """PostgreSQL has no zero character, and nothing encodes a lone surrogate."""
+    with pytest.raises(ValueError, match="cannot be stored: no database holds such a text"):
+        store.flows.save_flow(a_flow().model_copy(update={"name": name}))
+    with FlowExecutor(tools=[double], flows=[a_flow()], checkpointer=store.runs) as executor:
+        result = executor.execute_flow("twice", {"n": 1}, key=name)
+        assert not result.success
+        assert "no database holds such a text" in str(result.execution_log[0].error_message)
