@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,29 +16,20 @@ import pytest
 from chainweaver import InMemoryCheckpointer
 from tests.conftest import PROOF
 from tests.executor.kit import Crash
+from tests.sql import dying
+from tests.sql.children import started
 from tests.sql.dying import STATEMENTS, Death, go_on, mortal
 from tests.sql.places import integrity_of
 
-ROOT = Path(__file__).parents[2]
-TWICE = 1_000_000 if PROOF else 6
+TWICE = 1_000_000 if PROOF else 4
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL and fork")
 
 
 def runs_of(url: str, directory: Path, stride: int, twice: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A run that was left alone, and what became of runs in processes that died."""
-    call = f"main({url!r}, Path({str(directory / 'runs')!r}), {stride}, {twice})"
-    done = subprocess.run(
-        [sys.executable, "-c", f"from pathlib import Path; from tests.sql.dying import main; {call}"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60 if not PROOF else 1800,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    whole, *runs = [json.loads(line) for line in done.stdout.splitlines()]
+    with started(dying.main, url, directory / "runs", stride, twice) as program:
+        lines = program.said(1800 if PROOF else 60).splitlines()
+    whole, *runs = map(json.loads, lines)
     return whole, runs
 
 

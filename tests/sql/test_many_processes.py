@@ -36,17 +36,14 @@ def test_many_threads_of_many_processes_share_one_database(database_url: str, tm
     ledger = tmp_path / "ledger"
     leave_behind(database_url, ledger)
     began = datetime.now(timezone.utc)
-    call = f"main({database_url!r}, Path({str(tmp_path)!r}), {THREADS}, {RUNS})"
     with ExitStack() as stack:
-        code = f"from pathlib import Path; from tests.sql.sharing import main; {call}"
-        processes = [stack.enter_context(started(code)) for _ in range(PROCESSES)]
+        work = (sharing.main, database_url, tmp_path, THREADS, RUNS)
+        processes = [stack.enter_context(started(*work)) for _ in range(PROCESSES)]
         until(lambda: len(list(tmp_path.glob("ready*"))) == PROCESSES)
         (tmp_path / "go").touch()
         told: Counter[str] = Counter()
         for process in processes:
-            said, complained = process.communicate(timeout=600 if PROOF else 60)
-            assert complained == ""
-            told.update(json.loads(said))
+            told.update(json.loads(process.said(600 if PROOF else 60)))
     assert set(told) <= {"right", "claimed", "recovered"}
     assert told["right"] == PROCESSES * RUNS
     assert told["recovered"] == LEFT_BEHIND

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from chainweaver.sql import open_store
 from tests.sql import pausing
-from tests.sql.children import said_by, started, until
+from tests.sql.children import Child, started, until
 from tests.sql.places import rows_of
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
@@ -20,9 +20,8 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SI
 LEASE_S = 0.4
 
 
-def owner(url: str, place: Path, manner: str, *, keep: bool) -> str:
-    call = f"main({url!r}, Path({str(place)!r}), {manner!r}, {LEASE_S}, {keep}, False)"
-    return f"from pathlib import Path; from tests.sql.pausing import main; {call}"
+def owner(url: str, place: Path, manner: str, *, keep: bool) -> AbstractContextManager[Child]:
+    return started(pausing.main, url, place, manner, LEASE_S, keep, False)
 
 
 def calls(place: Path) -> list[str]:
@@ -35,7 +34,7 @@ def let_go(place: Path, *steps: int) -> None:
         (place / f"go{at}").touch()
 
 
-def stop(process: subprocess.Popen[str]) -> None:
+def stop(process: Child) -> None:
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
 
@@ -48,7 +47,7 @@ def test_a_paused_owner_whose_run_was_taken_over_commits_nothing_when_it_wakes_u
 ):
     """R32: its commit is refused, its call raises RunClaimLostError with the result, and no row changes."""
     begun = {"sync": ["0", "1"]}.get(manner, ["0", "1", "2", "3"])
-    with started(owner(database_url, tmp_path, manner, keep=keep)) as process:
+    with owner(database_url, tmp_path, manner, keep=keep) as process:
         let_go(tmp_path, 0)
         until(lambda: sorted(calls(tmp_path)) == begun)
         stop(process)
@@ -63,7 +62,7 @@ def test_a_paused_owner_whose_run_was_taken_over_commits_nothing_when_it_wakes_u
         assert calls(tmp_path)[len(begun) :] == after_it
         before = rows_of(database_url)
         process.send_signal(signal.SIGCONT)
-        told = json.loads(said_by(process))
+        told = json.loads(process.said())
     assert told == {"error": "RunClaimLostError", "status": "cancelled", "ok": told["ok"]}
     assert "s0" in told["ok"]
     assert rows_of(database_url) == before
@@ -74,7 +73,7 @@ def test_a_paused_owner_whose_run_was_taken_over_commits_nothing_when_it_wakes_u
 @pytest.mark.parametrize("manner", ["threads"])
 def test_an_owner_that_is_paused_for_long_and_not_missed_goes_on(database_url: str, tmp_path: Path, manner: str):
     """R32: a claim that has run out is still one, until somebody takes it."""
-    with started(owner(database_url, tmp_path, manner, keep=True)) as process:
+    with owner(database_url, tmp_path, manner, keep=True) as process:
         let_go(tmp_path, 0)
         until(lambda: "1" in calls(tmp_path))
         stop(process)
@@ -82,7 +81,7 @@ def test_an_owner_that_is_paused_for_long_and_not_missed_goes_on(database_url: s
         with open_store(database_url) as store:
             until(lambda: [one.is_orphan for one in store.runs.list_runs()] == [True])
             process.send_signal(signal.SIGCONT)
-            told = json.loads(said_by(process))
+            told = json.loads(process.said())
             [info] = store.runs.list_runs()
     assert told["error"] is None
     assert (info.status, info.steps_done) == ("ok", 5)
@@ -91,7 +90,7 @@ def test_an_owner_that_is_paused_for_long_and_not_missed_goes_on(database_url: s
 
 def test_an_owner_whose_step_fails_hears_as_well_that_the_run_is_no_longer_its_own(database_url: str, tmp_path: Path):
     """R32: a failed step is not committed, and how the run ends is decided by whoever took it over."""
-    with started(owner(database_url, tmp_path, "sync", keep=True)) as process:
+    with owner(database_url, tmp_path, "sync", keep=True) as process:
         let_go(tmp_path, 0)
         until(lambda: "1" in calls(tmp_path))
         stop(process)
@@ -102,7 +101,7 @@ def test_an_owner_whose_step_fails_hears_as_well_that_the_run_is_no_longer_its_o
             [trace_id] = store.runs.list_trace_ids()
             store.runs.claim(trace_id)
             process.send_signal(signal.SIGCONT)
-            told = json.loads(said_by(process))
+            told = json.loads(process.said())
             assert told == {"error": "RunClaimLostError", "status": "failed", "ok": ["s0"]}
             store.runs.finish(trace_id, "running")
             (tmp_path / "fail1").unlink()

@@ -10,20 +10,19 @@ import pytest
 
 from chainweaver.sql import open_store
 from tests.sql import pausing
-from tests.sql.children import said_by, started, until
+from tests.sql.children import started, until
 from tests.sql.test_paused_owner import calls, let_go
 
 
 @pytest.mark.parametrize("manner", pausing.MANNERS)
 def test_a_process_that_is_told_to_stop_hands_its_run_back_at_once(database_url: str, tmp_path: Path, manner: str):
     """R32: nobody waits for a claim of an hour to run out, and what was committed does not run again."""
-    call = f"main({database_url!r}, Path({str(tmp_path)!r}), {manner!r}, 3600, True, True)"
-    with started(f"from pathlib import Path; from tests.sql.pausing import main; {call}") as process:
+    with started(pausing.main, database_url, tmp_path, manner, 3600, True, True) as process:
         let_go(tmp_path, 0)
         until(lambda: "1" in calls(tmp_path))
         process.send_signal(signal.SIGTERM)
         let_go(tmp_path, 1, 2, 3, 4)
-        told = json.loads(said_by(process))
+        told = json.loads(process.said())
         begun = calls(tmp_path)
     assert told["error"] == "FlowCancelledError"
     assert told["status"] == "cancelled"
@@ -45,13 +44,12 @@ def test_the_step_that_is_under_way_is_finished_and_committed_before_the_run_is_
     database_url: str, tmp_path: Path
 ):
     """R32: on the sync lane a tool is not interrupted, and what it has done is not thrown away."""
-    call = f"main({database_url!r}, Path({str(tmp_path)!r}), 'sync', 3600, True, True)"
-    with started(f"from pathlib import Path; from tests.sql.pausing import main; {call}") as process:
+    with started(pausing.main, database_url, tmp_path, "sync", 3600, True, True) as process:
         let_go(tmp_path, 0)
         until(lambda: "1" in calls(tmp_path))
         process.send_signal(signal.SIGTERM)
         let_go(tmp_path, 1, 2, 3, 4)
-        told = json.loads(said_by(process))
+        told = json.loads(process.said())
     assert told["ok"] == ["s0", "s1"]
     with open_store(database_url) as store:
         [trace_id] = store.runs.list_trace_ids()
@@ -64,11 +62,10 @@ def test_a_run_that_crashed_before_its_first_step_is_there_and_one_that_never_be
     """R32: a run is admitted before anything of it is done."""
     with open_store(database_url) as store:
         assert store.runs.list_runs() == []
-        call = f"main({database_url!r}, Path({str(tmp_path)!r}), 'sync', 0.1, True, False)"
-        with started(f"from pathlib import Path; from tests.sql.pausing import main; {call}") as process:
+        with started(pausing.main, database_url, tmp_path, "sync", 0.1, True, False) as process:
             until(lambda: calls(tmp_path) == ["0"])
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            until(process.has_ended)
         [info] = store.runs.list_runs()
         assert (info.status, info.steps_done) == ("running", 0)
         until(lambda: store.runs.info(info.trace_id).is_orphan)
