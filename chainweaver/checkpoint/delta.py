@@ -4,7 +4,7 @@ A delta holds what a resumed run cannot compute again: outputs, status, errors, 
 they follow from the outputs of earlier steps. Made by the executor once per finished step, kept by the stores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import GetCoreSchemaHandler
@@ -76,18 +76,21 @@ class StepDelta(NamedTuple):
         """The delta with these attributes; lists stand for tuples, as JSON has no others.
 
         Raises:
-            TypeError: A name is missing or not an attribute.
+            TypeError: A name is missing or not an attribute, or a value is none that such an attribute has.
         """
         taken = dict(values)
         if taken.get("error") is not None:
-            error_type, error_code, error_message, error_cause = taken["error"]
-            taken["error"] = (error_type, error_code, error_message, error_cause)
+            taken["error"] = tuple(taken["error"])
         for name in ("retry_errors", "path"):
             taken[name] = tuple(taken.get(name) or ())
         if taken.get("inside") is not None:
             inside = (one if isinstance(one, cls) else cls.from_dict(one) for one in taken["inside"])
             taken["inside"] = tuple(inside)
-        return cls(**taken)
+        delta = cls(**taken)
+        for name, is_one in _VALUES.items():
+            if not is_one(getattr(delta, name)):
+                raise TypeError(f"{getattr(delta, name)!r:.80} is no '{name}' of a step")
+        return delta
 
     def with_outputs(self, outputs: dict[str, Any] | None) -> "StepDelta":
         """The same step with other outputs.
@@ -110,6 +113,52 @@ class StepDelta(NamedTuple):
             [core_schema.is_instance_schema(cls), from_object],
             serialization=core_schema.plain_serializer_function_ser_schema(cls.as_dict),
         )
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or type(value) is str
+
+
+def _is_dict_or_none(value: Any) -> bool:
+    return value is None or (type(value) is dict and all(map(_is_text, value)))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _are_segments(value: Any) -> bool:
+    """Texts, of which whatever stands behind a "#" is a number."""
+    numbers = [segment.partition("#")[2] for segment in value if _is_text(segment)]
+    return len(numbers) == len(value) and all(
+        not number or (number.isdecimal() and len(number) < 10) for number in numbers
+    )
+
+
+_VALUES: dict[str, Callable[[Any], bool]] = {
+    "step_index": _is_count,
+    "step_id": _is_text,
+    "tool_name": _is_text,
+    "fingerprint": _is_text,
+    "status": lambda value: value in ("ok", "skipped", "failed"),
+    "outputs": _is_dict_or_none,
+    "error": lambda value: value is None or (len(value) == 4 and all(map(_is_text_or_none, value))),
+    "attempts": _is_count,
+    "retry_errors": lambda value: all(map(_is_text, value)),
+    "cached": lambda value: type(value) is bool,
+    "fallback_tool_name": _is_text_or_none,
+    # Up to the year 8300, so that no date that is reckoned from it is one that there is not.
+    "started_at": lambda value: type(value) in (int, float) and abs(value) < 2e11,
+    "duration_ns": lambda value: type(value) is int and abs(value) < 2**63,
+    "path": _are_segments,
+    "decision": _is_dict_or_none,
+    "approval": _is_dict_or_none,
+}
+"""What the values of each attribute look like; a store may hold anything."""
 
 
 def _read(values: dict[str, Any]) -> StepDelta:

@@ -18,6 +18,7 @@ from chainweaver._execution.nested import run_flow, run_items
 from chainweaver._execution.run import Run, attempt_of, segment_of, step_id_of
 from chainweaver.checkpoint import ExecutionSnapshot
 from chainweaver.exceptions import (
+    ArtifactCorruptError,
     ChainWeaverError,
     CheckpointDriftError,
     CheckpointEncodeError,
@@ -364,7 +365,13 @@ def fill(run: Run, snapshot: ExecutionSnapshot) -> None:
         index = plan.names.get(delta.step_id)
         # A step that may be skipped no longer has no outcome that others could go on from.
         if not delta.path and index is not None and (delta.status == "ok" or plan.steps[index].on_error == "skip"):
-            fill_in(run, plan.steps[index], delta)
+            try:
+                fill_in(run, plan.steps[index], delta)
+            except ChainWeaverError:
+                raise
+            except Exception as exc:  # a store may hold a decision, or an approval, such as no run leaves
+                detail = f"step '{delta.step_id}' holds what no step leaves: {type(exc).__name__}: {exc}."
+                raise ArtifactCorruptError(f"run {snapshot.trace_id}", detail) from exc
     run.slots[-1] = passed
 
 

@@ -100,6 +100,8 @@ class SetAside(ABC):
         Raises:
             ArtifactUnreadable: What is to be read is missing or damaged, or its library is not installed.
         """
+        if name is None and not all(type(part) is bytes for part in parts):
+            raise PlainDecodeError("parts that are no byte strings")  # a number would be taken for a length
         buffers = list(map(bytearray, parts)) if name is None else self.parts_of(name, codec, parts)
         try:
             # The entry names a codec, and codecs are a closed list: nothing but their types can come out.

@@ -370,6 +370,13 @@ def _packed_items(packer: _Packer, value: Mapping[Any, Any]) -> Iterable[tuple[A
     return zip(value, packer.pack_list(value.values()), strict=True)
 
 
+def _byte_string(body: Any) -> bytes:
+    """A byte string; a number in its place would be taken for a length, and memory for it."""
+    if type(body) is not bytes:
+        raise PlainDecodeError(f"a byte string was expected and a {type(body).__name__} found")
+    return body
+
+
 _PATHS = {kind.__name__: kind for kind in (PosixPath, WindowsPath, PurePosixPath, PureWindowsPath)}
 
 _READERS: dict[str, Callable[[Any], Any]] = {
@@ -383,7 +390,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "$d": dict,
     "$q": lambda body: deque(*body),
     "$O": OrderedDict,
-    "$B": bytearray,
+    "$B": lambda body: bytearray(_byte_string(body)),
     "$D": lambda body: _read_clock(datetime, body),
     "$T": lambda body: _read_clock(time, body),
     "$Y": date.fromisoformat,

@@ -13,7 +13,7 @@ from typing import Any
 from chainweaver.cache.key import StepCacheKey, Uncacheable
 from chainweaver.objects.plain import PlainDecodeError, PlainEncodeError, decode_plain, encode_plain
 from chainweaver.sql.database import Database, Session
-from chainweaver.sql.rows import RowArtifacts
+from chainweaver.sql.rows import RowArtifacts, content_of
 from chainweaver.sql.texts import text_of
 
 __all__ = ["SqlStepCache"]
@@ -47,7 +47,7 @@ class SqlStepCache:
             content = self._database.rows(
                 "select content from chainweaver_cache_artifacts where digest = ? and name = ?", (digest, name)
             )
-            return bytes(content[0][0]) if content else None
+            return content_of(content)
 
         try:
             if _checksum(key, output, blobs) != checksum:

@@ -78,11 +78,12 @@ class SqlFlows:
             FlowSerializationError: The row holds no flow, or another one than it says.
         """
         found = self._database.rows(
-            "select definition from chainweaver_flows where name = ? and version = ?", (text_of(name), text_of(version))
+            "select digest, definition from chainweaver_flows where name = ? and version = ?",
+            (text_of(name), text_of(version)),
         )
         if not found:
             raise self._not_found(name, version)
-        return self._read(name, version, found[0][0])
+        return self._read(name, version, *found[0])
 
     def load_flows(self) -> list[AnyFlow]:
         """Every definition, sorted by name and version, in one statement.
@@ -90,7 +91,9 @@ class SqlFlows:
         Raises:
             FlowSerializationError: A row holds no flow, or another one than it says.
         """
-        found = self._database.rows("select name, version, definition from chainweaver_flows order by name, version")
+        found = self._database.rows(
+            "select name, version, digest, definition from chainweaver_flows order by name, version"
+        )
         return [self._read(*row) for row in found]
 
     def has_flow(self, name: str, version: str) -> bool:
@@ -165,10 +168,13 @@ class SqlFlows:
         storable("name of the flow", flow.name)
         storable("version of the flow", flow.version)
         text = flow_to_json(flow)
-        return text, (blake2b(text.encode(), digest_size=16).hexdigest(), flow.status.value)
+        return text, (_digest(text), flow.status.value)
 
-    def _read(self, name: str, version: str, text: str) -> AnyFlow:
+    def _read(self, name: str, version: str, digest: object, text: object) -> AnyFlow:
         place = f"flow '{name}' {version} in {self._database.name}"
+        if not isinstance(text, str) or _digest(text) != digest:
+            detail = "the digest of the definition does not match: it is not what was stored"
+            raise FlowSerializationError(detail, source=place, fix="push the flow again, with overwrite")
         flow = flow_from_json(text, source=place, limits=_LIMITS)
         if (flow.name, flow.version) != (name, version):
             detail = f"it holds flow '{flow.name}' version '{flow.version}', not what its row says"
@@ -177,3 +183,7 @@ class SqlFlows:
 
     def _not_found(self, name: str, version: str) -> FlowNotFoundError:
         return FlowNotFoundError(name, version, where=f"store '{self._database.name}'")
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,16 +1,18 @@
 """Runs and steps as rows: what a snapshot and a finished step look like in columns, and back.
 
 Values are JSON by `encode_plain`; long byte strings follow it in a column of their own, and large objects lie in rows
-of `chainweaver_artifacts` under the digest of their content. Nothing that is read can build anything but plain values
-and the types of codecs. Called by `runs` and `cache`.
+of `chainweaver_artifacts` under the digest of their content. Every row carries a checksum over what is read of it and
+over the run that it is of, so that damage is never taken for a value. Nothing that is read can build anything but plain
+values and the types of codecs. Called by `runs` and `cache`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -18,6 +20,7 @@ from chainweaver.checkpoint import ExecutionSnapshot, StepDelta
 from chainweaver.exceptions import ArtifactCorruptError, CheckpointEncodeError
 from chainweaver.objects.artifacts import ArtifactUnreadable, SetAside, check_digest
 from chainweaver.objects.plain import PlainDecodeError, PlainEncodeError, decode_plain, encode_plain
+from chainweaver.sql.database import Row
 from chainweaver.sql.texts import LONGEST, legible, text_of
 
 ReadContent = Callable[[str], "bytes | None"]
@@ -68,24 +71,22 @@ class RowArtifacts(SetAside):
         return f"{name} of {self._whose}"
 
 
-class StepRow(NamedTuple):
-    """A finished step in columns, in the order of the table, without the run that it is of."""
+def content_of(found: Sequence[Row]) -> bytes | None:
+    """What an artifact holds, of the row that was found; None where there is none.
 
-    path: str
-    step_index: int
-    step_id: str
-    tool_name: str
-    fingerprint: str
-    status: str
-    outputs: str
-    blobs: bytes | None
-    more: str
-    started_at: float
-    duration_ns: int
+    Raises:
+        PlainDecodeError: It holds no byte string.
+    """
+    if not found:
+        return None
+    [(content,)] = found
+    if not isinstance(content, (bytes, memoryview)):
+        raise PlainDecodeError(f"it holds a {type(content).__name__} instead of bytes")
+    return bytes(content)
 
 
-def step_row(delta: StepDelta) -> tuple[StepRow, list[tuple[str, bytes]]]:
-    """A finished step as a row, and its artifacts.
+def step_row(trace_id: str, delta: StepDelta) -> tuple[Row, list[tuple[str, bytes]]]:
+    """A finished step of a run as a row without the number of the run, and its artifacts.
 
     Raises:
         CheckpointEncodeError: An output is not plain and has no codec.
@@ -103,7 +104,7 @@ def step_row(delta: StepDelta) -> tuple[StepRow, list[tuple[str, bytes]]]:
     if delta.inside is not None:
         more["inside"] = [one.as_dict() for one in delta.inside]
     path, step_id, tool_name = _names(delta, more)
-    row = StepRow(
+    fields = (
         path,
         delta.step_index,
         step_id,
@@ -113,23 +114,34 @@ def step_row(delta: StepDelta) -> tuple[StepRow, list[tuple[str, bytes]]]:
         "" if delta.outputs is None else outputs,
         blobs,
         encode_plain(more).decode() if more else "",
-        delta.started_at,
+        float(delta.started_at),
         delta.duration_ns,
     )
-    return row, artifacts.contents() if artifacts.put else []
+    return (*fields, step_checksum(trace_id, fields)), artifacts.contents() if artifacts.put else []
 
 
-def read_step(row: Sequence[Any], place: str, read: ReadContent) -> StepDelta:
+def step_checksum(trace_id: str, fields: Sequence[Any]) -> int:
+    """Of the columns of a step, without the checksum, and of the run that they are of."""
+    path, index, step_id, tool_name, fingerprint, status, outputs, blobs, more, started_at, duration_ns = fields
+    # One text and one pass: a step is committed in 40 us, and a checksum for each column would take 4 of them.
+    head = f"{trace_id}\n{path}\n{index}\n{step_id}\n{tool_name}\n{fingerprint}\n{status}\n"
+    text = f"{head}{started_at}\n{duration_ns}\n{more}\n{outputs}"
+    checksum = zlib.crc32(text.encode("utf-8", "surrogatepass"))
+    return checksum if blobs is None else zlib.crc32(blobs, checksum)
+
+
+def read_step(trace_id: str, row: Sequence[Any], place: str, read: ReadContent) -> StepDelta:
     """The finished step in a row.
 
     Raises:
         ArtifactCorruptError: The row is damaged, or an artifact of it; the message names both.
     """
-    path, step_index, step_id, tool_name, fingerprint, status, outputs, blobs, more, started_at, duration_ns = row
+    *fields, checksum = row
+    path, step_index, step_id, tool_name, fingerprint, status, outputs, blobs, more, started_at, duration_ns = fields
     try:
         whose = f"step '{step_id}' of {place}"
-        if status not in ("ok", "skipped", "failed"):
-            raise PlainDecodeError(f"'{status}' is no status of a step")
+        if step_checksum(trace_id, fields) != checksum:
+            raise PlainDecodeError("its checksum does not match")
         return StepDelta.from_dict(
             {
                 "step_index": step_index,
@@ -148,12 +160,12 @@ def read_step(row: Sequence[Any], place: str, read: ReadContent) -> StepDelta:
         raise ArtifactCorruptError(
             str(exc.path or place), f"{exc.reason}; step '{step_id}' of {place} needs it."
         ) from exc
-    except (PlainDecodeError, TypeError, ValueError) as exc:
+    except (PlainDecodeError, TypeError, ValueError, RecursionError) as exc:
         raise ArtifactCorruptError(place, f"step '{step_id}' (row {step_index}): {exc}.") from exc
 
 
-def header(snapshot: ExecutionSnapshot) -> tuple[str, bytes | None, list[tuple[str, bytes]]]:
-    """How a run began, as JSON, with its long byte strings and its artifacts.
+def header(snapshot: ExecutionSnapshot) -> tuple[str, bytes | None, int, list[tuple[str, bytes]]]:
+    """How a run began, as JSON, with its long byte strings, a checksum and its artifacts.
 
     Raises:
         CheckpointEncodeError: A value of the input is not plain and has no codec.
@@ -166,7 +178,14 @@ def header(snapshot: ExecutionSnapshot) -> tuple[str, bytes | None, list[tuple[s
         refused = _refusal_in(snapshot.initial_input, artifacts) or exc
         detail = f"type '{refused.type_name}': {refused.reason}"
         raise CheckpointEncodeError(snapshot.flow_name, -1, refused.key, detail) from exc
-    return text, blobs, artifacts.contents()
+    columns = (snapshot.trace_id, snapshot.flow_name, snapshot.flow_version, snapshot.flow_digest)
+    return text, blobs, header_checksum(columns, text, blobs), artifacts.contents()
+
+
+def header_checksum(columns: Iterable[str], text: str, blobs: bytes | None) -> int:
+    """Of what is read of the row of a run: its id, name, version and digest of the flow, and how it began."""
+    checksum = zlib.crc32("\n".join((*columns, text)).encode("utf-8", "surrogatepass"))
+    return checksum if blobs is None else zlib.crc32(blobs, checksum)
 
 
 _OWN_COLUMNS: Final = ("trace_id", "flow_name", "flow_version", "flow_digest", "steps")
@@ -174,14 +193,19 @@ _HEADER_FIELDS: Final = tuple(name for name in ExecutionSnapshot.model_fields if
 
 
 def read_header(
-    columns: Mapping[str, str], text: str, blobs: bytes | None, place: str, read: ReadContent
+    columns: Mapping[str, str], text: str, blobs: bytes | None, checksum: int, place: str, read: ReadContent
 ) -> ExecutionSnapshot:
     """How a run began.
+
+    Args:
+        columns: Id of the run; name, version and digest of its flow.
 
     Raises:
         ArtifactCorruptError: The row is damaged, or an artifact of it.
     """
     try:
+        if header_checksum(columns.values(), text, blobs) != checksum:
+            raise PlainDecodeError("its checksum does not match")
         return ExecutionSnapshot(**{**_decoded(text, blobs, f"the input of {place}", read), **columns})
     except ArtifactUnreadable as exc:
         raise ArtifactCorruptError(str(exc.path or place), f"{exc.reason}; the input of {place} needs it.") from exc

@@ -31,12 +31,14 @@ from chainweaver.exceptions import (
     StoreUnavailableError,
 )
 from chainweaver.sql.database import Database, Row, Session
-from chainweaver.sql.rows import StepRow, header, read_header, read_step, step_row
+from chainweaver.sql.rows import content_of, header, read_header, read_step, step_row
 from chainweaver.sql.texts import legible, storable, text_of
 
 __all__ = ["SqlRuns"]
 
-_STEP = "path, step_index, step_id, tool_name, fingerprint, status, outputs, blobs, more, started_at, duration_ns"
+_STEP = (
+    "path, step_index, step_id, tool_name, fingerprint, status, outputs, blobs, more, started_at, duration_ns, checksum"
+)
 _INFO = (
     "trace_id, flow_name, flow_version, status, run_key, error, started_at, changed_at, owner, lease_until, "
     "(select count(*) from chainweaver_steps where run_id = chainweaver_runs.id and path = '')"
@@ -148,7 +150,7 @@ class SqlRuns:
             RunClaimLostError: Somebody else has claimed the run since, and may have ended or forgotten it.
             RunClaimedError: The run was not claimed here, and somebody else executes it.
         """
-        row, artifacts = step_row(delta)
+        row, artifacts = step_row(trace_id, delta)
         claim = self._claims.get(trace_id)
         statement, where = (
             (self._commit_unclaimed, (text_of(trace_id),)) if claim is None else (self._commit_claimed, claim)
@@ -177,8 +179,8 @@ class SqlRuns:
         """
         # One statement, so that the run and its steps are of one moment; the run stands first.
         found = self._database.rows(
-            f"select '', -1, flow_name, flow_version, flow_digest, '', header, header_blobs, '', started_at, id "
-            f"from chainweaver_runs where trace_id = ? and is_kept = 1 union all "
+            "select '', -1, flow_name, flow_version, flow_digest, '', header, header_blobs, '', started_at, id, "
+            "checksum from chainweaver_runs where trace_id = ? and is_kept = 1 union all "
             f"select {', '.join('step.' + name for name in _STEP.split(', '))} from chainweaver_steps as step "
             f"join chainweaver_runs as run on run.id = step.run_id where run.trace_id = ? and run.is_kept = 1 "
             f"order by 1, 2",
@@ -190,20 +192,20 @@ class SqlRuns:
         head, *steps = found
         if head[1] != -1:
             raise ArtifactCorruptError(f"run {trace_id}", f"its row is not the first of {len(found)}.")
-        _, _, flow_name, flow_version, flow_digest, _, text, blobs, _, _, run_id = head
+        _, _, flow_name, flow_version, flow_digest, _, text, blobs, _, _, run_id, checksum = head
 
         def read(name: str) -> bytes | None:
             content = self._database.rows(
                 "select content from chainweaver_artifacts where run_id = ? and name = ?", (run_id, name)
             )
-            return bytes(content[0][0]) if content else None
+            return content_of(content)
 
         place = f"run {trace_id} in {self._database.name}"
         columns = {
             "trace_id": trace_id, "flow_name": flow_name, "flow_version": flow_version, "flow_digest": flow_digest,
         }  # fmt: skip
-        snapshot = read_header(columns, text, blobs, place, read)
-        read_steps = [read_step(row, place, read) for row in steps]
+        snapshot = read_header(columns, text, blobs, checksum, place, read)
+        read_steps = [read_step(trace_id, row, place, read) for row in steps]
         snapshot.steps = sorted(read_steps, key=lambda step: (step.path, step.step_index))
         return snapshot
 
@@ -377,7 +379,7 @@ class SqlRuns:
             f"select {_INFO}, {self._now} from chainweaver_runs{where} order by id desc limit ?",
             (*given.values(), limit),
         )
-        return [_info(row) for row in found]
+        return [self._info(row) for row in found]
 
     def info(self, trace_id: str) -> RunInfo:
         """One run.
@@ -390,7 +392,7 @@ class SqlRuns:
         )
         if not found:
             raise CheckpointNotFoundError(trace_id)
-        return _info(found[0])
+        return self._info(found[0])
 
     def prune(self, *, keep_last: int | None = None, older_than: timedelta | float | None = None) -> int:
         """Forget runs that have ended; how many.
@@ -432,8 +434,8 @@ class SqlRuns:
     def _write(
         self, snapshot: ExecutionSnapshot, *, key: str | None, claims: bool, input_digest: str | None = None
     ) -> Row | None:
-        text, blobs, artifacts = header(snapshot)
-        rows = [step_row(step) for step in snapshot.steps]
+        text, blobs, checksum, artifacts = header(snapshot)
+        rows = [step_row(snapshot.trace_id, step) for step in snapshot.steps]
         trace_id, began = snapshot.trace_id, snapshot.started_at.timestamp()
         names = {"trace id": trace_id, "key": key, "flow name": snapshot.flow_name, "version": snapshot.flow_version}
         for what, given in names.items():
@@ -448,12 +450,12 @@ class SqlRuns:
             # to be executed elsewhere, which is true.
             _delete_runs(session, "trace_id = ? and (owner is null or owner = ?)", (trace_id, self.owner))
             written = session.rows(
-                f"insert into chainweaver_runs ({columns}, changed_at, header, header_blobs, owner, epoch, "
-                f"lease_until) values (?, ?, ?, ?, ?, 'running', 1, ?, ?, {self._now}, ?, ?, ?, 1, {lease}) "
+                f"insert into chainweaver_runs ({columns}, changed_at, header, header_blobs, checksum, owner, epoch, "
+                f"lease_until) values (?, ?, ?, ?, ?, 'running', 1, ?, ?, {self._now}, ?, ?, ?, ?, 1, {lease}) "
                 "on conflict do nothing returning id",
                 (
                     trace_id, key, snapshot.flow_name, snapshot.flow_version, snapshot.flow_digest, input_digest, began,
-                    text, blobs, owner, lease_s,
+                    text, blobs, checksum, owner, lease_s,
                 ),
             )  # fmt: skip
             if not written:
@@ -490,16 +492,16 @@ class SqlRuns:
 
     def _rewrite(self, snapshot: ExecutionSnapshot, claim: Claim) -> None:
         """Put another snapshot in the place of that of a run which is executed here, all or nothing."""
-        text, blobs, artifacts = header(snapshot)
-        rows = [step_row(step) for step in snapshot.steps]
+        text, blobs, checksum, artifacts = header(snapshot)
+        rows = [step_row(snapshot.trace_id, step) for step in snapshot.steps]
         names = {"flow name": snapshot.flow_name, "version": snapshot.flow_version, "digest": snapshot.flow_digest}
         values = [storable(what, value) for what, value in names.items()]
 
         def rewrite(session: Session) -> int:
             done = session.run(
                 "update chainweaver_runs set flow_name = ?, flow_version = ?, flow_digest = ?, header = ?, "
-                f"header_blobs = ?, changed_at = {self._now} where id = ? and epoch = ?",
-                (*values, text, blobs, *claim),
+                f"header_blobs = ?, checksum = ?, changed_at = {self._now} where id = ? and epoch = ?",
+                (*values, text, blobs, checksum, *claim),
             )
             if done:
                 for table in ("steps", "artifacts"):
@@ -510,6 +512,30 @@ class SqlRuns:
 
         if not self._database.atomically(rewrite):
             self._refuse(snapshot.trace_id, claim)
+
+    def _info(self, row: Row) -> RunInfo:
+        *columns, steps_done, now = row
+        trace_id, flow_name, flow_version, status, key, error, started_at, changed_at, owner, lease_until = columns
+        texts = (trace_id, flow_name, flow_version, key or "", error or "", owner or "")
+        try:
+            if status not in RUN_STATUSES or not all(type(text) is str for text in texts):
+                raise ValueError(f"'{status}' is no status of a run, or a column holds no text")
+            is_orphan = status == "running" and (owner is None or lease_until < now)
+            return RunInfo(
+                trace_id=trace_id,
+                flow_name=flow_name,
+                flow_version=flow_version,
+                status=status,
+                key=key,
+                error=error,
+                started_at=_date(started_at),
+                changed_at=_date(changed_at),
+                steps_done=steps_done,
+                owner=None if is_orphan else owner,
+                is_orphan=is_orphan,
+            )
+        except (ValueError, TypeError, OverflowError, OSError) as exc:  # a date that is none is an OSError
+            raise ArtifactCorruptError(f"run {trace_id} in {self._database.name}", f"{exc}.") from exc
 
     def _claiming(self, trace_id: str) -> _Claiming:
         return _Claiming(self._claims, self._lock, trace_id, self.owner)
@@ -599,25 +625,6 @@ class _Claiming:
                 self._claims.pop(self._trace_id, None)
 
 
-def _info(row: Row) -> RunInfo:
-    *columns, steps_done, now = row
-    trace_id, flow_name, flow_version, status, key, error, started_at, changed_at, owner, lease_until = columns
-    is_orphan = status == "running" and (owner is None or lease_until < now)
-    return RunInfo(
-        trace_id=trace_id,
-        flow_name=flow_name,
-        flow_version=flow_version,
-        status=status,
-        key=key,
-        error=error,
-        started_at=_date(started_at),
-        changed_at=_date(changed_at),
-        steps_done=steps_done,
-        owner=None if is_orphan else owner,
-        is_orphan=is_orphan,
-    )
-
-
 def _date(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
@@ -631,7 +638,7 @@ def _delete_runs(session: Session, where: str, params: Sequence[Any]) -> int:
     return len(ids)
 
 
-def _put_steps(session: Session, run_id: int, rows: Sequence[tuple[StepRow, list[tuple[str, bytes]]]]) -> None:
+def _put_steps(session: Session, run_id: int, rows: Sequence[tuple[Row, list[tuple[str, bytes]]]]) -> None:
     for row, artifacts in rows:
         marks = ", ".join("?" * (len(row) + 1))
         session.run(f"insert into chainweaver_steps (run_id, {_STEP}) values ({marks})", (run_id, *row))

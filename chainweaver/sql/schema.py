@@ -29,7 +29,7 @@ def _first(words: Dialect) -> list[str]:
             flow_name {text} not null, flow_version {text} not null, flow_digest {text} not null,
             status {text} not null, before {text}, error {text}, is_kept {number} not null, input_digest {text},
             started_at {real} not null, changed_at {real} not null,
-            header {text} not null, header_blobs {blob},
+            header {text} not null, header_blobs {blob}, checksum {number} not null,
             owner {text}, epoch {number} not null, lease_until {real})""",
         "create index chainweaver_runs_by_status on chainweaver_runs (status, lease_until)",
         "create index chainweaver_runs_by_flow on chainweaver_runs (flow_name, id)",
@@ -38,7 +38,7 @@ def _first(words: Dialect) -> list[str]:
             run_id {number} not null, path {text} not null, step_index {number} not null,
             step_id {text} not null, tool_name {text} not null, fingerprint {text} not null, status {text} not null,
             outputs {text} not null, blobs {blob}, more {text} not null,
-            started_at {real} not null, duration_ns {number} not null,
+            started_at {real} not null, duration_ns {number} not null, checksum {number} not null,
             primary key (run_id, path, step_index)){words.keyed}""",
         f"""create table chainweaver_artifacts (
             run_id {number} not null, name {text} not null, content {blob} not null, primary key (run_id, name))""",

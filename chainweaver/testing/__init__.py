@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from chainweaver.testing.conformance.lanes import LaneConformance as LaneConformance
     from chainweaver.testing.conformance.objects import ObjectStoreConformance as ObjectStoreConformance
     from chainweaver.testing.conformance.registries import RegistryStoreConformance as RegistryStoreConformance
+    from chainweaver.testing.conformance.runs import RunStoreConformance as RunStoreConformance
     from chainweaver.testing.conformance.traces import TraceStoreConformance as TraceStoreConformance
     from chainweaver.testing.fakes import (
         FakeTool as FakeTool,
@@ -51,6 +52,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "chainweaver.testing.conformance.lanes": ("LaneConformance",),
     "chainweaver.testing.conformance.objects": ("ObjectStoreConformance",),
     "chainweaver.testing.conformance.registries": ("RegistryStoreConformance",),
+    "chainweaver.testing.conformance.runs": ("RunStoreConformance",),
     "chainweaver.testing.conformance.traces": ("TraceStoreConformance",),
     "chainweaver.testing.fakes": ("FakeTool", "ToolCall", "fake_tool", "spy_on"),
     "chainweaver.testing.fuzzing": ("FlowFuzzer", "FuzzFinding", "FuzzReport", "minimize_failure"),

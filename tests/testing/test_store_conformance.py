@@ -29,12 +29,20 @@ from chainweaver import (
 )
 from chainweaver.cache import Uncacheable
 from chainweaver.checkpoint import StepDelta
+from chainweaver.exceptions import RunClaimLostError
 from chainweaver.testing import (
     CheckpointerConformance,
     RegistryStoreConformance,
+    RunStoreConformance,
     StepCacheConformance,
     TraceStoreConformance,
 )
+from tests.conftest import PROOF
+from tests.sql.faults import failing_file_call
+from tests.testing import broken
+from tests.testing.broken import Stumbling
+
+KILLS = 20 if PROOF else 1
 
 
 def directory() -> Path:
@@ -50,11 +58,19 @@ class TestInMemoryStepCache(StepCacheConformance):
 
 
 class TestFileStepCache(StepCacheConformance):
+    kills = KILLS
+
     def make_store(self):
         return FileStepCache(directory())
 
     def reopen_store(self, store):
         return FileStepCache(store._root)
+
+    def failing(self, store, after):
+        return failing_file_call(store._root, after)
+
+    def opened_elsewhere(self, store):
+        return "tests.sql.opening:file_cache", str(store._root)
 
 
 class TestInMemoryCheckpointer(CheckpointerConformance):
@@ -63,11 +79,19 @@ class TestInMemoryCheckpointer(CheckpointerConformance):
 
 
 class TestFileCheckpointer(CheckpointerConformance):
+    kills = KILLS
+
     def make_store(self):
         return FileCheckpointer(directory(), fsync=False)
 
     def reopen_store(self, store):
         return FileCheckpointer(store.root, fsync=False)
+
+    def failing(self, store, after):
+        return failing_file_call(store.root, after)
+
+    def opened_elsewhere(self, store):
+        return "tests.sql.opening:file_runs", str(store.root)
 
 
 class SavingCheckpointer:
@@ -89,11 +113,19 @@ class TestInMemoryStore(RegistryStoreConformance):
 
 
 class TestFileStore(RegistryStoreConformance):
+    kills = KILLS
+
     def make_store(self):
         return FileStore(directory())
 
     def reopen_store(self, store):
         return FileStore(store.base_dir)
+
+    def failing(self, store, after):
+        return failing_file_call(store.base_dir, after)
+
+    def opened_elsewhere(self, store):
+        return "tests.sql.opening:file_flows", str(store.base_dir)
 
 
 class TestInMemoryTraceStore(TraceStoreConformance):
@@ -569,7 +601,124 @@ class AmnesiacTraceContract(TraceContract):
         return InMemoryTraceStore()
 
 
+class FaultyContract:
+    """Hooks for stores that count their own operations."""
+
+    lease_s: Any = 0.1
+    kills = 1
+
+    def failing(self, store, after):
+        return store.failing(after) if isinstance(store, Stumbling) else None
+
+
+class StumblingCacheContract(FaultyContract, CacheContract):
+    pass
+
+
+class StumblingCheckpointContract(FaultyContract, CheckpointContract):
+    pass
+
+
+class StumblingRegistryContract(FaultyContract, RegistryContract):
+    pass
+
+
+class KilledContract:
+    """A store that a child process writes to: acknowledged first, and written later."""
+
+    kills = 1
+
+    def make_store(self):
+        return self.make(str(directory() / "data"))
+
+    def reopen_store(self, store):
+        return self.make(store.path)
+
+    def opened_elsewhere(self, store):
+        return f"tests.testing.broken:{self.make.__name__}", store.path
+
+
+class KilledCacheContract(KilledContract, CacheContract):
+    pass
+
+
+class KilledCheckpointContract(KilledContract, CheckpointContract):
+    pass
+
+
+class KilledRegistryContract(KilledContract, RegistryContract):
+    pass
+
+
+class TestSharedRuns(FaultyContract, RunStoreConformance):
+    """The store that the broken ones are made of keeps the contract itself; two of them have one set of data."""
+
+    make: Any = broken.SharedRuns
+
+    def make_store(self):
+        return self.make(lease_s=self.lease_s)
+
+    def reopen_store(self, store):
+        return self.make(store.data, lease_s=self.lease_s)
+
+
+class RunContract(TestSharedRuns):
+    __test__ = False
+
+    def __init__(self, make: Any) -> None:
+        self.make = make
+
+
+class KilledRunContract(RunContract):
+    def make_store(self):
+        return self.make(path=str(directory() / "data"))
+
+    def reopen_store(self, store):
+        return self.make(path=store.path)
+
+    def opened_elsewhere(self, store):
+        return f"tests.testing.broken:{self.make.__name__}", store.path
+
+
 BROKEN: list[tuple[Any, str]] = [
+    (StumblingCacheContract(broken.HalfSet), "test_a_set_that_fails_leaves_a_whole_entry_or_none"),
+    (StumblingCacheContract(broken.MadeUpGet), "test_a_get_that_fails_gives_no_other_entry"),
+    (KilledCacheContract(broken.LazyCache), "test_what_a_killed_process_kept_is_a_hit"),
+    (StumblingCheckpointContract(broken.HalfCommit),
+     "test_a_commit_that_fails_leaves_whole_steps_and_can_be_made_again"),
+    (StumblingCheckpointContract(broken.SilentCommit),
+     "test_a_commit_that_fails_leaves_whole_steps_and_can_be_made_again"),
+    (StumblingCheckpointContract(broken.HalfSave), "test_a_save_that_fails_leaves_a_whole_run_and_can_be_made_again"),
+    (StumblingCheckpointContract(broken.ShortLoad), "test_a_load_that_fails_gives_no_other_run"),
+    (KilledCheckpointContract(broken.LazyCheckpointer), "test_what_a_killed_process_committed_is_there"),
+    (StumblingRegistryContract(broken.DeletesFirst), "test_a_save_that_fails_leaves_a_whole_definition"),
+    (StumblingRegistryContract(broken.MadeUpFlow), "test_a_load_that_fails_gives_no_other_definition"),
+    (KilledRegistryContract(broken.LazyRegistry), "test_what_a_killed_process_saved_is_there"),
+    (RunContract(broken.NoHandBack), "test_the_store_follows_the_protocol_of_shared_runs"),
+    (RunContract(broken.AdmitsUnclaimed), "test_an_admitted_run_is_there_and_claimed"),
+    (RunContract(broken.KeepsKeyFirst), "test_a_run_that_cannot_be_kept_is_not_admitted"),
+    (RunContract(broken.ForgetsKeys), "test_a_key_belongs_to_one_run"),
+    (RunContract(broken.AnyRunOfAKey), "test_a_key_that_means_another_run_is_refused"),
+    (RunContract(broken.RacingKeys), "test_of_many_threads_one_is_admitted_with_a_key"),
+    (RunContract(broken.ClaimsAnything), "test_a_claim_is_exclusive_until_it_ends"),
+    (RunContract(broken.ClaimsTheUnknown), "test_an_unknown_run_cannot_be_claimed"),
+    (RunContract(broken.RacingClaims), "test_of_many_threads_one_claims_a_run"),
+    (RunContract(broken.NeverRenews), "test_a_claim_is_renewed_while_its_owner_lives"),
+    (RunContract(broken.NoEpochs), "test_a_claim_that_ran_out_is_taken_over_and_its_owner_refused"),
+    (RunContract(broken.EndsAnything), "test_the_end_of_a_lost_claim_is_refused"),
+    (RunContract(broken.NeverEnds), "test_a_run_that_has_ended_is_no_orphan_and_can_be_gone_on_with"),
+    (RunContract(broken.OrphansOnce), "test_a_run_that_is_handed_back_is_an_orphan"),
+    (RunContract(broken.OpensAgain), "test_a_run_that_was_not_gone_on_with_stands_as_before"),
+    (RunContract(broken.KeepsAll), "test_a_run_that_is_not_kept_cannot_be_loaded"),
+    (RunContract(broken.KeepsNone), "test_a_run_with_a_key_keeps_its_steps"),
+    (RunContract(broken.AnyOrphan), "test_only_orphans_that_are_asked_for_are_claimed"),
+    (RunContract(broken.RacingOrphans), "test_of_many_threads_each_orphan_is_claimed_once"),
+    (RunContract(broken.OldestFirst), "test_the_log_says_how_runs_stand"),
+    (RunContract(broken.ListsAll), "test_the_log_can_be_narrowed"),
+    (RunContract(broken.PrunesAll), "test_pruning_forgets_what_has_ended_and_nothing_else"),
+    (RunContract(broken.HalfAdmission), "test_an_admission_that_fails_can_be_made_again"),
+    (RunContract(broken.RenewsForEver), "test_an_end_that_fails_leaves_a_run_that_somebody_can_go_on_with"),
+    (KilledRunContract(broken.LazyRuns), "test_runs_of_a_killed_process_are_whole_and_can_be_taken_over"),
     (TraceContract(SavesOnly), "test_the_store_follows_the_protocol"),
     (TraceContract(ForgetsRetries), "test_a_loaded_result_is_what_was_saved"),
     (TraceContract(SharingTraces), "test_values_without_a_json_form_are_kept_as_texts"),
@@ -635,7 +784,14 @@ BROKEN: list[tuple[Any, str]] = [
 
 
 # What a store raises itself where the clause expects none of it.
-THEIR_OWN = (KeyError, CheckpointNotFoundError, FlowNotFoundError, FlowAlreadyExistsError, TraceNotFoundError)
+THEIR_OWN = (
+    KeyError,
+    RunClaimLostError,
+    CheckpointNotFoundError,
+    FlowNotFoundError,
+    FlowAlreadyExistsError,
+    TraceNotFoundError,
+)
 
 
 def name_of(value: Any) -> str:
@@ -651,12 +807,18 @@ def test_a_store_that_breaks_a_clause_is_caught_by_it(contract: Any, clause: str
 
 @pytest.mark.parametrize(
     "contract",
-    [StepCacheConformance, CheckpointerConformance, RegistryStoreConformance, TraceStoreConformance],
+    [
+        StepCacheConformance,
+        CheckpointerConformance,
+        RegistryStoreConformance,
+        TraceStoreConformance,
+        RunStoreConformance,
+    ],
     ids=lambda one: one.__name__,
 )
 def test_every_clause_is_shown_to_catch_something(contract: type):
     """Conformance: the table above leaves no clause out."""
-    clauses = {name for name in dir(contract) if name.startswith("test_")}
+    clauses = {name for name in vars(contract) if name.startswith("test_")}
     shown = {clause for broken, clause in BROKEN if isinstance(broken, contract)}
     assert clauses - shown == set()
 

@@ -12,12 +12,14 @@ from chainweaver.testing.conformance.caches import StepCacheConformance
 from chainweaver.testing.conformance.checkpoints import CheckpointerConformance
 from chainweaver.testing.conformance.lanes import LaneConformance
 from chainweaver.testing.conformance.registries import RegistryStoreConformance
+from chainweaver.testing.conformance.runs import RunStoreConformance
 from chainweaver.testing.conformance.traces import TraceStoreConformance
 
 __all__ = [
     "CheckpointerConformance",
     "LaneConformance",
     "RegistryStoreConformance",
+    "RunStoreConformance",
     "StepCacheConformance",
     "TraceStoreConformance",
 ]

@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from chainweaver.cache import StepCache, StepCacheKey, Uncacheable
-from chainweaver.testing.conformance.contract import StoreContract, at_once, refused
+from chainweaver.testing.conformance.contract import StoreContract, at_once, refused, succeeds
 
 KEY = StepCacheKey("add", "0f3a", "77c1")
 
@@ -42,6 +42,16 @@ class Kept(BaseModel):
     """A value that only a store of live objects has to keep as it is."""
 
     xs: list[int]
+
+
+def an_entry(number: int) -> dict[str, Any]:
+    """Outputs that follow from a number; some of them are long."""
+    return {"n": number, "rows": [number] * (number % 50), "raw": bytes([number % 251]) * (number % 5 * 300)}
+
+
+def set_one(store: Any, number: int) -> None:
+    """Keep one more entry, as a process does that is to be killed."""
+    store.set(KEY._replace(input_value_hash=str(number)), an_entry(number))
 
 
 class StepCacheConformance(StoreContract):
@@ -185,3 +195,41 @@ class StepCacheConformance(StoreContract):
             store.set(KEY, deepcopy(PLAIN))
             with self.reopened(store) as other:
                 assert other.get(KEY) == PLAIN, "an entry is there for others on the same data"
+
+    def test_a_set_that_fails_leaves_a_whole_entry_or_none(self) -> None:
+        """Concerns stores that can be made to fail; see `failing`. The old outputs, the new ones, or a miss."""
+        with self.opened() as store:
+            for fault in self.faults(store):
+                store.set(KEY, an_entry(3))
+                with fault:
+                    done = succeeds(lambda: store.set(KEY, an_entry(4)))
+                allowed = (an_entry(4),) if done else (an_entry(3), an_entry(4), None)
+                assert store.get(KEY) in allowed, "an entry is neither the old nor the new one"
+                store.set(KEY, an_entry(4))
+                assert store.get(KEY) == an_entry(4), "what failed can be done again"
+
+    def test_a_get_that_fails_gives_no_other_entry(self) -> None:
+        """Concerns stores that can be made to fail; see `failing`. The entry, a miss or an error."""
+        with self.opened() as store:
+            for fault in self.faults(store):
+                store.set(KEY, an_entry(4))
+                found: list[Any] = []
+                with fault:
+                    succeeds(lambda: found.append(store.get(KEY)))  # noqa: B023 - called at once
+                assert found in ([], [None], [an_entry(4)]), "what could not be read was made up"
+
+    def test_what_a_killed_process_kept_is_a_hit(self) -> None:
+        """Concerns stores that a child process can open; see `opened_elsewhere`. And nothing that it kept is half."""
+        with self.opened() as store:
+            first = 0
+            for _ in range(self.kills):
+                written = self.killed(store, f"{__name__}:set_one", first)
+                if written is None:
+                    return
+                with self.reopened(store) as other:
+                    for number in range(first, written.last + 1):
+                        found = other.get(KEY._replace(input_value_hash=str(number)))
+                        assert found == an_entry(number), f"entry {number} was kept, and {found} is there"
+                    last = other.get(KEY._replace(input_value_hash=str(written.last + 1)))
+                    assert last in (None, an_entry(written.last + 1)), "an entry is half there"
+                first = written.last + 2

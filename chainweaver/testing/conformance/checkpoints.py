@@ -14,7 +14,7 @@ from typing import Any
 
 from chainweaver.checkpoint import Checkpointer, ExecutionSnapshot, StepDelta
 from chainweaver.exceptions import CheckpointEncodeError, CheckpointNotFoundError
-from chainweaver.testing.conformance.contract import StoreContract, at_once, refused
+from chainweaver.testing.conformance.contract import StoreContract, at_once, refused, succeeds
 
 BEGAN = datetime(2024, 5, 1, 12, 0, 0, 250_000, tzinfo=timezone.utc)
 
@@ -57,6 +57,20 @@ STEPS = (
         inside=(StepDelta(1, "a", "add", "5d1e", "failed", None, BAD, path=("step3#2",)),),
     ),
 )
+
+
+def a_full_step(number: int) -> StepDelta:
+    """A step whose outputs follow from its number; some of them are long."""
+    return a_step(number, {"n": number, "raw": bytes([number % 251]) * (number % 5 * 300)})
+
+
+def commit_one(store: Any, number: int) -> None:
+    """Commit one more step of a run, as a process does that is to be killed."""
+    append = getattr(store, "append", None)
+    if append is not None:
+        append("9f3c", a_full_step(number))
+    else:
+        store.save(a_run(steps=[a_full_step(one) for one in range(number + 1)]))
 
 
 class CheckpointerConformance(StoreContract):
@@ -249,3 +263,76 @@ class CheckpointerConformance(StoreContract):
                 self.commit(other, run, a_step(1))
                 assert other.load("9f3c").completed_steps == 2, "commits of both are there"
                 assert other.load("9f3c").initial_input == FULL["initial_input"], "so is the input"
+
+    # ---- where an operation fails
+
+    def test_a_commit_that_fails_leaves_whole_steps_and_can_be_made_again(self) -> None:
+        """Concerns stores that can be made to fail; see `failing`. Whatever operation it is that fails."""
+        with self.opened() as store:
+            run = a_run()
+            store.save(run)
+            self.commit(store, run, a_full_step(0))
+            for number, fault in enumerate(self.faults(store), start=1):
+                with fault:
+                    done = succeeds(lambda: self.commit(store, run, a_full_step(number)))  # noqa: B023 - called at once
+                found = store.load("9f3c").steps
+                held = [a_full_step(one) for one in range(len(found))]
+                assert found == held, f"operation {number} failed, and a step is not what was committed"
+                least = number + 1 if done else number
+                assert least <= len(found) <= number + 1, (
+                    f"operation {number}: of {number} steps {len(found)} are there"
+                )
+                if not done:
+                    del run.steps[number:]
+                    self.commit(store, run, a_full_step(number))
+                    assert len(store.load("9f3c").steps) == number + 1, "what failed can be done again"
+
+    def test_a_save_that_fails_leaves_a_whole_run_and_can_be_made_again(self) -> None:
+        """Concerns stores that can be made to fail; see `failing`. The old run or the new one, and all of it."""
+        with self.opened() as store:
+            runs = [
+                a_run(flow_version=f"{number}.0", steps=[a_full_step(one) for one in range(3)]) for number in (0, 1)
+            ]
+            for fault in self.faults(store):
+                store.save(runs[0])
+                with fault:
+                    done = succeeds(lambda: store.save(runs[1]))
+                assert store.load("9f3c") in (runs[1:] if done else runs), "a run is neither the old nor the new one"
+                store.save(runs[1])
+                assert store.load("9f3c") == runs[1], "what failed can be done again"
+
+    def test_a_load_that_fails_gives_no_other_run(self) -> None:
+        """Concerns stores that can be made to fail; see `failing`. The run or an error, never a part of it."""
+        with self.opened() as store:
+            run = a_run(steps=[a_full_step(one) for one in range(3)])
+            store.save(run)
+            for fault in self.faults(store):
+                loaded: list[ExecutionSnapshot] = []
+                with fault:
+                    succeeds(lambda: loaded.append(store.load("9f3c")))  # noqa: B023 - called at once
+                assert loaded in ([], [run]), "what could not be read was left out in silence"
+            assert store.load("9f3c") == run, "reading changes nothing"
+
+    # ---- where a process is killed
+
+    def test_what_a_killed_process_committed_is_there(self) -> None:
+        """Concerns stores that a child process can open; see `opened_elsewhere`. Every step, each of them whole."""
+        with self.opened() as store:
+            if self.opened_elsewhere(store) is None:
+                return
+            store.save(a_run())
+            first = 0
+            for _ in range(self.kills):
+                written = self.killed(store, f"{__name__}:commit_one", first)
+                assert written is not None, "asked above"
+                with self.reopened(store) as other:
+                    found = other.load("9f3c").steps
+                    assert found == [a_full_step(one) for one in range(len(found))], (
+                        "steps are whole, and none is missing"
+                    )
+                    told, there = written.last + 1, len(found)
+                    assert told <= there <= told + 1, f"{told} steps were committed, and {there} are there"
+                    first = there
+                    commit_one(other, first)
+                    assert len(other.load("9f3c").steps) == first + 1, "the next process goes on"
+                    first += 1

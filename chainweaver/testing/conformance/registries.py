@@ -11,7 +11,7 @@ from typing import Any
 from chainweaver.exceptions import FlowAlreadyExistsError, FlowNotFoundError
 from chainweaver.flow import DAGFlow, DAGFlowStep, Flow, FlowStep, RetryPolicy, literal
 from chainweaver.registry import RegistryStore
-from chainweaver.testing.conformance.contract import StoreContract, at_once, refused
+from chainweaver.testing.conformance.contract import StoreContract, at_once, refused, succeeds
 
 
 def a_flow(name: str = "invoice", version: str = "1.0", **fields: Any) -> Flow:
@@ -23,6 +23,17 @@ def a_flow(name: str = "invoice", version: str = "1.0", **fields: Any) -> Flow:
         on_error="fallback:other",
     )
     return Flow(**{"name": name, "version": version, "description": "Größe 10 €", "steps": [step], **fields})
+
+
+def a_numbered_flow(number: int) -> Flow:
+    """A flow that follows from a number."""
+    steps = [FlowStep(tool_name=f"t{number}", input_mapping={"x": [one]}) for one in range(number % 20)]
+    return a_flow(version=f"{number}.0", description=f"the {number}th", steps=steps)
+
+
+def save_one(store: Any, number: int) -> None:
+    """Save one more flow, as a process does that is to be killed."""
+    store.save_flow(a_numbered_flow(number))
 
 
 class RegistryStoreConformance(StoreContract):
@@ -170,3 +181,45 @@ class RegistryStoreConformance(StoreContract):
             with self.reopened(store) as other:
                 assert list(other.list_keys()) == [("invoice", "1.0")], "a flow is there for others on the same data"
                 assert other.load_flow("invoice", "1.0") == a_flow(), "and equal"
+
+    def test_a_save_that_fails_leaves_a_whole_definition(self) -> None:
+        """Concerns stores that can be made to fail; see `failing`. The old one or the new one."""
+        with self.opened() as store:
+            old, new = a_flow(), a_flow(description="new")
+            for fault in self.faults(store):
+                store.save_flow(old, overwrite=True)
+                with fault:
+                    done = succeeds(lambda: store.save_flow(new, overwrite=True))
+                assert store.load_flow("invoice", "1.0") in ((new,) if done else (old, new)), (
+                    "neither the old nor the new"
+                )
+                assert list(store.list_keys()) == [("invoice", "1.0")], "it stands once"
+                store.save_flow(new, overwrite=True)
+                assert store.load_flow("invoice", "1.0") == new, "what failed can be done again"
+
+    def test_a_load_that_fails_gives_no_other_definition(self) -> None:
+        """Concerns stores that can be made to fail; see `failing`. The definition or an error."""
+        with self.opened() as store:
+            store.save_flow(a_flow())
+            for fault in self.faults(store):
+                found: list[Any] = []
+                with fault:
+                    succeeds(lambda: found.append(store.load_flow("invoice", "1.0")))  # noqa: B023 - called at once
+                assert found in ([], [a_flow()]), "what could not be read was made up"
+
+    def test_what_a_killed_process_saved_is_there(self) -> None:
+        """Concerns stores that a child process can open; see `opened_elsewhere`. And every definition is whole."""
+        with self.opened() as store:
+            first = 0
+            for _ in range(self.kills):
+                written = self.killed(store, f"{__name__}:save_one", first)
+                if written is None:
+                    return
+                with self.reopened(store) as other:
+                    saved = {f"{number}.0": number for number in range(first, written.last + 2)}
+                    there = [version for _, version in other.list_keys() if version in saved]
+                    assert len(there) >= len(saved) - 1, f"{len(saved) - 1} were saved, and {len(there)} are there"
+                    for version in there:
+                        found = other.load_flow("invoice", version)
+                        assert found == a_numbered_flow(saved[version]), f"version {version} is not what was saved"
+                first = written.last + 2
