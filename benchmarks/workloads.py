@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from time import sleep
 from typing import Any
 
@@ -20,6 +21,7 @@ from benchmarks.measure import Contender, async_contender, sync_contender
 from benchmarks.ours import async_run_of, executor_for, run_of
 from benchmarks.shapes import Shape
 from chainweaver import FlowExecutor, InMemoryCheckpointer, InMemoryStepCache, RetryPolicy
+from chainweaver.sql import open_store
 
 RETRY = RetryPolicy(max_retries=2, backoff_seconds=0.0)
 
@@ -69,6 +71,19 @@ class Bench:
     def interpreted(self, shape: Shape) -> Contender:
         """The interpretive baseline."""
         return sync_contender("baseline", InterpretiveEngine(shape).run, shape.check)
+
+    def durable(self, shape: Shape) -> Contender:
+        """chainweaver on the sync lane, every step committed to a SQLite file of its own."""
+        folder = self._open.enter_context(TemporaryDirectory())
+        store = self._open.enter_context(open_store(f"sqlite:///{folder}/runs.db"))
+        return self.ours(shape, checkpointer=store.runs)
+
+    def committed(self, shape: Shape) -> Contender:
+        """As many bare commits of one row as the shape has steps."""
+        path = f"{self._open.enter_context(TemporaryDirectory())}/bare.db"
+        run = limits.committed_by_hand(shape, path)
+        self._open.callback(run.close)
+        return sync_contender("by hand", run, shape.check)
 
     def open(self, executor: FlowExecutor) -> FlowExecutor:
         """An executor that is closed in the end."""
@@ -197,6 +212,15 @@ def _checkpoint_growth(bench: Bench) -> Sequence[Contender]:
     ]
 
 
+def _durable_step(bench: Bench) -> Sequence[Contender]:
+    shape = shapes.chain(100)
+    return [bench.durable(shape), bench.committed(shape)]
+
+
+def _durable_growth(bench: Bench) -> Sequence[Contender]:
+    return [bench.durable(shapes.chain(400)), bench.durable(shapes.chain(50))]
+
+
 def _length_growth(bench: Bench) -> Sequence[Contender]:
     long, short = shapes.chain(5000), shapes.chain(50)
     return [bench.ours(long), bench.hand(long), bench.ours(short), bench.hand(short)]
@@ -271,6 +295,10 @@ def _added_over_hand(row: Sequence[float]) -> float:
     return (row[0] - row[1]) / row[2]
 
 
+def _step_growth(row: Sequence[float]) -> float:
+    return (row[0] / 400) / (row[1] / 50)
+
+
 def _added_growth(row: Sequence[float]) -> float:
     # Each over the run without checkpoints: 500 different models leave the caches of the processor, with and without.
     return ((row[0] - row[1]) / row[1]) / ((row[2] - row[3]) / row[3])
@@ -296,6 +324,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure("cache-hit", "chain of 100 cache hits / hits by hand", 2.0, 100, _cache_hit),
     Figure("checkpoint", "added by checkpoints in memory / by hand", 1.0, 100, _checkpoint, _added_over_hand, 2),
     Figure("checkpoint-growth", "checkpoint per step, 500 steps / 20", 1.2, 500, _checkpoint_growth, _added_growth),
+    Figure("durable-step", "chain of 100 in SQLite / begin, insert, commit", 3.0, 100, _durable_step),
+    Figure("durable-growth", "committed step, 400 steps / 50", 1.2, 400, _durable_growth, _step_growth),
     Figure("growth-length", "ratio at 5000 steps / at 50", 1.2, 5000, _length_growth, _ratio_of_ratios),
     Figure("growth-keys", "ratio with 1000 keys / with 10", 1.3, 100, _key_growth, _ratio_of_ratios),
     Figure("fan-out-async", "16 x 5 ms / gather", 1.15, 1, _async_fan_out),

@@ -11,7 +11,7 @@ the last slot the dynamic parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -363,6 +363,7 @@ class PlanFacts:
         step_fingerprints: Fingerprint by step id; of nested steps that run steps themselves, by `nested_place`.
         level_sizes: How many steps each level has.
         output_mappings: Output mapping by step id, for steps that have one.
+        reduces: What makes outputs plain, by output model; bound by the first run that keeps such outputs.
     """
 
     heads: tuple[tuple[int, str, str, str], ...]
@@ -370,6 +371,7 @@ class PlanFacts:
     step_fingerprints: dict[str, str]
     level_sizes: tuple[int, ...]
     output_mappings: dict[str, dict[str, str]]
+    reduces: dict[Any, Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
 
 
 def nested_place(step_ids: Sequence[str]) -> str:

@@ -149,9 +149,11 @@ class CheckpointService:
         self.plain = getattr(checkpointer, "wants_plain", False)
         self.append: Callable[[str, StepDelta], None] | None = getattr(checkpointer, "append", None)
         self._make = StepDelta
-        self._reduces: dict[Any, Convert] = {}
+        facts = run.plan.facts()
+        # Of the plan, not of the run: reading the annotations of a model takes as long as committing its outputs.
+        self._reduces = facts.reduces
         self._run = run
-        self._heads = run.plan.facts().heads
+        self._heads = facts.heads
         # A step's date is a reading of the monotonic clock and this.
         self._wall_minus_clock_s = run.began_wall - run.began_ns / 1e9
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import queue
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -179,9 +181,12 @@ class PostgresDatabase:
     def _borrowed(self, ends: float) -> Iterator[psycopg.Connection[Row]]:
         """A connection for one thread, until it is given back."""
         here = self._here()
-        if not here.free.acquire(timeout=max(0.0, ends - time.monotonic())):
+        try:
+            permit = here.free.get(timeout=max(0.0, ends - time.monotonic()))
+        except queue.Empty:
             fix = f"run less at once in one process, which has {LARGEST} connections, or raise patience_s"
-            raise StoreUnavailableError(self.name, f"no connection was free for {self._patience_s:g} s", fix=fix)
+            detail = f"no connection was free for {self._patience_s:g} s"
+            raise StoreUnavailableError(self.name, detail, fix=fix) from None
         try:
             connection = here.idle_one() or self._connect(within_s=ends - time.monotonic())
             try:
@@ -194,7 +199,7 @@ class PostgresDatabase:
             finally:
                 here.give_back(connection, keeps=connection.info.transaction_status == 0)
         finally:
-            here.free.release()
+            permit.end()
 
     def _listen(self, here: _Connections, timeout_s: float) -> None:
         """Wait for a notice on the listening connection; a new one counts as a notice: some may have been missed."""
@@ -273,7 +278,10 @@ class _Connections:
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.free = threading.BoundedSemaphore(LARGEST)
+        # No semaphore: its lock stays locked for ever when Ctrl-C strikes while it is taken.
+        self.free: queue.SimpleQueue[_Permit] = queue.SimpleQueue()
+        for _ in range(LARGEST):
+            self.free.put(_Permit(self.free))
         self.listening = threading.Lock()
         self.listener: psycopg.Connection[Row] | None = None
         self.heard = 0
@@ -314,6 +322,24 @@ class _Connections:
         # Whoever listens now looks up within _LOOK_S, and then lets go.
         with self.listening:
             self.forget_listener()
+
+
+class _Permit:
+    """Leave to use one connection; one that is dropped, because Ctrl-C struck right after it was taken, is not lost."""
+
+    def __init__(self, free: queue.SimpleQueue[_Permit]) -> None:
+        # Weak, or what is let go of would bring forth new permits for ever.
+        self._free = weakref.ref(free)
+        self._is_over = False
+
+    def end(self) -> None:
+        """Let the next one have it."""
+        free = self._free()
+        if not self._is_over and free is not None:
+            self._is_over = True
+            free.put(_Permit(free))
+
+    __del__ = end
 
 
 _INHERITED: Final[list[_Connections]] = []

@@ -1,6 +1,6 @@
 """A program whose children kill themselves right before or after one call of their store, and go on in the next child.
 
-Called by test_every_store_call.py as `main(KIND, DIRECTORY, STRIDE, TWICE)`. Prints one JSON line per run; the first
+Called by test_every_store_call.py as `main(PLACE, DIRECTORY, STRIDE, TWICE)`. Prints one JSON line per run; the first
 one ends alive. The flow has 12 steps: branches, a map, a sub-flow, a join.
 """
 
@@ -33,9 +33,10 @@ from chainweaver.exceptions import RunClaimedError
 from chainweaver.executor.durable import run_store
 from chainweaver.sql import open_store
 from tests.sql.crashing import tell
-from tests.sql.places import KINDS
 
 LEASE_S = 0.02
+STATEMENTS = "#statements"
+"""Behind the URL of a SQLite file: children end before a statement instead of at a call."""
 CALLS = ("admit", "claim", "claim_orphan", "save", "load", "append", "finish", "delete")
 
 
@@ -142,7 +143,7 @@ def go_on(store: Any, ledger: Path) -> dict[str, Any]:
     return {"output": output, "records": records, "traces": store.list_trace_ids()}
 
 
-def child(kind: str, place: Path, death: Death | None) -> None:
+def child(url: str, place: Path, death: Death | None) -> None:
     """Go on with the run until the end, its own or that of the run."""
     told: list[str] = []
 
@@ -150,11 +151,11 @@ def child(kind: str, place: Path, death: Death | None) -> None:
         (place / "died").write_text(told[-1])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if kind == "file":
+    if url == "file":
         outcome = go_on(mortal(FileCheckpointer(place / "runs", fsync=False), death, die, told), place / "ledger")
     else:
-        with open_store(KINDS[kind.removesuffix(" statements")](place), lease_s=LEASE_S) as store:
-            if kind.endswith("statements"):
+        with open_store(url.removesuffix(STATEMENTS), lease_s=LEASE_S) as store:
+            if url.endswith(STATEMENTS):
                 # Asked before every statement, those that begin and end a transaction too.
                 store._database._opened().set_trace_callback(counting(told, death, die))  # type: ignore[attr-defined]
                 outcome = go_on(store.runs, place / "ledger")
@@ -172,12 +173,12 @@ def counting(told: list[str], death: Death | None, die: Callable[[], Any]) -> Ca
     return count
 
 
-def main(kind: str, directory: Path, stride: int, twice: int) -> None:
+def main(url: str, directory: Path, stride: int, twice: int) -> None:
     """A whole run, then runs that end at every call of the store that it made, then some that end at two."""
     importlib.import_module("chainweaver.executor.resume")  # once, and not in every child
     EXECUTOR._prepare("whole", None)
-    whole = lived(kind, directory / "whole", ())
-    statements = kind.endswith("statements")
+    whole = lived(url, directory / "whole", ())
+    statements = url.endswith(STATEMENTS)
     # Claims are renewed at any time.
     calls = len([one for one in whole["store_calls"] if not (statements and "lease_until" in one)])
     befores_and_afters = (False,) if statements else (False, True)
@@ -186,18 +187,22 @@ def main(kind: str, directory: Path, stride: int, twice: int) -> None:
     pairs = [(first, second) for first, second in product(once, once) if first.call + second.call <= calls + 2]
     chosen = random.Random(0).sample(pairs, min(twice, len(pairs)))
     for number, deaths in enumerate([*((one,) for one in once), *chosen]):
-        lived(kind, directory / str(number), deaths)
+        lived(url, directory / str(number), deaths)
 
 
-def lived(kind: str, place: Path, deaths: Sequence[Death]) -> dict[str, Any]:
+def lived(url: str, place: Path, deaths: Sequence[Death]) -> dict[str, Any]:
     """A run with its deaths, told in a JSON line."""
     place.mkdir(parents=True)
+    if url != "file":
+        with open_store(url.removesuffix(STATEMENTS)) as store:
+            for trace_id in store.runs.list_trace_ids():
+                store.runs.delete(trace_id)
     died = []
     for death in (*deaths, None):
         pid = os.fork()
         if pid == 0:
             try:
-                child(kind, place, death)
+                child(url, place, death)
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)

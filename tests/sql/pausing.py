@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -94,4 +93,3 @@ def main(url: str, place: Path, manner: str, lease_s: float, keep: bool, heeds_s
         print(json.dumps(told), flush=True)
         # What is left behind, threads for example, gets its chance to do harm.
         time.sleep(0.1)
-    sys.exit(0)

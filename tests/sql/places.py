@@ -1,34 +1,37 @@
-"""Where the tests of durable runs put their stores, and what lies in a database whoever wrote it.
-
-One fixture per kind of database: a test that takes `store_url` runs on each. PostgreSQL joins `KINDS`.
-"""
+"""What lies in a database of runs, read past the stores: by the driver of the database alone."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-KINDS: dict[str, Callable[[Path], str]] = {"sqlite": lambda folder: f"sqlite:///{folder}/runs.db"}
-"""Name of a kind of database -> the URL of an empty one, which is put into a folder where it needs one."""
+import psycopg
 
 
 def rows_of(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of the tables of runs, read past the store."""
+    """Every row of the tables of runs."""
     tables = ("chainweaver_runs", "chainweaver_steps", "chainweaver_artifacts")
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    try:
-        return {table: connection.execute(f"select * from {table} order by 1, 2, 3").fetchall() for table in tables}
-    finally:
-        connection.close()
+    return {table: asked(url, f"select * from {table} order by 1, 2, 3") for table in tables}
 
 
 def integrity_of(url: str) -> str:
     """What the database says of itself; "ok" when all is well."""
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    try:
-        [(answer,)] = connection.execute("pragma integrity_check").fetchall()
-    finally:
-        connection.close()
+    lost = asked(url, "select run_id from chainweaver_steps where run_id not in (select id from chainweaver_runs)")
+    if lost:
+        return f"steps without a run: {lost}"
+    if not url.startswith("sqlite"):
+        return "ok"
+    [(answer,)] = asked(url, "pragma integrity_check")
     return str(answer)
+
+
+def asked(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """The answer to a statement."""
+    if url.startswith("sqlite"):
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+        try:
+            return connection.execute(statement).fetchall()
+        finally:
+            connection.close()
+    with psycopg.connect(url, autocommit=True) as session:
+        return session.execute(statement.encode()).fetchall()

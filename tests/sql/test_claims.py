@@ -51,8 +51,8 @@ def until(happened: Callable[[], Any], limit_s: float = 20.0) -> Any:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/runs.db"
+def url(database_url: str) -> str:
+    return database_url
 
 
 @pytest.fixture
@@ -157,8 +157,9 @@ def test_a_run_that_could_not_be_gone_on_with_stands_as_it_stood_when_it_was_cla
         assert other.runs.info("a").status == "failed"
 
 
-def test_a_claim_whose_end_could_not_be_written_runs_out(url: str, tmp_path: Path):
+def test_a_claim_whose_end_could_not_be_written_runs_out(tmp_path: Path):
     """R32: the process lives and renews its other claims, but not one that it goes on with no longer."""
+    url = f"sqlite:///{tmp_path}/runs.db"
     with open_store(url, lease_s=0.6, patience_s=0.01) as store, open_store(url) as other:
         store.runs.admit(snapshot("a"))
         store.runs.admit(snapshot("b"))

@@ -7,67 +7,43 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.conftest import PROOF
 from tests.sql import crashing
-from tests.sql.places import KINDS, integrity_of
+from tests.sql.children import started
+from tests.sql.places import integrity_of
 
-ROOT = Path(__file__).parents[2]
 KILLS = {"sqlite": 2_000 if PROOF else 20, "postgresql": 300 if PROOF else 10}
 # A child whose tools run in worker processes takes a second to begin.
-SHARES = {"sync": 0.3, "threads": 0.3, "asyncio": 0.25, "process": 0.15}
+SHARES = {"sync": 0.3, "threads": 0.3, "asyncio": 0.3, "process": 0.1}
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL and fork")
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def store_url(kind: str, tmp_path: Path) -> str:
-    return KINDS[kind](tmp_path)
 
 
 def told_by_children(url: str, directory: Path, lane: str, kills: int) -> list[list[dict[str, Any]]]:
     """What was seen after each child, one list per run; nobody was killed in the first of each shape."""
     seed = int.from_bytes(os.urandom(4), "big") if PROOF else 0
     print(f"seed {seed}")
-    call = f"main({url!r}, Path({str(directory)!r}), {lane!r}, {kills}, {seed})"
-    done = subprocess.run(
-        [sys.executable, "-c", f"from pathlib import Path; from tests.sql.crashing import main; {call}"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60 + 3 * kills,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    with started(crashing.main, url, directory, lane, kills, seed) as program:
+        lines = [json.loads(line) for line in program.said(60 + 3 * kills).splitlines()]
     return [list(told) for _, told in groupby(lines, key=lambda line: line["run"])]
 
 
 @pytest.mark.parametrize("lane", crashing.MANNERS)
-def test_a_run_that_is_killed_at_any_moment_goes_on_in_another_process(
-    kind: str, store_url: str, tmp_path: Path, lane: str
-):
+def test_a_run_that_is_killed_at_any_moment_goes_on_in_another_process(database_url: str, tmp_path: Path, lane: str):
     """R31, R32: no committed step is lost or runs again, at most one per busy slot repeats per kill, same outcome."""
-    kills = round(KILLS[kind] * SHARES[lane])
-    whole_runs, runs = split(told_by_children(store_url, tmp_path, lane, kills))
+    kills = round(KILLS[urlsplit(database_url).scheme] * SHARES[lane])
+    whole_runs, runs = split(told_by_children(database_url, tmp_path, lane, kills))
     assert sum(one["killed"] for told in runs for one in told) == kills
     assert any(0 < len(one["committed"]) < crashing.STEPS for told in runs for one in told)
-    assert integrity_of(store_url) == "ok"
+    assert integrity_of(database_url) == "ok"
     for told in runs:
         shape = told[0]["shape"]
         whole = whole_runs[shape]

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,30 +16,20 @@ import pytest
 from chainweaver import InMemoryCheckpointer
 from tests.conftest import PROOF
 from tests.executor.kit import Crash
-from tests.sql.dying import Death, go_on, mortal
-from tests.sql.places import KINDS, integrity_of
+from tests.sql import dying
+from tests.sql.children import started
+from tests.sql.dying import STATEMENTS, Death, go_on, mortal
+from tests.sql.places import integrity_of
 
-ROOT = Path(__file__).parents[2]
-TWICE = 1_000_000 if PROOF else 6
-STORES = ("file", *KINDS)
+TWICE = 1_000_000 if PROOF else 4
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL and fork")
 
 
-def runs_of(kind: str, directory: Path, stride: int, twice: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def runs_of(url: str, directory: Path, stride: int, twice: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A run that was left alone, and what became of runs in processes that died."""
-    call = f"main({kind!r}, Path({str(directory)!r}), {stride}, {twice})"
-    done = subprocess.run(
-        [sys.executable, "-c", f"from pathlib import Path; from tests.sql.dying import main; {call}"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60 if not PROOF else 1800,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    whole, *runs = [json.loads(line) for line in done.stdout.splitlines()]
+    with started(dying.main, url, directory / "runs", stride, twice) as program:
+        lines = program.said(1800 if PROOF else 60).splitlines()
+    whole, *runs = map(json.loads, lines)
     return whole, runs
 
 
@@ -60,10 +48,21 @@ def places(whole: dict[str, Any]) -> list[Death]:
 
 
 @needs_fork
-@pytest.mark.parametrize("kind", STORES)
-def test_a_run_that_is_killed_at_any_call_of_its_store_goes_on_as_if_it_had_not(kind: str, tmp_path: Path):
+def test_a_run_that_is_killed_at_any_call_of_its_database_goes_on_as_if_it_had_not(database_url: str, tmp_path: Path):
     """R31, R32: a commit that was done counts, and one that was not repeats its step alone."""
-    whole, runs = runs_of(kind, tmp_path, 1, TWICE)
+    check_every_call(database_url, tmp_path)
+    assert integrity_of(database_url) == "ok"
+
+
+@needs_fork
+def test_a_run_that_is_killed_at_any_call_of_its_file_goes_on_as_if_it_had_not(tmp_path: Path):
+    """R31, R32: the same for a store without claims."""
+    check_every_call("file", tmp_path)
+
+
+def check_every_call(url: str, directory: Path) -> None:
+    """End runs at every call, and some at two."""
+    whole, runs = runs_of(url, directory, 1, TWICE)
     for run in runs:
         died_at = zip(run["deaths"], run["died"], strict=False)
         check(whole, run, sum(not done and name == "append" for (_, done), name in died_at))
@@ -77,11 +76,12 @@ def test_a_run_that_is_killed_at_any_call_of_its_store_goes_on_as_if_it_had_not(
 @needs_fork
 def test_a_run_that_is_killed_before_any_statement_of_its_database_goes_on_as_if_it_had_not(tmp_path: Path):
     """R31, R32: also in the middle of the transactions that admit a run and end it."""
-    whole, runs = runs_of("sqlite statements", tmp_path, 1 if PROOF else 3, 0)
+    url = f"sqlite:///{tmp_path}/runs.db"
+    whole, runs = runs_of(url + STATEMENTS, tmp_path, 1 if PROOF else 3, 0)
     assert {"begin immediate", "commit"} <= set(whole["store_calls"])
-    for number, run in enumerate(runs):
+    for run in runs:
         check(whole, run, len(run["died"]))
-        assert integrity_of(KINDS["sqlite"](tmp_path / str(number))) == "ok"
+    assert integrity_of(url) == "ok"
 
 
 def test_a_run_that_crashes_at_any_call_of_a_store_in_memory_goes_on_as_if_it_had_not(tmp_path: Path):

@@ -14,16 +14,11 @@ from chainweaver.sql import open_store
 from tests.conftest import PROOF
 from tests.sql import sharing
 from tests.sql.children import started, until
-from tests.sql.places import KINDS, integrity_of
+from tests.sql.places import integrity_of
 
 PROCESSES, THREADS = 3, 8
 RUNS = 1_000 if PROOF else 60
 LEFT_BEHIND = RUNS // 10
-
-
-@pytest.fixture(params=KINDS)
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return KINDS[request.param](tmp_path)
 
 
 def leave_behind(url: str, ledger: Path) -> None:
@@ -36,31 +31,28 @@ def leave_behind(url: str, ledger: Path) -> None:
         assert [one.is_orphan for one in store.runs.list_runs()] == [True] * LEFT_BEHIND
 
 
-def test_many_threads_of_many_processes_share_one_database(store_url: str, tmp_path: Path):
+def test_many_threads_of_many_processes_share_one_database(database_url: str, tmp_path: Path):
     """R32: all runs end, nobody sees a locked database, and no run is executed by two at a time."""
     ledger = tmp_path / "ledger"
-    leave_behind(store_url, ledger)
+    leave_behind(database_url, ledger)
     began = datetime.now(timezone.utc)
-    call = f"main({store_url!r}, Path({str(tmp_path)!r}), {THREADS}, {RUNS})"
     with ExitStack() as stack:
-        code = f"from pathlib import Path; from tests.sql.sharing import main; {call}"
-        processes = [stack.enter_context(started(code)) for _ in range(PROCESSES)]
+        work = (sharing.main, database_url, tmp_path, THREADS, RUNS)
+        processes = [stack.enter_context(started(*work)) for _ in range(PROCESSES)]
         until(lambda: len(list(tmp_path.glob("ready*"))) == PROCESSES)
         (tmp_path / "go").touch()
         told: Counter[str] = Counter()
         for process in processes:
-            said, complained = process.communicate(timeout=600 if PROOF else 60)
-            assert complained == ""
-            told.update(json.loads(said))
+            told.update(json.loads(process.said(600 if PROOF else 60)))
     assert set(told) <= {"right", "claimed", "recovered"}
     assert told["right"] == PROCESSES * RUNS
     assert told["recovered"] == LEFT_BEHIND
     calls = Counter(line.split()[0] for line in ledger.read_text().splitlines())
     assert len(calls) == (RUNS + LEFT_BEHIND) * sharing.STEPS
     assert set(calls.values()) == {1}, "no step of any run was called twice"
-    with open_store(store_url) as store:
+    with open_store(database_url) as store:
         runs = store.runs.list_runs(limit=2 * RUNS)
         assert Counter(one.status for one in runs) == {"ok": RUNS + LEFT_BEHIND}
         assert {one.steps_done for one in runs} == {sharing.STEPS}
         assert all(one.owner is None and one.changed_at >= began for one in runs)
-    assert integrity_of(store_url) == "ok"
+    assert integrity_of(database_url) == "ok"

@@ -10,31 +10,24 @@ import pytest
 
 from chainweaver.sql import open_store
 from tests.sql import pausing
-from tests.sql.children import said_by, started, until
-from tests.sql.places import KINDS
+from tests.sql.children import started, until
 from tests.sql.test_paused_owner import calls, let_go
 
 
-@pytest.fixture(params=KINDS)
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return KINDS[request.param](tmp_path)
-
-
 @pytest.mark.parametrize("manner", pausing.MANNERS)
-def test_a_process_that_is_told_to_stop_hands_its_run_back_at_once(store_url: str, tmp_path: Path, manner: str):
+def test_a_process_that_is_told_to_stop_hands_its_run_back_at_once(database_url: str, tmp_path: Path, manner: str):
     """R32: nobody waits for a claim of an hour to run out, and what was committed does not run again."""
-    call = f"main({store_url!r}, Path({str(tmp_path)!r}), {manner!r}, 3600, True, True)"
-    with started(f"from pathlib import Path; from tests.sql.pausing import main; {call}") as process:
+    with started(pausing.main, database_url, tmp_path, manner, 3600, True, True) as process:
         let_go(tmp_path, 0)
         until(lambda: "1" in calls(tmp_path))
         process.send_signal(signal.SIGTERM)
         let_go(tmp_path, 1, 2, 3, 4)
-        told = json.loads(said_by(process))
+        told = json.loads(process.said())
         begun = calls(tmp_path)
     assert told["error"] == "FlowCancelledError"
     assert told["status"] == "cancelled"
     assert "4" not in begun
-    with open_store(store_url) as store, pausing.executor_of(store, manner) as executor:
+    with open_store(database_url) as store, pausing.executor_of(store, manner) as executor:
         [info] = store.runs.list_runs()
         assert (info.status, info.is_orphan, info.owner) == ("running", True, None)
         committed = [step.step_id for step in store.runs.load(info.trace_id).steps]
@@ -48,33 +41,31 @@ def test_a_process_that_is_told_to_stop_hands_its_run_back_at_once(store_url: st
 
 
 def test_the_step_that_is_under_way_is_finished_and_committed_before_the_run_is_handed_back(
-    store_url: str, tmp_path: Path
+    database_url: str, tmp_path: Path
 ):
     """R32: on the sync lane a tool is not interrupted, and what it has done is not thrown away."""
-    call = f"main({store_url!r}, Path({str(tmp_path)!r}), 'sync', 3600, True, True)"
-    with started(f"from pathlib import Path; from tests.sql.pausing import main; {call}") as process:
+    with started(pausing.main, database_url, tmp_path, "sync", 3600, True, True) as process:
         let_go(tmp_path, 0)
         until(lambda: "1" in calls(tmp_path))
         process.send_signal(signal.SIGTERM)
         let_go(tmp_path, 1, 2, 3, 4)
-        told = json.loads(said_by(process))
+        told = json.loads(process.said())
     assert told["ok"] == ["s0", "s1"]
-    with open_store(store_url) as store:
+    with open_store(database_url) as store:
         [trace_id] = store.runs.list_trace_ids()
         assert [step.step_id for step in store.runs.load(trace_id).steps] == ["s0", "s1"]
 
 
 def test_a_run_that_crashed_before_its_first_step_is_there_and_one_that_never_began_is_not(
-    store_url: str, tmp_path: Path
+    database_url: str, tmp_path: Path
 ):
     """R32: a run is admitted before anything of it is done."""
-    with open_store(store_url) as store:
+    with open_store(database_url) as store:
         assert store.runs.list_runs() == []
-        call = f"main({store_url!r}, Path({str(tmp_path)!r}), 'sync', 0.1, True, False)"
-        with started(f"from pathlib import Path; from tests.sql.pausing import main; {call}") as process:
+        with started(pausing.main, database_url, tmp_path, "sync", 0.1, True, False) as process:
             until(lambda: calls(tmp_path) == ["0"])
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            until(process.has_ended)
         [info] = store.runs.list_runs()
         assert (info.status, info.steps_done) == ("running", 0)
         until(lambda: store.runs.info(info.trace_id).is_orphan)
