@@ -192,7 +192,10 @@ WANTED: dict[str, tuple[Any, str]] = {
         "'rows' of step 'load': it was validated as int and float is wanted",
     ),
     "nothing to validate": ({"rows": Native[list]}, "it passes as it is anyway"),
-    "a default that is validated": ({"rows": (list[int], Field([], validate_default=True))}, "it validates its default"),
+    "a default that is validated": (
+        {"rows": (list[int], Field([], validate_default=True))},
+        "it validates its default",
+    ),
     "defaults that are validated": (AlwaysChecked, "it validates its default"),
     "everything": (a_model("Everything", ROWS, extra="allow"), "Everything takes the whole context"),
 }
