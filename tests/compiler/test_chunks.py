@@ -93,6 +93,23 @@ def test_what_is_given_under_an_alias_is_cut_there():
     }
 
 
+def test_an_input_that_is_named_by_its_field_is_cut_where_it_is_read():
+    """R6: the name of the field leads to the alias."""
+    named = a_tool("named", a_model("Named", {"data": (list[int], Field(alias="rows"))}), ["n"])
+    assert chunks_of(named).key == "rows"
+
+
+def test_a_fallback_may_take_chunks_of_another_type():
+    """R21, R28: what is cut is nothing that either of them has to take; other inputs are held against both."""
+    frames = a_tool("frames", {"data": dict[str, int]}, ["total"])
+    load = a_tool("load", {}, {"data": list[int]})
+    flow = a_chain(call(load), cut(on_error="fallback:frames"))
+    uncut = a_chain(call(load), call(TOTAL, on_error="fallback:frames"))
+
+    assert found(compiled(flow, TOTAL, frames, load)) == []
+    assert found(compiled(uncut, TOTAL, frames, load)) == [(1, "fallback_type_mismatch", "data")]
+
+
 def test_a_tool_that_takes_anything_may_have_anything_cut():
     """R28: an input that its model does not name."""
     anything = a_tool("anything", Open, ["n"])
@@ -146,6 +163,22 @@ def test_every_output_becomes_a_list_of_itself():
     assert (made.n, made.names) == ([1, 2], [["a"]])
     with pytest.raises(ValidationError, match=r"n\.0\n.*valid integer"):
         model(n=["x"], names=[])
+
+
+class Foreign:
+    """A class that pydantic knows nothing of."""
+
+
+def test_outputs_of_any_class_are_kept_in_lists():
+    """R28: their class is all that is looked at."""
+    one = Foreign()
+    model = gives(
+        a_tool("foreign", {"data": list[int]}, a_model("Made", {"it": Foreign}, arbitrary_types_allowed=True))
+    )
+
+    assert model(it=[one]).it == [one]
+    with pytest.raises(ValidationError, match="instance of Foreign"):
+        model(it=[3])
 
 
 @pytest.mark.parametrize("combine", ["sum", "concat"])

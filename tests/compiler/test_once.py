@@ -156,6 +156,14 @@ def test_a_fallback_takes_as_it_is_what_the_first_tool_validates():
     assert step.fallback.validate_input({"rows": rows}).rows is rows
 
 
+def test_the_fallback_of_a_tool_that_is_not_there_is_judged_by_itself():
+    """R21: a step without its first tool has a fault, and its verdicts are nobody's."""
+    flow = line(LOAD, call("nobody", on_error="fallback:read"))
+    found = once(flow, LOAD, READ)
+
+    assert (found.taken[1], found.refused[1]) == ({}, {})
+
+
 def test_nothing_is_judged_where_every_border_validates():
     """R14: the default."""
     built = Build(line(LOAD, READ), {"load": LOAD, "read": READ}, "", Composition(finder_of(())))
@@ -262,6 +270,12 @@ def test_sub_flows_and_capabilities_are_given_what_they_validate_themselves():
     assert (found.taken, found.refused) == ({0: {}, 1: {}, 2: {}}, {0: {}, 1: {}, 2: {}})
 
 
+def test_a_model_that_validates_defaults_may_take_what_it_always_is_given():
+    """R14: a required field has no default."""
+    read = reading(a_model("Required", ROWS, validate_default=True))
+    assert once(line(LOAD, read), LOAD, read).taken[1] == {"rows": ["0"]}
+
+
 # ---- what is not: because of where the value comes from
 
 
@@ -364,6 +378,15 @@ def test_a_sound_default_is_as_good_as_a_value():
         assert once(line(giving, READ), giving, READ).taken[1] == {"rows": ["0"]}
 
 
+def test_a_default_is_sound_if_validation_gives_the_very_same():
+    """R14: a text that would become a number is none, and neither is a truth value that would."""
+    for default, name, kind in ((["1"], "rows", list[int]), (True, "n", int), (1, "n", int)):
+        giving = a_tool("giving", {}, {name: (kind, default)})
+        read = reading({name: kind})
+        is_sound = default == 1 and default is not True
+        assert once(line(giving, read), giving, read).taken[1] == ({name: ["0"]} if is_sound else {})
+
+
 def test_an_output_that_is_mapped_and_not_declared_is_no_proof():
     """R11, R14: the step will fail, and the reader need not trust it."""
     flow = a_chain(call(LOAD, output_mapping={"rows": "lines"}), call(READ))
@@ -396,6 +419,26 @@ def test_a_declared_change_between_the_two_ends_the_proof():
 
     assert found.taken[1] == {"rows": ["0"]}
     assert found.refused[3] == {"rows": "step 'spoil' may have changed 'rows' in place"}
+
+
+def test_a_change_of_the_input_ends_its_proof_for_those_who_come_later():
+    """R14: whoever came before has what was validated."""
+    spoil = a_tool("spoil", {"rows": Native[list]}, ["n"], mutates=["rows"])
+    found = once(line(READ, spoil, READ, input_schema_ref=INPUT), READ, spoil)
+
+    assert found.taken[0] == {"rows": ["input"]}
+    assert found.refused[2] == {"rows": "step 'spoil' may have changed 'rows' in place"}
+
+
+def test_a_change_of_something_else_is_none():
+    """R14: beside, and also for what is handed back."""
+    spoil = a_tool("spoil", {"other": Native[list]}, ["n"], mutates=["other"])
+    other = a_tool("other", {}, {"other": Native[list]})
+    same = node("same", SAME, "l", output_mapping={"again": "rows"})
+    flow = a_dag(node("l", LOAD), node("o", other), same, node("s", spoil, "o"))
+
+    assert once(flow, LOAD, SAME, spoil, other).taken[2] == {"rows": ["l"]}
+    assert planned(flow, LOAD, SAME, spoil, other, at=2).hand_back is not None
 
 
 def test_a_change_of_what_a_value_may_be_a_part_of_ends_the_proof():

@@ -625,17 +625,17 @@ def test_a_dry_run_combines_with_the_rehearsal():
 # ---- stores
 
 
-@pytest.mark.parametrize("cacheable", [True, False])
-def test_a_chunked_step_is_not_cached_and_says_so(cacheable: bool):
-    """R29: the cache is not asked; of a tool that is never cached there is nothing to say."""
+@pytest.mark.parametrize(("cacheable", "caching"), [(True, True), (False, True), (True, False)])
+def test_a_chunked_step_is_not_cached_and_says_so(cacheable: bool, caching: bool):
+    """R29: the cache is not asked; where there is none, or for a tool that is never cached, there is nothing to say."""
     tool = a_tool("total", {"data": Any}, ["total"], cacheable=cacheable)
-    walk = cutting(tool, run={"caching": True})
+    walk = cutting(tool, run={"caching": caching})
     while called(walk) is not None:
         assert walk.asks[0] == "call"
         walk.ok({"total": 1})
 
-    noted = walk.run.details[0].cache_note if cacheable else walk.run.details.get(0)
-    assert noted == (NOT_CACHED if cacheable else None)
+    detail = walk.run.details.get(0)
+    assert (None if detail is None else detail.cache_note) == (NOT_CACHED if cacheable and caching else None)
     assert NOT_CACHED == "a step that takes its input in chunks is not cached"
 
 
