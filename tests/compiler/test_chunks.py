@@ -344,6 +344,13 @@ WRONG: dict[str, tuple[Any, tuple[Any, ...], str, str]] = {
         "combine tool 'more' needs 'other', which tool 'total' does not return; it gets a list for each "
         "output, under the name of the output",
     ),
+    "a tool that reads the output under another name": (
+        cut(combine="aliased"),
+        (TOTAL, a_tool("aliased", a_model("Aliased", {"total": (list[int], Field(alias="sums"))}), ["n"])),
+        "combine_missing_required_input",
+        "combine tool 'aliased' needs 'sums', which tool 'total' does not return; it gets a list for each output, "
+        "under the name of the output",
+    ),
     "a tool that refuses an output": (
         cut(combine="closed"),
         (TOTAL, a_tool("closed", a_model("Closed", {"totals": (list[int], [])}, extra="forbid"), ["n"])),
