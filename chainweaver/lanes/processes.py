@@ -20,6 +20,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from chainweaver._execution.commands import Printed, TimedOut
@@ -350,7 +351,7 @@ class Processes:
         self._starting = 0
         self._names: dict[Any, tuple[int, ToolName]] = {}
         self._past_traffic = 0
-        self.sharing = Sharing(min_shared_bytes)
+        self.sharing = Sharing(min_shared_bytes, is_owner=True)
         self._finalizer = weakref.finalize(self, _end_all, self._starter, self._all, self.sharing)
 
     def start(
@@ -445,7 +446,7 @@ class Processes:
         finally:
             job.leaves()
             self._give_back(worker, is_whole and not job.cancelled)
-        return self._unwrapped(tool, reply, descriptors)
+        return self._unwrapped(job, reply, descriptors)
 
     def _named(self, tool: PlannedTool) -> tuple[int, ToolName]:
         found = self._names.get(tool.fn)
@@ -542,7 +543,7 @@ class Processes:
     def _exchange(self, worker: Worker, job: ProcessJob, number: int, name: ToolName) -> tuple[Any, list[int]]:
         """Send a call and receive what came of it, with the descriptors of the objects that it refers to."""
         until_s = None if job.timeout_s is None else time.monotonic() + job.timeout_s
-        cargo = Cargo(self.sharing, MOST_DESCRIPTORS, job.trust)
+        cargo = Cargo(self.sharing, MOST_DESCRIPTORS, job.trust, is_private=changes_inputs(job.tool))
         try:
             frame = _frame_of(job, number, name, cargo)
             worker.wire.send(frame, cargo.descriptors, until_s)
@@ -555,11 +556,13 @@ class Processes:
             raise TimeoutError
         return loaded(answer, ours._nothing), descriptors
 
-    def _unwrapped(self, tool: PlannedTool, reply: Any, descriptors: list[int]) -> Any:
+    def _unwrapped(self, job: ProcessJob, reply: Any, descriptors: list[int]) -> Any:
         """The value of a reply, or what it says was raised."""
+        tool = job.tool
         if isinstance(reply, Returned):
+            take = partial(self.sharing.take, trust=job.trust)
             try:
-                value = loaded(reply.body, unload(self.sharing, reply.rows, descriptors).__getitem__)
+                value = loaded(reply.body, unload(take, reply.rows, descriptors).__getitem__)
             except Exception as exc:
                 raise ProcessBorderError(tool.name, "output", None, str(exc)) from exc
             value = model_of(tool.output_model, value) if reply.is_model else value
@@ -593,11 +596,17 @@ def _frame_of(job: ProcessJob, number: int, name: ToolName, cargo: Cargo) -> byt
     state = state_of(job.args[0])
     context = job.args[1] if len(job.args) > 1 else None
     try:
-        body = dumped((lifted(state, cargo), context), cargo.lift)
+        body = dumped((lifted(state, cargo), context), cargo.reduced)
     except Exception as exc:
         field, reason = culprit(state, exc)
         raise ProcessBorderError(job.tool.name, "input", field, reason) from exc
-    return dumped(Call(number, body, cargo.rows, variables_of(name)), ours._left_in)
+    call = Call(number, body, cargo.rows, variables_of(name), changes_inputs(job.tool))
+    return dumped(call, ours._left_in)
+
+
+def changes_inputs(tool: PlannedTool) -> bool:
+    """Whether a tool declares to change what it is given."""
+    return bool(tool.origin.mutates)
 
 
 def cores() -> int:

@@ -21,6 +21,7 @@ from chainweaver import FlowExecutor, Native, Tool, ToolContext, tool
 
 REQUEST: ContextVar[str] = ContextVar("request", default="nobody's")
 UNSENDABLE: ContextVar[Any] = ContextVar("unsendable", default=None)
+TENANT: ContextVar[str] = ContextVar("tenant")
 
 
 class Number(BaseModel):
@@ -77,6 +78,11 @@ def set_request(n: int) -> str:
     return REQUEST.get()
 
 
+@tool(output="who")
+def tenant(n: int) -> str:
+    return TENANT.get("nobody")
+
+
 @tool(output="total")
 def total(data: Native[np.ndarray]) -> float:
     return float(data.sum())
@@ -128,6 +134,43 @@ def write_into(data: Native[np.ndarray]) -> str:
 def zero_first(data: Native[np.ndarray]) -> Native[np.ndarray]:
     data[0] = 0
     return data
+
+
+@tool(output="out")
+def reshaped(data: Native[np.ndarray]) -> Native[np.ndarray]:
+    data.shape = (2, -1)
+    return data
+
+
+@tool(output="out", lane="inline", mutates=("data",))
+def reshape_here(data: Native[np.ndarray]) -> Native[np.ndarray]:
+    data.shape = (2, -1)
+    return data
+
+
+@tool(output="shape")
+def shape(data: Native[np.ndarray]) -> list[int]:
+    return list(data.shape)
+
+
+@tool(output="found", mutates=("data",))
+def add_one(data: Native[Any]) -> Native[Any]:
+    """Change arrays and frames in place, also inside of other things."""
+    for one in data if type(data) is list else [data]:
+        one[0] += 1
+    return data
+
+
+@tool(output="found")
+def add_undeclared(data: Native[Any]) -> Native[Any]:
+    data[0] += 1
+    return data
+
+
+@tool(output="found", lane="inline")
+def add_here(data: Native[np.ndarray]) -> float:
+    data += 1
+    return float(data[0])
 
 
 @tool(output="met")

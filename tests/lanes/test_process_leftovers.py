@@ -148,8 +148,9 @@ def environment() -> dict[str, str]:
 
 
 def segments() -> set[str]:
-    """What lies in the shared memory of the system under a name."""
-    return {path.name for path in MEMORY.iterdir()} if MEMORY.is_dir() else set()
+    """What lies in the shared memory of the system under a name, but for what servers of databases leave there."""
+    names = {path.name for path in MEMORY.iterdir()} if MEMORY.is_dir() else set()
+    return {name for name in names if not name.startswith("PostgreSQL.")}
 
 
 # ---- figures
