@@ -197,6 +197,8 @@ class _Worker:
             if asked.name.tool.module == "__main__":
                 self._load_main()
             self.tools[asked.number] = naming.find(asked.name)
+        except naming.NotThere as exc:
+            return Refused("tool", None, str(exc))
         except BaseException as exc:
             return Refused("tool", None, f"{told(exc)}\n{_trace_of(exc)}")
         return None

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,12 @@ def sleep(seconds: float) -> float:
     return seconds
 
 
+@tool(output="slept", timeout_seconds=0.5)
+def napping(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
 @tool(output="left")
 def leave(code: int) -> int:
     os._exit(code)
@@ -291,6 +298,40 @@ EXECUTOR = FlowExecutor(
              fn=lambda given: Numbered(n=given.n, seen="executor"))
     ]
 )  # fmt: skip
+
+
+class Short(BaseModel):
+    x: int
+
+
+class Long(BaseModel):
+    x: int
+    y: int = 5
+
+
+def class_of(given: Any) -> dict[str, str]:
+    return {"seen": f"{type(given).__name__} {getattr(given, 'y', '-')}"}
+
+
+class Seen(BaseModel):
+    seen: str
+
+
+short = Tool(name="short", description="d", input_schema=Short, output_schema=Seen, fn=class_of)
+long = Tool(name="long", description="d", input_schema=Long, output_schema=Seen, fn=class_of)
+
+
+@dataclass
+class Adder:
+    """A callable that cannot be hashed."""
+
+    by: int
+
+    def __call__(self, given: Number) -> dict[str, int]:
+        return {"n": given.n + self.by}
+
+
+adding = Tool(name="adding", description="d", input_schema=Number, output_schema=Numbered, fn=Adder(3))
 
 
 def by_function_name() -> Tool:

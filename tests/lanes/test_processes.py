@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ from chainweaver import (
     tool,
 )
 from chainweaver.executor.processes import Trust
+from chainweaver.lanes import processes
 from chainweaver.lanes.processes import Processes
 from chainweaver.lanes.sharing import Sharing
 from chainweaver.objects.store import ObjectRef
@@ -109,6 +112,78 @@ def test_a_tool_names_the_process_lane_for_itself() -> None:
 def test_a_worker_finds_a_tool_by_any_name_of_its_module(tool: Tool) -> None:
     """Lanes: the tool, its function, its place in a list, or in an executor of the module."""
     assert ran(tool, {"n": 4}).success
+
+
+@pytest.mark.parametrize("tools", [(crew.short, crew.long), (crew.long, crew.short)], ids=["short first", "long first"])
+def test_two_tools_around_one_function_get_their_own_models(tools: tuple[Tool, ...]) -> None:
+    """R10: a worker knows a tool by its name, and not by its function."""
+    with FlowExecutor(tools=tools, lane="process", process_workers=1) as executor:
+        found = {}
+        for tool in tools:
+            executor.registry.register_flow(flow_of(tool), overwrite=True)
+            found[tool.name] = final(executor.execute_flow("flow", {"x": 1}))["seen"]
+    assert found == {"short": "Short -", "long": "Long 5"}
+
+
+def test_a_callable_that_cannot_be_hashed_is_a_tool_like_any_other() -> None:
+    """Lanes: what has a name is found, whatever it is."""
+    assert final(ran(crew.adding, {"n": 1}))["n"] == 4
+
+
+MODULE = """
+from chainweaver import tool
+
+@tool(output="x")
+def changing(n: int) -> str:
+    return said()
+
+def said() -> str:
+    return "{}"
+"""
+
+
+@pytest.fixture
+def changing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Path]]:
+    """A module that can be edited, with its file."""
+    path = tmp_path / "changing_tools.py"
+    path.write_text(MODULE.format("old"), "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("changing_tools"), path
+    sys.modules.pop("changing_tools", None)
+
+
+def test_a_tool_that_was_reloaded_runs_its_new_code(changing: tuple[Any, Path]) -> None:
+    """AGENTS: what was registered meanwhile is seen by the next run, in workers as well; the old one is refused."""
+    module, path = changing
+    old = module.changing
+    with FlowExecutor(tools=[old], flows=[flow_of(old)], lane="process", process_workers=1) as executor:
+        assert final(executor.execute_flow("flow", {"n": 1}))["x"] == "old"
+        path.write_text(MODULE.format("quite new"), "utf-8")
+        importlib.reload(module)
+        executor.register_tool(module.changing)
+        assert final(executor.execute_flow("flow", {"n": 1}))["x"] == "quite new"
+        pids = executor._bind().resources.processes.pids
+        assert final(executor.execute_flow("flow", {"n": 1}))["x"] == "quite new"
+        assert executor._bind().resources.processes.pids == pids
+        executor.register_tool(old)
+        with pytest.raises(LaneUnsupportedError, match="has another tool of its name now, as after a reload"):
+            executor.execute_flow("flow", {"n": 1})
+
+
+def test_a_run_that_began_before_a_reload_does_not_run_the_new_code(changing: tuple[Any, Path]) -> None:
+    """R16: its plan has the old tool, which no worker finds any more."""
+    module, _ = changing
+
+    @tool(output="n", lane="inline")
+    def reload(n: int) -> int:
+        importlib.reload(module)
+        return n
+
+    tools = reload, module.changing
+    with FlowExecutor(tools=tools, flows=[flow_of(*tools)], lane="process", process_workers=1) as executor:
+        record = executor.execute_flow("flow", {"n": 1}).execution_log[-1]
+    assert record.error_type == "ProcessBorderError"
+    assert "has another tool of its name now, as after a reload" in str(record.error_message)
 
 
 @lanes
@@ -299,6 +374,23 @@ def test_a_call_that_waits_for_a_worker_keeps_its_limit() -> None:
             [None, "ToolTimeoutError"],
             [None, None],  # it had the worker first
         )
+
+
+def test_waiting_for_a_worker_and_the_call_share_one_limit() -> None:
+    """R22: a call that has waited for 0.4 of its 0.5 seconds has 0.1 left."""
+    busy = FlowStep(tool_name="sleep")
+    flows = [flow_of(crew.napping), Flow(name="busy", description="d", steps=[busy])]
+    with FlowExecutor(tools=[crew.sleep, crew.napping], flows=flows, lane="process", process_workers=1) as executor:
+        for name in ("busy", "flow"):
+            executor.execute_flow(name, {"seconds": 0.0}).raise_for_failure()
+        pool = executor._bind().resources.processes
+        other = threading.Thread(target=executor.execute_flow, args=("busy", {"seconds": 0.4}))
+        other.start()
+        wait_until(lambda: not pool._idle)
+        [record] = executor.execute_flow("flow", {"seconds": 0.4}).execution_log
+        other.join()
+    assert record.error_type == "ToolTimeoutError"
+    assert 450 <= record.duration_ms < 700
 
 
 @lanes
@@ -543,6 +635,36 @@ def test_steps_overlap_in_as_many_workers_as_there_may_be(lane: Lane) -> None:
     with crewed(crew.meet, flow=flow, lane=None, max_step_concurrency=2) as (executor, _):
         found = final(lane.run(executor, "flow", {"folder": str(Path(mkdtemp()))}, lane="process"))
         assert found["a"] != found["b"]
+
+
+def test_a_worker_that_was_killed_at_an_import_is_given_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R16: one that takes for ever to import a module is on its way out, and not idle."""
+    code = "import time; from chainweaver.lanes import worker\nif worker.IS_WORKER: time.sleep(60)\n"
+    (tmp_path / "endless_tools.py").write_text(code + MODULE.format("never"), "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(processes, "START_S", 0.3)
+    endless = importlib.import_module("endless_tools").changing
+    with FlowExecutor(tools=[endless], flows=[flow_of(endless)], lane="process", process_workers=1) as executor:
+        [record] = executor.execute_flow("flow", {"n": 1}).execution_log
+        assert "importing module 'endless_tools' took more than" in str(record.error_message)
+        assert executor._bind().resources.processes.pids == []
+
+
+def test_a_worker_that_takes_its_time_to_end_holds_up_nobody() -> None:
+    """Lanes: others are forked meanwhile."""
+    with FlowExecutor(tools=[crew.pid], flows=[flow_of(crew.pid)], lane="process", process_workers=1) as executor:
+        executor.execute_flow("flow", {"n": 1}).raise_for_failure()
+        pool = executor._bind().resources.processes
+        [worker] = pool._idle
+        slow = threading.Thread(target=pool._starter._end, args=(worker, False))  # it was not told to end
+        slow.start()
+        began = time.monotonic()
+        other = pool._starter.start(pool._settings(0))
+        assert time.monotonic() - began < 0.5
+        slow.join()
+        other.end(kill=True)
 
 
 # ---- what is printed
