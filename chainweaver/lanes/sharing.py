@@ -214,10 +214,17 @@ class Sharing:
         if known.find is not None and known.find() is not value:
             return False
         ref = known.ref
-        if ref.codec != packed.codec or ref.facts != facts:
+        if ref.codec != packed.codec:
             return False
         try:
-            return same_bytes(packed.buffers, self.store.buffers(ref))
+            if ref.facts == facts:
+                return same_bytes(packed.buffers, self.store.buffers(ref))
+            if ref.codec != "pandas":
+                return False
+            # The description of a frame also depends on which of its texts are one object, which reading changes. One
+            # that was read again is described as the value is, if that is what it was.
+            again = pack(self.store.get(ref))
+            return encode_plain(again.facts) == facts and same_bytes(packed.buffers, again.buffers)
         except OSError:  # no descriptor to look at them
             return False
 

@@ -105,6 +105,12 @@ def passed(data: Native[Any]) -> Native[Any]:
 
 
 @tool(output="out")
+def renamed(data: Native[Any]) -> Native[Any]:
+    data.columns = ["m"]
+    return data
+
+
+@tool(output="out")
 def copied(data: Native[Any]) -> Native[Any]:
     return copy.deepcopy(data)
 

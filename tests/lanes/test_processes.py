@@ -18,6 +18,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from chainweaver import (
@@ -456,10 +457,31 @@ def test_a_large_object_is_seen_and_not_sent() -> None:
         assert np.array_equal(found["data"], data * 2)
 
 
-def test_an_object_that_passes_through_comes_back_as_itself() -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.arange(BIG),
+        pd.DataFrame({"x": np.arange(float(BIG)), "n": np.arange(BIG)}),
+        pd.DataFrame({"text": [f"number {n}" for n in range(50_000)], "day": pd.date_range("2020", periods=50_000)}),
+        pd.DataFrame(
+            {"n": pd.array([1, None] * 50_000, dtype="Int64"), "day": pd.period_range("2020", periods=100_000)}
+        ),
+        pd.Series(np.arange(BIG), name="n"),
+        pd.Index(np.arange(BIG)),
+    ],
+    ids=["array", "frame", "frame of texts and dates", "extension types", "series", "index"],
+)
+def test_an_object_that_passes_through_comes_back_as_itself(data: Any) -> None:
     """R14: the object that a worker hands back unchanged is the one that it was given."""
-    data = np.arange(BIG)
     assert final(ran(crew.passed, {"data": data}))["out"] is data
+
+
+def test_a_frame_that_a_worker_has_changed_is_another_one() -> None:
+    """R14: an equal description is not enough."""
+    data = pd.DataFrame({"n": pd.array([1, None] * 50_000, dtype="Int64")})
+    with crewed(crew.renamed) as (executor, _):
+        found = final(executor.execute_flow("flow", {"data": data}))["out"]
+    assert (list(found.columns), list(data.columns)) == (["m"], ["n"])
 
 
 def test_a_value_that_was_changed_between_two_steps_is_sent_as_it_is_now() -> None:
