@@ -462,7 +462,13 @@ def test_a_large_object_is_seen_and_not_sent() -> None:
     [
         np.arange(BIG),
         pd.DataFrame({"x": np.arange(float(BIG)), "n": np.arange(BIG)}),
-        pd.DataFrame({"text": [f"number {n}" for n in range(50_000)], "day": pd.date_range("2020", periods=50_000)}),
+        pd.DataFrame(
+            {
+                "text": [f"number {n}" for n in range(50_000)],
+                "day": pd.date_range("2020", periods=50_000),
+                "x": np.arange(50_000.0),
+            }
+        ),
         pd.DataFrame(
             {"n": pd.array([1, None] * 50_000, dtype="Int64"), "day": pd.period_range("2020", periods=100_000)}
         ),
