@@ -57,7 +57,8 @@ FREQUENCIES = [
         "BMS",
         "BQE",
     ),
-    *("BYE", "SME", "SMS", "C", "bh", "CBME", "WOM-2MON", "LWOM-FRI", pd.DateOffset(months=1), pd.offsets.Easter()),
+    *("BYE", "SME", "SMS", "C", "bh", "CBME", "WOM-2MON", pd.DateOffset(months=1), pd.offsets.Easter()),
+    pd.offsets.LastWeekOfMonth(weekday=4),  # pandas 2 cannot read the name that it has for it
     pd.offsets.FY5253(weekday=1, startingMonth=3),
 ]
 
@@ -207,8 +208,8 @@ REFUSED = {
         "torch.nn.parameter.Parameter",
         "subclass of torch.Tensor",
     ),
-    "cell of a class": (lambda: pd.DataFrame({"a": [Cell()]}), "pandas.DataFrame", f"'{__name__}.Cell'; convert that"),
-    "cell of a lock": (lambda: pd.Series([threading.Lock()]), "pandas.Series", "cannot be written"),
+    "cell of a class": (lambda: pd.DataFrame({"a": [Cell()]}), "pandas.", f"'{__name__}.Cell'; convert that"),
+    "cell of a lock": (lambda: pd.Series([threading.Lock()]), "pandas.", "cannot be written"),
     "lock": (threading.Lock, "_thread.lock", "there is no codec"),
     "generator": (lambda: (n for n in [1]), "generator", "there is no codec"),
 }
@@ -433,6 +434,10 @@ ATTACKS = {
     "nothing": b".",
     "dtype of pointers": b"cnumpy\ndtype\n(VO\ntR(I3\nV|\nNNNI-1\nI-1\nI0\ntb.",
     "dtype of dates without a unit": b"cnumpy\ndtype\n(VM8\ntR(I4\nV<\nNNNI-1\nI-1\nI0\ntb.",
+    "fewer objects than the shape says": (
+        b"cnumpy\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR(I1\n(I1000000\nt"
+        b"cnumpy\ndtype\n(VO8\ntR(I3\nV|\nNNNI-1\nI-1\nI63\ntbI00\n]tb."
+    ),
     "dtype with fields": b"cnumpy\ndtype\n(Vi8\ntR(I3\nV<\nN(Va\nt}Va\n(cnumpy\ndtype\n(Vi8\ntRI999\ntsI8\nI8\nI0\ntb.",
 }
 
