@@ -360,20 +360,27 @@ def _pack_tensor(value: Any) -> tuple[dict[str, Any], Sequence[Buffer]]:
         "shape": tuple(value.shape),
         "requires_grad": value.requires_grad,
     }
-    return facts, (memoryview(flat.view(torch.uint8).numpy()).cast("B") if flat.numel() else memoryview(b""),)
+    buffers = [memoryview(flat.view(torch.uint8).numpy()).cast("B") if flat.numel() else memoryview(b"")]
+    if value.grad is not None:
+        facts["grad"], more = _pack_tensor(value.grad)
+        buffers += more
+    return facts, buffers
 
 
 def _unpack_tensor(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
     import torch
 
-    [buffer] = buffers
+    buffer, *more = buffers
     dtype = vars(torch).get(facts["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise UnpackError(f"{facts['dtype']!r} is no dtype")
     view = memoryview(buffer)
     writable = bytearray(view) if view.readonly else view
     flat = torch.frombuffer(writable, dtype=dtype) if view.nbytes else torch.empty(0, dtype=dtype)
-    return flat.reshape(tuple(facts["shape"])).requires_grad_(bool(facts["requires_grad"]))
+    tensor = flat.reshape(tuple(facts["shape"])).requires_grad_(bool(facts["requires_grad"]))
+    if more or "grad" in facts:
+        tensor.grad = _unpack_tensor(facts["grad"], more)
+    return tensor
 
 
 # ---- the list

@@ -402,7 +402,8 @@ def _ipc(column: Any) -> Buffer:
 def _read_tensor(content: _Content, value: Any) -> None:
     packed = pack(value)
     content.plain(packed.facts)
-    content.buffer(packed.buffers[0])
+    for buffer in packed.buffers:
+        content.buffer(buffer)
 
 
 _READERS: dict[str, Callable[[_Content, Any], None]] = {

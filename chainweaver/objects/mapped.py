@@ -354,6 +354,8 @@ def _write_tensor(value: Any, path: Path) -> dict[str, Any]:
     except ImportError:
         raise _Unsuited from None
     pack(value)  # refuses what has no form as bytes, and copies nothing that is contiguous
+    if value.grad is not None:
+        raise _Unsuited
     flat = value.detach().resolve_conj().resolve_neg().contiguous()
     try:
         save_file({"tensor": flat}, path)

@@ -67,6 +67,7 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "ndarray": (lambda: np.zeros(3), lambda value: value.__setitem__(0, 1.0)),
     "frame": (lambda: pd.DataFrame({"a": [1]}), lambda value: value.__setitem__("b", [2])),
     "tensor": (lambda: torch.zeros(2), lambda value: value.add_(1)),
+    "gradient": (lambda: torch.ones(2, requires_grad=True), lambda value: (value * 3).sum().backward()),
 }
 
 

@@ -119,9 +119,17 @@ TENSORS: dict[str, Callable[[], Any]] = {
     "0-d": lambda: torch.tensor(3),
     "empty": lambda: torch.empty(0, 4),
     "gradient": lambda: torch.ones(2, requires_grad=True),
+    "gradient that is there": lambda: with_gradient(),
 }
 if torch is None:
     TENSORS.clear()
+
+
+def with_gradient() -> Any:
+    """A tensor that a backward pass has been through."""
+    tensor = torch.ones(2, requires_grad=True)
+    (tensor * 3).sum().backward()
+    return tensor
 
 
 def memmap(folder: Path) -> Any:
@@ -158,6 +166,8 @@ def same(one: Any, other: Any) -> bool:
         return bool(one.equals(other)) and schema(one) == schema(other)
     if torch is not None and isinstance(one, torch.Tensor):
         same_kind = (one.dtype, one.shape, one.requires_grad) == (other.dtype, other.shape, other.requires_grad)
+        if (one.grad is None) is not (other.grad is None) or (one.grad is not None and not same(one.grad, other.grad)):
+            return False
         return same_kind and bool(torch.equal(one.to(torch.complex128), other.to(torch.complex128)))
     if isinstance(one, (pa.Table, pa.RecordBatch)):
         return bool(one.equals(other, check_metadata=True))
