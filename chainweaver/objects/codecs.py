@@ -360,7 +360,7 @@ def _pack_tensor(value: Any) -> tuple[dict[str, Any], Sequence[Buffer]]:
         "shape": tuple(value.shape),
         "requires_grad": value.requires_grad,
     }
-    buffers = [memoryview(flat.view(torch.uint8).numpy()).cast("B") if flat.numel() else memoryview(b"")]
+    buffers: list[Buffer] = [memoryview(flat.view(torch.uint8).numpy()).cast("B") if flat.numel() else memoryview(b"")]
     if value.grad is not None:
         facts["grad"], more = _pack_tensor(value.grad)
         buffers += more

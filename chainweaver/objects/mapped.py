@@ -40,7 +40,7 @@ from chainweaver.objects.codecs import (
     unpack,
     write_arrow,
 )
-from chainweaver.objects.files import TEMPORARY_SUFFIX, sync_directory
+from chainweaver.objects.files import TEMPORARY_SUFFIX, mapped, sync_directory
 from chainweaver.objects.plain import decode_plain, encode_plain
 from chainweaver.objects.store import ObjectNotFoundError, ObjectRef, StoreStats
 
@@ -260,11 +260,14 @@ def _digest_of(file: Any) -> str:
     return hashed.hexdigest()
 
 
-def _mapped(path: Path, access: int = mmap.ACCESS_READ) -> memoryview:
+def _mapped(path: Path, is_private: bool = False) -> memoryview:
+    """A file as memory; private pages can be written to, and what is written stays with them."""
+    if path.stat().st_size == 0:
+        raise UnpackError("it is empty")
+    if not is_private:
+        return memoryview(mapped(path))
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise UnpackError("it is empty")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=access))
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
 # ---- .npy
@@ -408,7 +411,7 @@ def _read_container(path: Path, facts: dict[str, Any]) -> Any:
         raise UnpackError(f"its facts cannot be read: {exc}") from exc
     if codec == "torch.Tensor":
         # PyTorch knows no read-only tensor: its pages are private, and copied when somebody writes to them.
-        view = _mapped(path, mmap.ACCESS_COPY)
+        view = _mapped(path, is_private=True)
     buffers = []
     for size in sizes:
         at += -at % _ALIGNMENT

@@ -15,7 +15,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from dateutil import tz
 from hypothesis import given, strategies as st
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +24,8 @@ from chainweaver.objects.codecs import Packed, pack, unpack
 from chainweaver.objects.fingerprints import fingerprint
 from tests.objects.test_codecs import FREQUENCIES, KINDS
 from tests.objects.values import memmap, torch
+
+tz = pytest.importorskip("dateutil.tz")
 
 
 def timezone(hours, name):
