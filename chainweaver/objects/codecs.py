@@ -321,13 +321,29 @@ def _unpack_arrow(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
 
 
 def _pack_polars(value: Any) -> tuple[dict[str, Any], Sequence[Buffer]]:
-    kind = type(value).__name__
-    frame = value.to_frame() if kind == "Series" else value
-    if any(dtype == sys.modules["polars"].Object for dtype in frame.dtypes):
-        raise NoCodecError(type_name_of(value), "a column holds Python objects; give it a type of its own")
+    frame = polars_frame(value)
     sink = BytesIO()
     frame.write_ipc_stream(sink)
-    return {"kind": kind}, (sink.getbuffer(),)
+    return {"kind": type(value).__name__}, (sink.getbuffer(),)
+
+
+def polars_frame(value: Any) -> Any:
+    """A frame of polars, or a series as a frame of one column.
+
+    Raises:
+        NoCodecError: Arrow's format has no room for one of its columns, or polars cannot read it from there.
+    """
+    frame = value.to_frame() if type(value).__name__ == "Series" else value
+    todo = list(frame.dtypes)
+    while todo:
+        dtype = todo.pop()
+        if dtype == sys.modules["polars"].Object:
+            raise NoCodecError(type_name_of(value), "a column holds Python objects; give it a type of its own")
+        if getattr(dtype, "size", None) == 0:
+            raise NoCodecError(type_name_of(value), "polars cannot read arrays of no items; use lists")
+        todo += [inner for inner in [getattr(dtype, "inner", None)] if inner is not None]
+        todo += [field.dtype for field in getattr(dtype, "fields", ())]
+    return frame
 
 
 def _unpack_polars(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:

@@ -35,6 +35,7 @@ from chainweaver.objects.codecs import (
     UnpackError,
     codec_for,
     pack,
+    polars_frame,
     size_of,
     type_name_of,
     unpack,
@@ -231,14 +232,24 @@ class MmapStore:
 
 
 def _written(value: Any, codec: Codec, path: Path) -> tuple[_Format, dict[str, Any]]:
-    """Write an object in the first form that takes it."""
+    """Write an object in the first form that takes it, and that it can be read from.
+
+    Raises:
+        NoCodecError: There is none. Better now than when somebody wants to have it back, and it is in memory no more.
+    """
     form = _BY_CODEC.get(codec.name, _CONTAINER)
     if form is not _CONTAINER:
+        with suppress(_Unsuited, UnpackError):
+            facts = form.write(value, path)
+            form.read(path, facts)
+            return form, facts
+    facts = _CONTAINER.write(value, path)
+    if codec.name not in ("bytes", "bytearray"):  # they would be copied once more for nothing
         try:
-            return form, form.write(value, path)
-        except _Unsuited:
-            pass
-    return _CONTAINER, _CONTAINER.write(value, path)
+            _CONTAINER.read(path, facts)
+        except UnpackError as exc:
+            raise NoCodecError(type_name_of(value), f"what is written of it cannot be read again: {exc}") from exc
+    return _CONTAINER, facts
 
 
 class _Unsuited(Exception):
@@ -315,12 +326,11 @@ def _read_arrow(path: Path, facts: dict[str, Any]) -> Any:
 
 
 def _write_polars(value: Any, path: Path) -> dict[str, Any]:
-    kind = type(value).__name__
-    frame = value.to_frame() if kind == "Series" else value
-    if any(dtype == sys.modules["polars"].Object for dtype in frame.dtypes):
-        raise NoCodecError(type_name_of(value), "a column holds Python objects; give it a type of its own")
+    frame = polars_frame(value)
     frame.write_ipc(path, compression="uncompressed")
-    return {"kind": kind}
+    if dict(sys.modules["polars"].read_ipc_schema(path)) != dict(frame.schema):
+        raise _Unsuited
+    return {"kind": type(value).__name__}
 
 
 def _read_polars(path: Path, facts: dict[str, Any]) -> Any:
@@ -331,20 +341,29 @@ def _read_polars(path: Path, facts: dict[str, Any]) -> Any:
         if frame is None:
             frame = pl.read_ipc(path)
         return frame.to_series() if facts["kind"] == "Series" else frame
-    except Exception as exc:  # whatever polars raises for what it cannot read
+    except (Exception, pl.exceptions.PanicException) as exc:  # whatever polars raises for what it cannot read
         raise UnpackError(f"{type(exc).__name__}: {exc}") from exc
 
 
 def _mapped_frame(path: Path) -> Any:
-    """A frame over the file; polars by itself reads the whole file, so None where pyarrow is not installed."""
+    """A frame over the file; None where pyarrow is not installed or does not know all types of polars. By itself polars
+    reads the whole file."""
     import polars as pl
 
     try:
         import pyarrow as pa
     except ImportError:
         return None
-    with pa.ipc.open_file(pa.py_buffer(_mapped(path))) as file:
-        return pl.from_arrow(file.read_all(), rechunk=False)
+    try:
+        with pa.ipc.open_file(pa.py_buffer(_mapped(path))) as file:
+            table = file.read_all()
+    except pa.ArrowNotImplementedError:
+        return None
+    names = table.column_names
+    # Polars would give a name to a column that has none.
+    frame: Any = pl.from_arrow(table.rename_columns([str(place) for place in range(len(names))]), rechunk=False)
+    frame.columns = names
+    return frame if dict(frame.schema) == dict(pl.read_ipc_schema(path)) else None
 
 
 # ---- tensors

@@ -200,6 +200,11 @@ REFUSED = {
     "text with zeros": (lambda: np.bytes_(b"a\0"), "numpy.bytes_", "ends in zeros"),
     "lazy frame": (lambda: pl.LazyFrame({"a": [1]}), "polars.lazyframe.frame.LazyFrame", r"collect\(\) it first"),
     "polars objects": (lambda: pl.DataFrame({"a": pl.Series([Cell()], dtype=pl.Object)}), "polars.", "Python objects"),
+    "arrays of nothing": (
+        lambda: pl.DataFrame({"a": [{"x": [[]]}]}, schema={"a": pl.Struct({"x": pl.List(pl.Array(pl.Int8, 0))})}),
+        "polars.",
+        "cannot read arrays of no items; use lists",
+    ),
     "sparse": (lambda: torch.eye(2).to_sparse(), "torch.Tensor", r"use .to_dense\(\) first"),
     "graph": (with_graph, "torch.Tensor", r"use .detach\(\) first"),
     "device": (lambda: torch.ones(1, device="meta"), "torch.Tensor", r"lives on device 'meta'; use .cpu\(\) first"),

@@ -104,6 +104,12 @@ POLARS: dict[str, Callable[[], Any]] = {
     "zoned": lambda: pl.Series("t", [datetime.datetime(2024, 1, 1)]).dt.replace_time_zone("Europe/Berlin"),
     "struct": lambda: pl.Series("p", [{"x": 1, "y": "a"}]),
     "series": lambda: pl.Series("n", [1, 2]),
+    "unnamed": lambda: pl.Series([b"x"]),
+    "unnamed column": lambda: pl.DataFrame({"": [1], "column_0": [2]}),
+    "integers of 128 bits": lambda: pl.DataFrame({"a": pl.Series([1 << 100, None], dtype=pl.Int128)}),
+    "inside a list": lambda: pl.Series("a", [[1], []], dtype=pl.List(pl.UInt128)),
+    "arrays": lambda: pl.Series("a", [[1, 2]], dtype=pl.Array(pl.Int8, 2)),
+    "times": lambda: pl.Series("a", [datetime.time(1), None]),
     "empty": lambda: pl.DataFrame(schema={"a": pl.Int8}),
     "nothing": lambda: pl.DataFrame(),
 }
