@@ -24,7 +24,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from io import BufferedWriter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from chainweaver.exceptions import ArtifactCorruptError
@@ -44,6 +44,11 @@ from chainweaver.objects.codecs import (
 from chainweaver.objects.files import TEMPORARY_SUFFIX, mapped, sync_directory
 from chainweaver.objects.plain import decode_plain, encode_plain
 from chainweaver.objects.store import ObjectNotFoundError, ObjectRef, StoreStats
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
 
 KIND = "mmap"
 
@@ -198,6 +203,18 @@ class MmapStore:
                 with suppress(FileNotFoundError):  # released meanwhile
                     sizes.append(path.stat().st_size)
         return StoreStats(len(sizes), 0, len(sizes), sum(sizes))
+
+    def close(self) -> None:
+        """Forget what is held and what was checked. The files stay, for the next store over the folder."""
+        with self._lock:
+            self._holds.clear()
+            self._checked.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
     def clear_leftovers(self) -> None:
         """Remove what writers that died while they wrote left behind. Not while others write."""

@@ -17,11 +17,16 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chainweaver.objects.codecs import Packed, pack, size_of, unpack
 from chainweaver.objects.plain import decode_plain, encode_plain
 from chainweaver.objects.store import ObjectNotFoundError, ObjectRef, StoreFullError, StoreStats
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
 
 ALIGN = 64
 """Buffers begin at multiples of this, which is what vector instructions and Arrow ask for."""
@@ -53,10 +58,11 @@ class Segment:
         nbytes: Its size.
     """
 
-    __slots__ = ("_map", "fd", "name", "nbytes")
+    __slots__ = ("_is_own", "_map", "fd", "name", "nbytes")
 
-    def __init__(self, mapping: mmap.mmap, fd: int | None, name: str, nbytes: int) -> None:
+    def __init__(self, mapping: mmap.mmap, fd: int | None, name: str, nbytes: int, is_own: bool = False) -> None:
         self._map: mmap.mmap | None = mapping
+        self._is_own = is_own
         self.fd = fd
         self.name = name
         self.nbytes = nbytes
@@ -75,7 +81,7 @@ class Segment:
             return cls(named(-1, nbytes, name), None, name, nbytes)
         fd = _anonymous_file(nbytes)
         try:
-            return cls(_mapped(fd, nbytes, mmap.PROT_READ | mmap.PROT_WRITE), fd, "", nbytes)
+            return cls(_mapped(fd, nbytes, mmap.MAP_SHARED), fd, "", nbytes, is_own=True)
         except BaseException:
             os.close(fd)
             raise
@@ -85,7 +91,7 @@ class Segment:
         """Memory of another process, to be read; the descriptor is ours from now on."""
         nbytes = max(nbytes, 1)
         try:
-            return cls(_mapped(fd, nbytes, mmap.PROT_READ), fd, "", nbytes)
+            return cls(_mapped(fd, nbytes, mmap.MAP_PRIVATE), fd, "", nbytes)
         except BaseException:
             os.close(fd)
             raise
@@ -96,6 +102,12 @@ class Segment:
         nbytes = max(nbytes, 1)
         named: Any = mmap.mmap
         return cls(named(-1, nbytes, name, access=mmap.ACCESS_READ), None, name, nbytes)
+
+    def settle(self) -> None:
+        """Show memory of our own over private pages, as it is shown to others; it has been written."""
+        if self._is_own and self.fd is not None:
+            self._map = _mapped(self.fd, self.nbytes, mmap.MAP_PRIVATE)
+            self._is_own = False
 
     @property
     def view(self) -> memoryview:
@@ -140,10 +152,15 @@ def _seal_size(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
 
 
-def _mapped(fd: int, nbytes: int, access: int) -> mmap.mmap:
+def _mapped(fd: int, nbytes: int, sharing: int) -> mmap.mmap:
+    """A descriptor as memory; what is written to private pages stays with them.
+
+    What is only read is private, too, and not without permission to write: arrays over it refuse to be changed, but
+    PyTorch and other foreign code that goes by the address would end the program with a signal.
+    """
     # A mapping keeps a descriptor of its own unless it is told not to, which Python 3.13 has learned.
     options: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-    return mmap.mmap(fd, nbytes, mmap.MAP_SHARED, access, **options)
+    return mmap.mmap(fd, nbytes, sharing, mmap.PROT_READ | mmap.PROT_WRITE, **options)
 
 
 class SharedMemoryStore:
@@ -187,14 +204,17 @@ class SharedMemoryStore:
         sizes = tuple(size_of(buffer) for buffer in packed.buffers)
         offsets, total = offsets_of(sizes)
         self._reserve(packed.codec, total)
+        segment = None
         try:
             segment = Segment.new(total)
+            with segment.view as view:
+                for begin, size, buffer in zip(offsets, sizes, packed.buffers, strict=True):
+                    view[begin : begin + size] = buffer
         except BaseException:
+            if segment is not None:
+                segment.close()
             self._give_back(total)
             raise
-        with segment.view as view:
-            for begin, size, buffer in zip(offsets, sizes, packed.buffers, strict=True):
-                view[begin : begin + size] = buffer
         key = segment.name or f"{self._origin}-{next(self._number):x}"
         ref = ObjectRef(self.kind, key, packed.codec, encode_plain(packed.facts), sizes)
         with self._lock:
@@ -222,7 +242,10 @@ class SharedMemoryStore:
         Raises:
             ObjectNotFoundError: It was released, or never was here.
             UnpackError: The reference is damaged.
+            OSError: The system has no address space for it.
         """
+        with self._lock:
+            self._find(ref).segment.settle()
         return unpack(Packed(ref.codec, decode_plain(ref.facts), self.buffers(ref)))
 
     def buffers(self, ref: ObjectRef) -> tuple[memoryview, ...]:
@@ -289,6 +312,16 @@ class SharedMemoryStore:
             self._nbytes = 0
         for one in held.values():
             one.segment.close()
+
+    def close(self) -> None:
+        """The same, as every store is closed; also at the end of a `with` block."""
+        self.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
     def forget(self) -> None:
         """The same in a process that was forked, where another thread may have held the lock for ever."""

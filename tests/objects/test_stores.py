@@ -114,6 +114,17 @@ def test_the_files_are_those_that_their_libraries_know(tmp_path):
     assert load_file(paths[3])["tensor"].tolist() == [0, 1]
 
 
+def test_a_closed_store_leaves_its_files_to_the_next_one(tmp_path):
+    """Issue 4, stores: the files outlive the store; a `with` block ends with close()."""
+    with MmapStore(tmp_path) as store:
+        ref = store.put(np.arange(3))
+        store.pin(ref)
+    with MmapStore(tmp_path) as again:
+        assert again.get(ref).tolist() == [0, 1, 2]
+        again.release(ref)
+        assert again.stats().objects == 0
+
+
 def unreadable(path, facts):
     raise UnpackError("nobody knows how")
 
