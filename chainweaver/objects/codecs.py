@@ -16,6 +16,7 @@ from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 from chainweaver.objects.frames import FrameRefused, pickle_frame, unpickle_frame
+from chainweaver.objects.inspection import root_of
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 """Bytes that lie in one piece; a memoryview is flat, of single bytes."""
@@ -161,12 +162,6 @@ def unpack(packed: Packed) -> Any:
 def size_of(buffer: Buffer) -> int:
     """Bytes in a buffer."""
     return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
-
-
-def root_of(kind: type) -> str:
-    """The top-level module that a class says it is from; empty where it says none."""
-    module = kind.__module__
-    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def type_name_of(value: object) -> str:

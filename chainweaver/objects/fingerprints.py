@@ -24,10 +24,10 @@ from chainweaver.objects.codecs import (
     codec_for,
     is_of_a_library,
     pack,
-    root_of,
     size_of,
     type_name_of,
 )
+from chainweaver.objects.inspection import root_of
 
 
 def fingerprint(value: Any) -> str:
