@@ -98,7 +98,8 @@ def pytest(suite: Suite, python: str, label: str, *, env: Mapping[str, str] | No
     name = f"tests {label}".strip()
     # One worker per core; a worker that is done takes over tests of the others.
     workers = ("-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal")
-    passed = suite.check(name, python, "-m", "pytest", "-q", *workers, f"--junitxml={report}", env=env)
+    slowest = ("--durations=12", "--durations-min=4")
+    passed = suite.check(name, python, "-m", "pytest", "-q", *workers, *slowest, f"--junitxml={report}", env=env)
     if not report.exists():
         return
     counted = read_report(report)

@@ -1005,6 +1005,42 @@ _BORDERS = {
 }
 
 
+class StreamReadError(ToolError):
+    """A stream cannot be read, or not in this way: it was read already, it is closed, or its source is async.
+
+    Attributes:
+        field: The field that holds it; None for a stream that was never in one.
+        detail: Why.
+    """
+
+    code = "E123"
+
+    def __init__(self, field: str | None, detail: str, **facts: Unpack[Place]) -> None:
+        named = "The stream" if field is None else f"Stream '{field}'"
+        super().__init__(f"{named} cannot be read: {detail}", **facts)
+        self.field = field
+        self.detail = detail
+
+
+class StreamItemError(ToolError):
+    """An item of a stream is not of the type that the field declares.
+
+    Attributes:
+        field: The field that holds the stream; None for a stream that was never in one.
+        index: Position of the item, from 0.
+        detail: What does not fit.
+    """
+
+    code = "E124"
+
+    def __init__(self, field: str | None, index: int, detail: str, **facts: Unpack[Place]) -> None:
+        whose = "the stream" if field is None else f"stream '{field}'"
+        super().__init__(f"Item {index} of {whose} does not fit: {detail}", **facts)
+        self.field = field
+        self.index = index
+        self.detail = detail
+
+
 class DecisionCallbackError(ToolError):
     """A decision callback raised, or answered with something that is no candidate.
 
@@ -1291,6 +1327,8 @@ __all__ = [
     "SchemaValidationError",
     "SharedMutationError",
     "StoppedError",
+    "StreamItemError",
+    "StreamReadError",
     "ToolDefinitionError",
     "ToolError",
     "ToolNotFoundError",

@@ -94,6 +94,7 @@ class PlannedTool:
         origin: The registered tool; a lane that calls it elsewhere looks for a name of it.
         hand_back: `what was returned, input model -> output model, its values`, in place of `validate_output`: objects
             that the tool was given, and that were validated as what it returns, are not validated again.
+        streams: The fields, of its inputs and its outputs, that hold streams.
     """
 
     name: str
@@ -125,6 +126,7 @@ class PlannedTool:
     stream: Callable[[Any], Any] | None = None
     origin: Any = None
     hand_back: Callable[[Any, Any], tuple[Any, dict[str, Any]]] | None = None
+    streams: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,27 @@ class PlannedChunks:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class PlannedStreams:
+    """What a step, or the input of a flow, has to do with streams; what these are, `objects.streams` knows.
+
+    Attributes:
+        takes: The inputs, as they are read, that hold streams.
+        gives: The outputs of its tools that do.
+        opened: `values, names -> the same values, the streams among them`; sources are made streams.
+        is_begun: `values, names -> whether one of these streams was read from`.
+        tie: `streams, others`: have the first closed after the others, which are made of them.
+        closing: `streams -> what stands for a tool and closes them`.
+    """
+
+    takes: tuple[str, ...]
+    gives: tuple[str, ...]
+    opened: Callable[[Any, tuple[str, ...]], tuple[Any, list[Any]]]
+    is_begun: Callable[[Mapping[str, Any], tuple[str, ...]], bool]
+    tie: Callable[[Sequence[Any], Sequence[Any]], None]
+    closing: Callable[[Sequence[Any]], PlannedTool]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PlannedStep:
     """One step in plan order, bound to the slots it reads and the tool it calls.
 
@@ -245,6 +268,7 @@ class PlannedStep:
         each: How it runs once per item; None for a step that runs once.
         capability: What an outside capability has to perform in place of a tool.
         chunks: How it takes an input in chunks; None for a step that takes all its inputs as they are.
+        streams: What it has to do with streams; None for nearly all.
         plain: No policy of any kind: the step may take the short path.
         mutates: The inputs, as they are read, that its tools declare to change in place.
         watched: The inputs, as they are read, in which a change would matter to others, each with its context key;
@@ -282,6 +306,7 @@ class PlannedStep:
     capability: str | None
     each: PlannedMap | None = None
     chunks: PlannedChunks | None = None
+    streams: PlannedStreams | None = None
     mutates: tuple[str, ...] = ()
     watched: Callable[[], tuple[tuple[str, str], ...]] = tuple
 
@@ -407,6 +432,7 @@ class Plan:
         children: Name and version of every sub-flow that it reaches.
         unpinned: Those of them that are named without a version.
         composition: Makes the errors of sub-flows that do not fit together; such a plan is never started.
+        streams: What its input has to do with streams; None for nearly all.
         needs_schedule: It has a map whose items overlap whatever the limit of the run is.
         facts: What a checkpoint notes; worked out on first use, since most plans never need it.
         liveness: How long values are needed; likewise.
@@ -440,6 +466,7 @@ class Plan:
     unpinned: tuple[tuple[str, str], ...] = ()
     composition: tuple[Callable[[], ChainWeaverError], ...] = ()
     needs_schedule: bool = False
+    streams: PlannedStreams | None = None
 
     def peak_memory(self, sizes: Mapping[str, int]) -> PeakMemory:
         """The most bytes of values that a run of this plan holds at once, and the step during which it does.

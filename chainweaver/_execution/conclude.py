@@ -24,6 +24,10 @@ def take_input(run: Run) -> None:
     """Make the given input the initial context: kept as the trace shows it, with the validated values laid over it."""
     given = run.slots[0]
     assert given is not None, "slot 0 is filled before a run begins"
+    if run.plan.streams is not None:
+        from chainweaver._execution.streams import open_input
+
+        given = run.slots[0] = open_input(run, run.plan.streams, given)
     gate = run.plan.input_gate
     shown = given if gate is None or gate.hide is None else gate.hide(given)
     plain = NUMBERS if run.capture is summarize else SCALARS

@@ -25,6 +25,7 @@ from chainweaver._execution.conclude import has_gaps, is_passed_through
 from chainweaver._execution.liveness import forget_frames, lets_go
 from chainweaver._execution.nested import run_flow, run_items
 from chainweaver._execution.run import FROM_CACHE
+from chainweaver._execution.streams import NOT_CACHED, catch, refused, take
 from chainweaver.exceptions import (
     ChainWeaverError,
     CheckpointEncodeError,
@@ -110,7 +111,7 @@ def called(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, Any]
         return in_chunks(run, step, step.chunks, tool, given)
     value = check_input(step, tool, given)
     needs_approval = tool.safety is not None and tool.safety.requires_approval
-    if needs_approval or rules.guards or (run.caching and tool.cacheable and tool is not step.fallback):
+    if needs_approval or rules.guards or (run.caching and is_looked_up(run, step, tool)):
         return asked_and_looked_up(run, step, tool, given, value)
     if step.child is not None and tool is step.tool and has_no_attempts(step):
         return run_flow(run, step, step.child, value, 1)
@@ -124,7 +125,7 @@ def asked_and_looked_up(run: Run, step: PlannedStep, tool: PlannedTool, given: d
     if guards:
         yield from guardrail(run, step, tool, "input", shown_values(step, value))
     look_up = None
-    if run.caching and tool.cacheable and tool is not step.fallback:
+    if run.caching and is_looked_up(run, step, tool):
         look_up = lookup_of(run, step, tool, value)
     if look_up is None:
         fields = yield from attempts(run, step, tool, given, value)
@@ -140,6 +141,15 @@ def asked_and_looked_up(run: Run, step: PlannedStep, tool: PlannedTool, given: d
     if guards:
         yield from guardrail(run, step, tool, "output", dict(fields))
     return fields
+
+
+def is_looked_up(run: Run, step: PlannedStep, tool: PlannedTool) -> bool:
+    """Whether the step cache, in a run that has one, may know what a tool gives."""
+    if not tool.cacheable or tool is step.fallback:
+        return False
+    if step.streams is not None:
+        run.detail(step.index).cache_note = NOT_CACHED
+    return step.streams is None
 
 
 def has_no_attempts(step: PlannedStep) -> bool:
@@ -246,6 +256,9 @@ def take_inputs(run: Run, step: PlannedStep) -> tuple[dict[str, Any], ChainWeave
             given = step.read(run.slots)
         except Exception as exc:
             problem = mapping_error(run, step, exc)
+        if step.streams is not None:
+            given = take(run, step, step.streams, given)
+            problem = problem or refused(run, step, step.streams)
     run.show_inputs(step, given)
     return given, problem
 
@@ -425,8 +438,8 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
                 else:
                     command = invocation(run, step, tool, value, number)
                 raw = yield command
-                if run.printing:
-                    raw = run.note_printed(step, raw)
+                if run.printing or step.streams is not None:
+                    raw = received(run, step, raw)
         except Exception as exc:
             run.note_printed(step, exc)
             if run.deadline_ns is not None:
@@ -454,6 +467,13 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
         value = check_input(step, tool, given) if step.chunks is None else given
 
 
+def received(run: Run, step: PlannedStep, raw: Any) -> Any:
+    """What a tool returned, once everything that came with it is noted."""
+    if run.printing:
+        raw = run.note_printed(step, raw)
+    return raw if step.streams is None else catch(run, step, step.streams, raw)
+
+
 def note_retry(run: Run, step: PlannedStep, error: ChainWeaverError) -> None:
     """Count an attempt that failed and is followed by another."""
     detail = run.detail(step.index)
@@ -464,7 +484,9 @@ def note_retry(run: Run, step: PlannedStep, error: ChainWeaverError) -> None:
 
 
 def is_spent(step: PlannedStep, given: dict[str, Any]) -> bool:
-    """Whether what a step cuts into chunks can be read only once, so that another attempt would not see all of it."""
+    """Whether what a step has read, or cuts into chunks, can be read only once: another attempt would see the rest."""
+    if step.streams is not None and step.streams.is_begun(given, step.streams.takes):
+        return True
     return step.chunks is not None and isinstance(given.get(step.chunks.key), Iterator)
 
 

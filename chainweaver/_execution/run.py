@@ -92,6 +92,7 @@ _UNTOLD: dict[str, Any] = {
 _NOTHING_TAKEN: dict[int, int | None] = {}
 _NOTHING_COPIED: dict[int, int] = {}
 _NOTHING_NOTED: dict[int, dict[str, Any]] = {}
+_NO_STREAMS: dict[int, Any] = {}
 _NOTHING_HANDED_BACK: dict[int, frozenset[str]] = {}
 _GOES_ON = frozenset({"ok", "skipped", "passed"})
 
@@ -211,6 +212,8 @@ class Run:
     inspect: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     objects: dict[int, dict[str, Any]] = _NOTHING_NOTED
     memory: Any = None
+    _streams: dict[int, Any] = _NO_STREAMS
+    _held: dict[int, tuple[list[Any], list[Any]]] = _NO_STREAMS
     _trace_id: str | None = None
 
     def __init__(
@@ -291,6 +294,25 @@ class Run:
         while found.parent is not None:
             found = found.parent
         return found
+
+    @property
+    def streams(self) -> dict[int, Any]:
+        """The streams that were met and are not known to be closed, by id; kept of the outermost run."""
+        if self._streams is _NO_STREAMS:
+            self._streams = {}
+        return self._streams
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether any were met."""
+        return bool(self._streams)
+
+    @property
+    def held(self) -> dict[int, tuple[list[Any], list[Any]]]:
+        """Step -> the streams that it was given, and those that its tools returned, while it runs."""
+        if self._held is _NO_STREAMS:
+            self._held = {}
+        return self._held
 
     def is_unattended(self) -> bool:
         """Whether nobody has to be told, asked or obeyed at every step."""

@@ -20,6 +20,7 @@ from chainweaver._execution.commands import Invoke, Nest, RunCancelled, Save, Se
 from chainweaver._execution.life import commit, needs_commit, obtain
 from chainweaver._execution.liveness import fading_of
 from chainweaver._execution.short import FAILED, enter, fail, leave, rename_and_branch
+from chainweaver._execution.streams import closing
 from chainweaver.exceptions import RunProtocolError
 
 if TYPE_CHECKING:
@@ -297,7 +298,11 @@ class Schedule:
             step_run.holds_slot = True
             going.append(step_run)
         else:
-            life = around(run, step, obtain(run, step)) if self._wrapped else obtain(run, step)
+            life = obtain(run, step)
+            if step.streams is not None:
+                life = closing(run, step, step.streams, life)
+            if self._wrapped:
+                life = around(run, step, life)
             step_run = self._flying[index] = StepRun(self, step, life)
             self._advance(step_run, life.send, None, going)
 

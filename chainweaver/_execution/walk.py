@@ -13,6 +13,7 @@ from chainweaver._execution.commands import Lead, Nest, RunCancelled, Save, Tell
 from chainweaver._execution.life import choose_branch, commit, hit, led_outputs, lookup_of, obtain, store_error
 from chainweaver._execution.liveness import letting_go
 from chainweaver._execution.short import FAILED, enter, fail, leave, rename
+from chainweaver._execution.streams import closing
 from chainweaver._execution.trace import summarize
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part
                 if over is not None:
                     yield Tell("step_end", run, over)
                     over = None
-                if run.rules.around_step or step.child is not None or step.each is not None:
+                if run.rules.around_step or step.child is not None or step.each is not None or step.streams is not None:
                     merged = yield from life_of(run, step)
                 else:
                     merged = yield from obtain(run, step)  # type: ignore[misc]  # a step that nests nothing
@@ -107,7 +108,7 @@ def walk(run: Run) -> RunWalk:  # noqa: C901 - the loop of every step: each part
 
 def life_of(run: Run, step: PlannedStep) -> WalkedLife:
     """The life of a step, with what is around it, and with the nested runs that it asks for walked in between."""
-    life = obtain(run, step)
+    life = closing(run, step, step.streams, obtain(run, step)) if step.streams is not None else obtain(run, step)
     if run.rules.around_step:
         life = around(run, step, life)
     if step.child is None and step.each is None:

@@ -38,6 +38,7 @@ from chainweaver.compiler.models import Catalogue, KnownTool
 from chainweaver.compiler.mutation import Mutations
 from chainweaver.compiler.once import Once
 from chainweaver.compiler.stand_ins import check_stand_ins
+from chainweaver.compiler.streams import Streams
 from chainweaver.exceptions import FlowCompositionError, SchemaRefPolicyError, SchemaValidationError
 from chainweaver.flow import DEFAULT_REF_POLICY, DAGFlowStep, SchemaRefPolicy, resolve_model
 from chainweaver.plan import Liveness, Plan, PlannedMap, PlannedRetry, PlannedStep, PlannedTool, Row
@@ -125,6 +126,8 @@ class Build:
         collisions = self._check_whole_flow()
         self.mutations = Mutations(self, bound, self.maps)
         self.mutations.check(self.findings)
+        self.streams = Streams(self, bound, self.maps)
+        self.streams.check(self.findings)
         if self.flow.validation == "once":
             self.once = Once(self, bound, self.mutations)
         feeds: list[list[int]] = [[] for _ in self.steps]
@@ -294,6 +297,7 @@ class Build:
             chunks=None
             if definition.chunk is None or tool is None
             else plan_chunks(step, definition.chunk, tool, self._tool(step, step.combiner)),
+            streams=self.streams.planned(step),
             mutates=self.mutations.fields_of(step),
             watched=cache(partial(self.mutations.watched, step.index)),
         )
@@ -335,7 +339,7 @@ class Build:
         return replace(
             planned, read=outer.read, tool=tool, dynamic_fields=outer.dynamic_fields, each=each, child=None, retry=None,
             timeout_s=None, check_inputs=None, check_outputs=None, candidates={}, capability=None, fallback=None,
-            on_error="skip" if planned.on_error == "skip" else "fail",
+            on_error="skip" if planned.on_error == "skip" else "fail", streams=None,
         )  # fmt: skip
 
     def _items_plan(self, step: PlannedStep, *, stops: bool) -> Plan:
@@ -454,6 +458,7 @@ class Build:
             composition=tuple(map(_remade, self.composition_errors)),
             needs_schedule=any(plan.needs_schedule for plan in self.sub_plans.values())
             or any(step.each is not None and step.each.limit not in (None, 1) for step in steps),
+            streams=self.streams.of_flow(),
         )
 
     def _reading(self) -> Reading:
@@ -505,6 +510,7 @@ def _is_plain(step: PlannedStep) -> bool:
         and (step.child, step.each, step.chunks, step.capability, step.rivals) == (None, None, None, None, ())
         and step.on_error == "fail"
         and tool.hand_back is None
+        and step.streams is None
         and not (tool.secret_outputs or tool.timeout_s or tool.max_output_size or tool.wants_context or tool.stream)
         and not (tool.safety is not None and tool.safety.requires_approval)
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import ConfigDict, create_model
 
+from chainweaver.compiler.core_schemas import gives_stream
 from chainweaver.compiler.findings import describe_all
 from chainweaver.compiler.model_traits import annotation_of
 from chainweaver.compiler.models import KnownTool, ModelFacts
@@ -91,7 +92,16 @@ def check_chunks(step: Lowered, chunk: Chunk, bound: BoundInputs, findings: Find
 
 def _check_outputs(step: Lowered, chunk: Chunk, findings: Findings) -> None:
     """Note outputs that cannot be combined in the way that is asked for."""
-    if step.primary is None or chunk.combine not in ("sum", "concat"):
+    if step.primary is None:
+        return
+    for name, kind in (step.primary.call or step.primary).gives.outputs.items():
+        if gives_stream(kind):
+            detail = (
+                f"output '{name}' of tool '{step.tool_name}' is a stream, and one for each chunk cannot be combined; "
+                "return a list of the items"
+            )
+            _error(step, "uncombinable_output", detail, "output", findings)
+    if chunk.combine not in ("sum", "concat"):
         return
     refused, doing = (_NOT_ADDED, "added") if chunk.combine == "sum" else (_NOT_JOINED, "put one after the other")
     for name, kind in step.primary.gives.outputs.items():

@@ -6,6 +6,7 @@ of `types` are asked of it and not of the annotation. Nothing here validates, an
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -198,6 +199,53 @@ def is_url(view: View) -> bool:
     return named and resolved(view.inner()).kind == "url"
 
 
+_STREAMS = "chainweaver.objects.streams"
+
+
+def are_streams_known() -> bool:
+    """Whether anybody has imported the class: before that no field holds one, and nothing has to be looked at."""
+    return _STREAMS in sys.modules
+
+
+def is_stream(view: View) -> bool:
+    """Whether a wrap validator is that of `Stream[T]`."""
+    if not are_streams_known() or view.kind != "function-wrap":
+        return False
+    function = function_of(view)
+    return getattr(function, "__module__", "") == _STREAMS
+
+
+def gives_stream(annotation: Any) -> bool:
+    """Whether a value of this type may be a stream.
+
+    >>> from chainweaver import Stream
+    >>> gives_stream(Stream[int] | None), gives_stream(list[int])
+    (True, False)
+    """
+    if not are_streams_known():
+        return False
+    try:
+        return _cached_gives_stream(annotation)
+    except TypeError:
+        # Metadata such as `Field(...)` cannot be hashed.
+        return _gives_stream(annotation)
+
+
+@lru_cache(maxsize=4096)
+def _cached_gives_stream(annotation: Any) -> bool:
+    return _gives_stream(annotation)
+
+
+def _gives_stream(annotation: Any) -> bool:
+    return any(leaf.kind == "stream" for leaf in produced(source_view(annotation)))
+
+
+def _stream_of(view: View) -> View:
+    """A stream, which is a kind of our own, with the type of its items."""
+    items = resolved(view.inner()).schema["items_schema"]
+    return view.at({"type": "stream", "cls": sys.modules[_STREAMS].Stream, "items_schema": items})
+
+
 def _is_pydantics(function: Any) -> bool:
     return str(getattr(function, "__module__", "")).partition(".")[0] == "pydantic"
 
@@ -251,6 +299,8 @@ def produced(view: View) -> list[View]:
 def _wrapped(view: View) -> list[View]:
     if is_url(view):
         return [View({"type": "is-instance", "cls": AnyUrl})]
+    if is_stream(view):
+        return [_stream_of(view)]
     return _sequences(view.inner()) if is_transparent(view) else [UNKNOWN]
 
 

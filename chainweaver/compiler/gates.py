@@ -15,6 +15,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from chainweaver.canonical import Unfingerprintable, bind_fingerprint
 from chainweaver.compiler.model_traits import IMMUTABLES, NUMBERS, holds_only, holds_secrets, is_one_of
 from chainweaver.compiler.models import ModelFacts
+from chainweaver.compiler.streams import stream_fields
 from chainweaver.exceptions import SchemaValidationError, ToolOutputSizeError
 from chainweaver.flow import SideEffectLevel
 from chainweaver.flow.refs import SchemaRefPolicy, resolve_error
@@ -111,6 +112,7 @@ def _plan_tool(known: KnownTool) -> PlannedTool:
         safety=tool.safety if tool.safety_declared else None,
         stream=getattr(tool, "stream_fn", None),
         origin=tool,
+        streams=stream_fields(known),
     )
 
 

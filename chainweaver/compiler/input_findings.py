@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from chainweaver.compiler.core_schemas import gives_stream
 from chainweaver.compiler.findings import Findings, describe_all
 from chainweaver.compiler.keys import Visible
 from chainweaver.compiler.models import Facts, InputField
@@ -80,7 +81,7 @@ class InputFindings:
         """No value that the source can give would pass the field."""
         detail = (
             f"field '{field.name}' of tool '{self.step.tool_name}' takes {describe(field.kind)}, but {_told(source)} "
-            f"gives {describe_all(kinds)}; map another key, or convert it in a step before"
+            f"gives {describe_all(kinds)}; {_way_out(field, kinds)}"
         )
         self._schema_error(field.name, "type_mismatch", detail, certain=True)
 
@@ -114,6 +115,12 @@ class InputFindings:
             else None,
             target,
         )
+
+
+def _way_out(field: InputField, kinds: list[Any]) -> str:
+    if any(map(gives_stream, kinds)) and not gives_stream(field.kind):
+        return "let the tool take a Stream, or collect the items in a step before"
+    return "map another key, or convert it in a step before"
 
 
 def _told(source: Source) -> str:

@@ -226,6 +226,8 @@ def items_of(leaf: View) -> Items | None:
     """The items of a value that a list can be made of; None when there are none to take."""
     if "fixed_items" in leaf.schema:
         return Items(tuple(map(leaf.at, leaf.schema["fixed_items"])), None)
+    if leaf.kind == "stream":
+        return None  # to collect what need not fit into memory is nothing to do unasked
     if leaf.kind == "tuple":
         return _tuple_items(leaf)
     if leaf.kind in SEQUENCES or leaf.kind == "generator":

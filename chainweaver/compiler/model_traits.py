@@ -19,6 +19,7 @@ from chainweaver.compiler.core_schemas import (
     FieldOf,
     View,
     choices,
+    is_stream,
     parts,
     produced,
     resolved,
@@ -180,6 +181,8 @@ def _is_native(annotation: Any) -> bool:
 def _some_part(view: View, question: Callable[[View], bool]) -> bool:
     """Whether the answer is yes for the type itself or, where it is a choice or a wrapper, for one inside."""
     view = resolved(view)
+    if is_stream(view):
+        return False  # what its items are made of comes later
     if question(view):
         return True
     if view.kind in ("union", "tagged-union"):

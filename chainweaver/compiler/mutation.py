@@ -110,8 +110,12 @@ class Mutations:
         """Whether two steps may run at the same time."""
         if one == other or self.ancestors[one] >> other & 1 or self.ancestors[other] >> one & 1:
             return False
+        return not self.are_alternatives(one, other)
+
+    def are_alternatives(self, one: int, other: int) -> bool:
+        """Whether two steps are on different ways out of one branching step, of which only one is ever taken."""
         mine, theirs = dict(self._choices[one]), dict(self._choices[other])
-        return all(mine[fork] == theirs[fork] for fork in mine.keys() & theirs.keys())
+        return any(mine[fork] != theirs[fork] for fork in mine.keys() & theirs.keys())
 
     @cached_property
     def _choices(self) -> list[frozenset[tuple[int, int]]]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 from pydantic import BaseModel
 from typing_extensions import is_typeddict
 
+from chainweaver.compiler.core_schemas import gives_stream
 from chainweaver.compiler.model_traits import annotation_of
 from chainweaver.compiler.readers import index_of
 from chainweaver.compiler.types import FieldOf
@@ -73,6 +74,8 @@ def _inside(kind: Any, token: str) -> Any | _NoPart:
     if cls in _MAPPINGS:
         return (get_args(annotation) or (Any, Any))[1]
     if cls in _WITHOUT_PARTS:
+        return _NoPart()
+    if gives_stream(annotation):
         return _NoPart()
     fields = _fields(cls)
     if fields is None:

@@ -24,6 +24,7 @@ from chainweaver.compiler.core_schemas import (
     choices,
     constant_view,
     fields_view,
+    is_stream,
     is_transparent,
     is_url,
     produced,
@@ -130,6 +131,8 @@ class _Comparison:
     def wrap(self, target: View, leaf: View) -> bool:
         if is_url(target):
             return may_be(leaf, AnyUrl) or self.takes(target.inner(), leaf)
+        if is_stream(target):
+            return self.stream(resolved(target.inner()), leaf)
         return not is_transparent(target) or self.takes(target.inner(), leaf)
 
     def union(self, target: View, leaf: View) -> bool:
@@ -220,6 +223,14 @@ class _Comparison:
         return (
             items_of(leaf) is not None or leaf.kind in MAPPINGS or any(defines(c, "__iter__") for c in classes_of(leaf))
         )
+
+    def stream(self, target: View, leaf: View) -> bool:
+        given, wanted = items_of(leaf), Items((), part(target, "items_schema"))
+        if leaf.kind == "stream":
+            given = Items((), part(leaf, "items_schema"))
+        if given is None:
+            return any(defines(cls, "__aiter__") for cls in classes_of(leaf))
+        return self._items_fit(given, wanted)
 
     def mapping(self, target: View, leaf: View) -> bool:
         keys, values = part(target, "keys_schema"), part(target, "values_schema")

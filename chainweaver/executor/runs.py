@@ -21,7 +21,7 @@ from chainweaver.executor.call import check_input
 from chainweaver.executor.captures import capture_of, inspect_of
 from chainweaver.executor.processes import process_options, trust_in
 from chainweaver.lanes.services import CacheService, Services
-from chainweaver.lanes.sync import Resources, enter_sync, run_sync
+from chainweaver.lanes.sync import Resources, close_streams, enter_sync, run_sync
 from chainweaver.results import ExecutionResult
 from chainweaver.runtime import Runtime
 
@@ -192,8 +192,14 @@ class Runs:
                 limit = 1 if self.limit == 1 else self._limit_of(run)
                 run_sync(run, services, resources, limit, token)
         except BaseException:
+            conclude(run)
+            if run.has_streams:
+                close_streams(run, resources, is_lost=True)
             self._end(run, services, opened)
             raise
+        conclude(run)
+        if run.has_streams:
+            close_streams(run, resources)
         result = self._end(run, services, opened)
         return result if run.status == "ok" else _handed_out(run, result)
 
@@ -201,7 +207,7 @@ class Runs:
         self, run: Run, services: Services, resources: Resources, token: CancellationToken | None
     ) -> ExecutionResult:
         """Carry a run to its end in this task; as `carry_sync`."""
-        from chainweaver.lanes.async_ import enter_async, run_async
+        from chainweaver.lanes.async_ import close_streams_async, enter_async, run_async
 
         run.lane = "async"
         opened: list[Wrapper] = []
@@ -211,8 +217,14 @@ class Runs:
             if run.input_error is None and run.cancelled is None:
                 await run_async(run, services, resources, self._limit_of(run), token)
         except BaseException:
+            conclude(run)
+            if run.has_streams:
+                await close_streams_async(run, is_lost=True)
             self._end(run, services, opened)
             raise
+        conclude(run)
+        if run.has_streams:
+            await close_streams_async(run)
         result = self._end(run, services, opened)
         return result if run.status == "ok" else _handed_out(run, result)
 
@@ -227,8 +239,7 @@ class Runs:
     # ---- the end
 
     def _end(self, run: Run, services: Services, opened: list[Wrapper]) -> ExecutionResult:
-        """Conclude a run: one status, one result, one `flow_end` (R17)."""
-        conclude(run)
+        """The end of a run that has its status: one result, one `flow_end` (R17)."""
         if opened:
             leave_run(run, opened)
         if run.collisions or run.collided_inside:

@@ -246,6 +246,14 @@ async def enter_async(
             token.unlisten(stop.set_by_token)
 
 
+async def close_streams_async(run: Run, *, is_lost: bool = False) -> None:
+    """As `close_streams` of the sync lane, whatever the calling task is told meanwhile."""
+    from chainweaver.objects.streams import aclose_all, unread
+
+    with anyio.CancelScope(shield=True):
+        await aclose_all(unread(run.streams.values(), () if is_lost else (run.final_output or {}).values()))
+
+
 async def _run_alone(run: Run, services: Services, resources: Resources, token: CancellationToken) -> None:
     """Perform a run at limit 1 that a token may end."""
     stop = Stop()

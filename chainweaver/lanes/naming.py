@@ -66,6 +66,8 @@ def name_of(planned: PlannedTool) -> ToolName:
     tool = planned.origin
     if tool is None:
         raise Nameless("it belongs to no registered tool")
+    if planned.streams:
+        raise Nameless(f"its field '{planned.streams[0]}' is a stream, which is read and made in one process")
     attribute = "fn" if planned.fn is tool.fn else "dry_run_fn"
     if planned.fn is not getattr(tool, attribute):
         raise Nameless("its function was replaced")

@@ -523,3 +523,21 @@ class _ThreadCrowd:
             self.carrier.interrupt = self.carrier.interrupt or exc
         if self.carrier.interrupt is not None:
             self.over()
+
+
+def close_streams(run: Run, resources: Resources, *, is_lost: bool = False) -> None:
+    """Close the streams of a run that has ended, but for those that its caller gets.
+
+    Args:
+        is_lost: The caller gets an exception and no result.
+    """
+    from chainweaver.objects.streams import aclose_all, close_all, needs_await, unread
+
+    left = unread(run.streams.values(), () if is_lost else (run.final_output or {}).values())
+    if not needs_await(left):
+        close_all(left)
+        return
+    bell = Bell()
+    job = resources.loop.start(aclose_all, (left,), bell.ring)
+    while not job.finished:
+        bell.wait(None)

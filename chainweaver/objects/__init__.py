@@ -5,7 +5,8 @@ from a model's annotations how typed values become plain ones and how they are r
 `codecs` takes arrays, frames, tables and tensors apart, `artifacts` keeps them beside JSON, `fingerprints` tells equal
 ones; `inspection` says what an object is, `measuring` how much memory values hold, `devices` gives back what frameworks
 keep on devices. Live objects lie in stores under the protocol of `store`: `refs` keeps them by reference, `mapped` in
-files, `shared` in memory that workers map; `chunks` cuts them. Each is loaded when somebody asks for it.
+files, `shared` in memory that workers map; `chunks` cuts them. `streams` are values that are made while they are read,
+`ahead` makes their items before that. Each is loaded when somebody asks for it.
 
 Called by the stores in `cache` and `checkpoint`, by `results`, and by the executor, which binds the functions of
 `binding` once per tool.
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         StoreFullError as StoreFullError,
         StoreStats as StoreStats,
     )
+    from chainweaver.objects.streams import Stream as Stream
 
 __all__ = [
     "ChunkError",
@@ -82,6 +84,7 @@ __all__ = [
     "StepMemory",
     "StoreFullError",
     "StoreStats",
+    "Stream",
     "UncopyableError",
     "UnpackError",
     "bind_reduce",
@@ -113,6 +116,7 @@ _ROOMS = {
     "chainweaver.objects.plain": (*("Member", "PlainDecodeError", "PlainEncodeError", "decode_plain", "encode_plain"),),
     "chainweaver.objects.refs": ("RefStore",),
     "chainweaver.objects.store": ("ObjectNotFoundError", "ObjectRef", "ObjectStore", "StoreFullError", "StoreStats"),
+    "chainweaver.objects.streams": ("Stream",),
 }
 
 __getattr__ = lazy_names(globals(), _ROOMS)

@@ -40,9 +40,13 @@ def make_tool(
 ) -> FunctionTool[P, R]:
     """Read the function and put the tool together."""
     refuse_other_things(function)
+    yields = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
     source = Source(function, function.__name__ if name is None else name, namespace)
     reading = read_signature(source, return_needed=output_schema is None)
     hint = reading.hints.get("return", Any)
+    if yields and not is_stream(hint):
+        fix = "let it return Stream[T], make a StreamingTool of it, or return a list"
+        raise ToolDefinitionError(function.__name__, "it yields its results", fix=fix)
     is_async = is_coroutine_callable(function)
     if not is_async and get_origin(hint) in AWAITABLES:
         is_async, hint = True, get_args(hint)[-1]
@@ -62,17 +66,19 @@ def make_tool(
 
 def refuse_other_things(function: object) -> None:
     """Raise ToolDefinitionError for what is no plain function."""
-    yields = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
-    if inspect.isfunction(function) and not yields:
+    if inspect.isfunction(function):
         return
     name = str(getattr(function, "__name__", None) or type(function).__name__)
-    if yields:
-        raise ToolDefinitionError(name, "it yields its results", fix="make a StreamingTool of it, or return a list")
     if isinstance(function, (staticmethod, classmethod)):
         raise ToolDefinitionError(
             name, f"it is a {type(function).__name__}", fix="put @tool below @staticmethod, or use a plain function"
         )
     raise ToolDefinitionError(name, f"it is a {type(function).__name__}, not a function", fix="wrap it in a def")
+
+
+def is_stream(hint: Any) -> bool:
+    """Whether a result so annotated is a stream, whose items a tool may yield."""
+    return getattr(get_origin(hint) or hint, "__module__", "") == "chainweaver.objects.streams"
 
 
 def first_paragraph(function: Callable[..., Any]) -> str:

@@ -25,6 +25,7 @@ STREAMS = (
     collections.abc.AsyncIterator,
     collections.abc.Generator,
 )
+_STREAMED = "return Stream[T], make a StreamingTool of it, or return a list"
 Shape = Callable[[Any], Any]
 
 
@@ -88,7 +89,7 @@ def type_text(hint: Any) -> str:
 def single_output(hint: Any, source: Source, output: str) -> Returned:
     """The result itself is the one output."""
     if (get_origin(hint) or hint) in STREAMS:
-        raise source.refusal(f"it returns {type_text(hint)}, a stream", "make a StreamingTool of it, or return a list")
+        raise source.refusal(f"it returns {type_text(hint)}, a stream", _STREAMED)
     if not output.isidentifier() or output.startswith("_"):
         raise source.refusal(
             f"'{output}' is no name for an output", "name it with output=: letters, digits and inner underscores"

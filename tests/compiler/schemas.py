@@ -6,10 +6,17 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, model_validator
 
+from chainweaver import Stream
+
 
 class Number(BaseModel):
     """Takes other keys as well, without saying what they are."""
 
+    n: int
+
+
+class Streamed(BaseModel):
+    others: Stream[int]
     n: int
 
 

@@ -67,6 +67,11 @@ class Row(TypedDict):
     n: int
 
 
+Nested = TypeAliasType("Nested", "list[Nested] | int")
+Deep = TypeAliasType("Deep", "list[Deep] | int")
+Strict = TypeAliasType("Strict", "list[Strict] | Annotated[int, Ge(0)]")
+
+
 def why_not(given: Any, wanted: Any) -> str | None:
     return why_not_as_it_is(target_view(given), target_view(wanted))
 
@@ -104,6 +109,10 @@ SAME = [
     (list[Decimal], list[Decimal]),
     (list[Any], list[Any]),
     (list[Tree], list[Tree]),
+    (dict[str, Nested], dict[str, Nested]),
+    (list[Nested], list[Deep]),
+    (float, Annotated[float, Field(allow_inf_nan=True)]),
+    (Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=True)]),
     # What was refused before is not asked for again.
     (Annotated[list[int], Len(1, 9)], list[int]),
     (list[Annotated[int, Ge(0)]], list[int]),
@@ -135,6 +144,8 @@ OTHERWISE = [
     (Iterable[int], Iterable[int], "nothing is known about validating a value of kind 'generator' twice"),
     (list[Row], list[Row], "nothing is known about validating a value of kind 'typed-dict' twice"),
     (Literal[1], Literal[True], "'expected' differs"),
+    (list[Nested], list[Strict], "'ge' is asked for here"),
+    (float, Annotated[float, Field(allow_inf_nan=False)], "'allow_inf_nan' is asked for here"),
     (
         Annotated[Union[int, str], Field(union_mode="left_to_right")],  # noqa: UP007 - the mode belongs to the union
         Annotated[Union[int, str], Field(union_mode="left_to_right")],  # noqa: UP007

@@ -127,6 +127,8 @@ SENTENCES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
         {"other": "total"},
         "Step 'sort' changes 'rows' in place while step 'total' may be looking at it.",
     ),
+    "E123": (("rows", "it was read already"), {}, "Stream 'rows' cannot be read: it was read already."),
+    "E124": (("rows", 3, "n: Field required"), {}, "Item 3 of stream 'rows' does not fit: n: Field required."),
 }
 
 

@@ -121,7 +121,8 @@ def asked(command: Command | None) -> Any:
     if command is None:
         return None
     if isinstance(command, tuple):
-        return "call", command[0].name, dict(command[1].__dict__)
+        value: Any = command[1]
+        return "call", command[0].name, value if isinstance(value, list) else dict(value.__dict__)
     if isinstance(command, Invoke):
         if isinstance(command.value, CapabilityContext):
             wanted = command.value
