@@ -58,11 +58,10 @@ class Segment:
         nbytes: Its size.
     """
 
-    __slots__ = ("_is_own", "_map", "fd", "name", "nbytes")
+    __slots__ = ("_map", "fd", "name", "nbytes")
 
-    def __init__(self, mapping: mmap.mmap, fd: int | None, name: str, nbytes: int, is_own: bool = False) -> None:
+    def __init__(self, mapping: mmap.mmap, fd: int | None, name: str, nbytes: int) -> None:
         self._map: mmap.mmap | None = mapping
-        self._is_own = is_own
         self.fd = fd
         self.name = name
         self.nbytes = nbytes
@@ -81,7 +80,7 @@ class Segment:
             return cls(named(-1, nbytes, name), None, name, nbytes)
         fd = _anonymous_file(nbytes)
         try:
-            return cls(_mapped(fd, nbytes, mmap.MAP_SHARED), fd, "", nbytes, is_own=True)
+            return cls(_mapped(fd, nbytes, mmap.PROT_READ | mmap.PROT_WRITE), fd, "", nbytes)
         except BaseException:
             os.close(fd)
             raise
@@ -91,7 +90,7 @@ class Segment:
         """Memory of another process, to be read; the descriptor is ours from now on."""
         nbytes = max(nbytes, 1)
         try:
-            return cls(_mapped(fd, nbytes, mmap.MAP_PRIVATE), fd, "", nbytes)
+            return cls(_mapped(fd, nbytes, mmap.PROT_READ), fd, "", nbytes)
         except BaseException:
             os.close(fd)
             raise
@@ -102,12 +101,6 @@ class Segment:
         nbytes = max(nbytes, 1)
         named: Any = mmap.mmap
         return cls(named(-1, nbytes, name, access=mmap.ACCESS_READ), None, name, nbytes)
-
-    def settle(self) -> None:
-        """Show memory of our own over private pages, as it is shown to others; it has been written."""
-        if self._is_own and self.fd is not None:
-            self._map = _mapped(self.fd, self.nbytes, mmap.MAP_PRIVATE)
-            self._is_own = False
 
     @property
     def view(self) -> memoryview:
@@ -152,15 +145,10 @@ def _seal_size(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
 
 
-def _mapped(fd: int, nbytes: int, sharing: int) -> mmap.mmap:
-    """A descriptor as memory; what is written to private pages stays with them.
-
-    What is only read is private, too, and not without permission to write: arrays over it refuse to be changed, but
-    PyTorch and other foreign code that goes by the address would end the program with a signal.
-    """
+def _mapped(fd: int, nbytes: int, access: int, sharing: int | None = None) -> mmap.mmap:
     # A mapping keeps a descriptor of its own unless it is told not to, which Python 3.13 has learned.
     options: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-    return mmap.mmap(fd, nbytes, sharing, mmap.PROT_READ | mmap.PROT_WRITE, **options)
+    return mmap.mmap(fd, nbytes, mmap.MAP_SHARED if sharing is None else sharing, access, **options)
 
 
 class SharedMemoryStore:
@@ -204,17 +192,14 @@ class SharedMemoryStore:
         sizes = tuple(size_of(buffer) for buffer in packed.buffers)
         offsets, total = offsets_of(sizes)
         self._reserve(packed.codec, total)
-        segment = None
         try:
             segment = Segment.new(total)
-            with segment.view as view:
-                for begin, size, buffer in zip(offsets, sizes, packed.buffers, strict=True):
-                    view[begin : begin + size] = buffer
         except BaseException:
-            if segment is not None:
-                segment.close()
             self._give_back(total)
             raise
+        with segment.view as view:
+            for begin, size, buffer in zip(offsets, sizes, packed.buffers, strict=True):
+                view[begin : begin + size] = buffer
         key = segment.name or f"{self._origin}-{next(self._number):x}"
         ref = ObjectRef(self.kind, key, packed.codec, encode_plain(packed.facts), sizes)
         with self._lock:
@@ -242,11 +227,12 @@ class SharedMemoryStore:
         Raises:
             ObjectNotFoundError: It was released, or never was here.
             UnpackError: The reference is damaged.
-            OSError: The system has no address space for it.
+            OSError: The system has no descriptor for the mapping.
         """
-        with self._lock:
-            self._find(ref).segment.settle()
-        return unpack(Packed(ref.codec, decode_plain(ref.facts), self.buffers(ref)))
+        # Read-only for those who ask. Foreign code that writes by address, such as PyTorch, would end the program where
+        # pages cannot be written, and change what all others see where they can: it gets pages of its own.
+        buffers = tuple(buffer.toreadonly() for buffer in self._private_buffers(ref))
+        return unpack(Packed(ref.codec, decode_plain(ref.facts), buffers))
 
     def buffers(self, ref: ObjectRef) -> tuple[memoryview, ...]:
         """The bytes of an object as they lie in shared memory, read-only.
@@ -256,6 +242,17 @@ class SharedMemoryStore:
         """
         with self._lock:
             view = self._find(ref).segment.view.toreadonly()
+        offsets, _ = offsets_of(ref.sizes)
+        return tuple(view[begin : begin + size] for begin, size in zip(offsets, ref.sizes, strict=True))
+
+    def _private_buffers(self, ref: ObjectRef) -> tuple[memoryview, ...]:
+        """The same to be changed: what is written is seen by nobody else, and takes memory of its own."""
+        with self._lock:
+            segment = self._find(ref).segment
+            if segment.fd is None:
+                return self.buffers(ref)
+            access = mmap.PROT_READ | mmap.PROT_WRITE
+            view = memoryview(_mapped(segment.fd, segment.nbytes, access, mmap.MAP_PRIVATE))
         offsets, _ = offsets_of(ref.sizes)
         return tuple(view[begin : begin + size] for begin, size in zip(offsets, ref.sizes, strict=True))
 
