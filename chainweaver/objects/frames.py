@@ -15,6 +15,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any, ClassVar
 
 
@@ -114,8 +115,11 @@ class _Reader(pickle._Unpickler):
         inst, state = self.stack[-2:]
         if any(inst is named for named in self._named):
             raise pickle.UnpicklingError("a change of what is no part of a frame")
-        if isinstance(inst, sys.modules["numpy"].dtype):
+        numpy = sys.modules["numpy"]
+        if isinstance(inst, numpy.dtype):
             _check_dtype(inst, state)
+        elif isinstance(inst, numpy.ndarray):
+            _check_array(state)
         _BUILD(self)
 
     dispatch[pickle.BUILD[0]] = load_build
@@ -142,6 +146,13 @@ def _check_dtype(dtype: Any, state: Any) -> None:
             raise pickle.UnpicklingError("a dtype without a unit")
     elif version != 3 or len(state) != 8:
         raise pickle.UnpicklingError("a dtype that no column has")
+
+
+def _check_array(state: Any) -> None:
+    """Lets an array be filled that has as many objects as its shape says: numpy reads on behind the end of a list."""
+    _, shape, dtype, _, content = state
+    if dtype.hasobject and not (type(content) is list and len(content) == prod(shape)):
+        raise pickle.UnpicklingError("an array with fewer objects than its shape says")
 
 
 _UNITS = (b"generic", b"Y", b"M", b"W", b"D", b"h", b"m", b"s", b"ms", b"us", b"ns", b"ps", b"fs", b"as")

@@ -18,11 +18,16 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chainweaver.objects.codecs import Packed, pack, size_of, unpack
 from chainweaver.objects.plain import decode_plain, encode_plain
 from chainweaver.objects.store import ObjectNotFoundError, ObjectRef, StoreFullError, StoreStats
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
 
 ALIGN = 64
 """Buffers begin at multiples of this, which is what vector instructions and Arrow ask for."""
@@ -265,8 +270,12 @@ class SharedMemoryStore:
         Raises:
             ObjectNotFoundError: It was released, or never was here.
             UnpackError: The reference is damaged.
+            OSError: The system has no descriptor for the mapping.
         """
-        return unpack(Packed(ref.codec, decode_plain(ref.facts), self.buffers(ref)))
+        # Read-only for those who ask. Foreign code that writes by address, such as PyTorch, would end the program where
+        # pages cannot be written, and change what all others see where they can: it gets pages of its own.
+        buffers = tuple(buffer.toreadonly() for buffer in self._private_buffers(ref))
+        return unpack(Packed(ref.codec, decode_plain(ref.facts), buffers))
 
     def buffers(self, ref: ObjectRef) -> tuple[memoryview, ...]:
         """The bytes of an object as they lie in shared memory, read-only.
@@ -347,6 +356,16 @@ class SharedMemoryStore:
             self._nbytes = 0
         for one in held.values():
             one.segment.close()
+
+    def close(self) -> None:
+        """The same, as every store is closed; also at the end of a `with` block."""
+        self.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
     def forget(self) -> None:
         """The same in a process that was forked, where another thread may have held the lock for ever."""
