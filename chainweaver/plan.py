@@ -490,6 +490,9 @@ class Plan:
         Args:
             sizes: Context key -> bytes of its value, at every step that writes it. Keys without a size count nothing.
 
+        Raises:
+            ValueError: A size is below 0.
+
         >>> from chainweaver import Flow, FlowStep, Native, compile_flow, tool
         >>> @tool(output="small")
         ... def halve(big: Native[bytes]) -> Native[bytes]:
@@ -543,6 +546,9 @@ class NoFingerprint(Exception):
 
 def _peak_of(plan: Plan, sizes: Mapping[str, int]) -> PeakMemory:
     """Go through the plan in order, with sizes in place of values."""
+    below = [f"{key!r} ({size})" for key, size in sizes.items() if size < 0]
+    if below:
+        raise ValueError(f"sizes have to be at least 0; below are those of {', '.join(below)}.")
     liveness = plan.liveness()
     written = frozenset[str]().union(*liveness.written[1:])
     # What nobody writes can only have been given.

@@ -85,7 +85,7 @@ def _guarded(run: Run, step: PlannedStep, tool: PlannedTool, value: Any, call: C
     guards = run.rules.guards
     if guards:
         yield from guardrail(run, step, tool, "input", shown_values(step, value))
-    fields = life.opened_output(step, tool, (yield from call(tool, value)), value)
+    fields = life.opened_output(step, tool, (yield from call(tool, value)), None if run.rules.seal else value)
     if guards:
         yield from guardrail(run, step, tool, "output", dict(fields))
     return fields

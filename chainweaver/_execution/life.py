@@ -452,7 +452,7 @@ def attempts(run: Run, step: PlannedStep, tool: PlannedTool, given: dict[str, An
                 seal()
             try:
                 # What was put together of chunks was checked chunk by chunk.
-                return check_output(step, tool, raw, value) if step.chunks is None else raw
+                return check_output(step, tool, raw, None if run.rules.seal else value) if step.chunks is None else raw
             except ChainWeaverError as exc:
                 error = cause = exc
         if retry is None or number > retry.max_retries or not is_retryable(retry, cause) or is_spent(step, given):
@@ -567,7 +567,8 @@ def check_output(step: PlannedStep, tool: PlannedTool, raw: Any, value: Any = No
     """The validated output fields of a tool, by identity, held against the contract of the step.
 
     Args:
-        value: The input model that the tool was called with.
+        value: The input model that the tool was called with; None where changes in place are looked for, and an object
+            that is handed back may have been changed since it was validated.
     """
     fields = opened_output(step, tool, raw, value)
     if step.check_outputs is not None:
@@ -579,7 +580,7 @@ def opened_output(step: PlannedStep, tool: PlannedTool, raw: Any, value: Any = N
     """The validated output fields of a tool, by identity."""
     fields: dict[str, Any]
     try:
-        if tool.hand_back is not None:
+        if tool.hand_back is not None and value is not None:
             model, fields = tool.hand_back(raw, value)
         else:
             model = validated_output(tool, raw)

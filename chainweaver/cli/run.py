@@ -40,7 +40,7 @@ from chainweaver.cli._stores import StoreOption, opened, shown_url, store_url
 from chainweaver.cli._traces import check_target, write_trace
 from chainweaver.exceptions import CommandLineError, FlowCancelledError
 from chainweaver.executor import FlowExecutor
-from chainweaver.objects import ObjectInfo
+from chainweaver.objects import ObjectInfo, inspect_object
 from chainweaver.results import ExecutionResult, StepRecord
 
 MOST_ROWS = 50
@@ -295,7 +295,7 @@ def _show(
     _show_times(screen, result)
     if inspect:
         _show_objects(screen, result)
-    rest = {name: value for name, value in output.items() if name not in tables}
+    rest = {name: _what(value) if inspect else value for name, value in output.items() if name not in tables}
     if rest:
         screen.line()
         screen.pairs(rest)
@@ -349,6 +349,12 @@ def _show_objects(screen: Screen, result: ExecutionResult) -> None:
     screen.table("objects", ("step", "value", "type", "what", "size", "where"), rows, right=("size",))
     if len(found) > MOST_ROWS:
         screen.line((f"... and {len(found) - MOST_ROWS} more objects", "dim"))
+
+
+def _what(value: Any) -> Any:
+    """A frame, array or tensor in a few words, as the table of objects has it; it shows itself in many lines."""
+    info = inspect_object(value)
+    return f"{info.type}  {info.described()}" if "." in info.type and info.shape is not None else value
 
 
 def _place_of(info: ObjectInfo) -> str:

@@ -118,10 +118,12 @@ def _check_combiner(step: Lowered, combiner: KnownTool, findings: Findings) -> N
     if step.primary is None:
         return
     gives, takes, name = (step.primary.call or step.primary).gives, combiner.takes, combiner.tool.name
+    # By the keys that validation reads: a mapping may use others, and there is none here.
+    fed = {field.name for output in gives.outputs if (field := takes.accepted.get(output)) and field.key == output}
     for field in takes.fields:
-        if field.required and field.name not in gives.outputs and field.key not in gives.outputs and not gives.open:
+        if field.required and field.name not in fed and not gives.open:
             detail = (
-                f"combine tool '{name}' needs '{field.name}', which tool '{step.tool_name}' does not return; it gets a "
+                f"combine tool '{name}' needs '{field.key}', which tool '{step.tool_name}' does not return; it gets a "
                 "list for each output, under the name of the output"
             )
             _error(step, "combine_missing_required_input", detail, "input", findings)

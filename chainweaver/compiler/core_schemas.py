@@ -21,7 +21,7 @@ Schema = Mapping[str, Any]
 class FieldOf:
     """The type of one field of a model, with the validators and the configuration that the model adds to it.
 
-    Takes the place of an annotation in `compatible`, `rebuilds` and `describe`. A computed field counts as a field.
+    Takes the place of an annotation in `compatible`, `grows` and `describe`. A computed field counts as a field.
     """
 
     model: type[BaseModel]

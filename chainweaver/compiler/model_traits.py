@@ -123,22 +123,12 @@ def annotation_of(kind: Any) -> Any:
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
-def rebuilds(annotation: Any) -> bool:
-    """Whether validating a field of this type makes a new container, so that the object that comes out is a copy.
-
-    True for containers, typed or not, and for models that are configured to be revalidated; False for `Native[...]`
-    and for everything that passes as it is. Takes an annotation or a `FieldOf`.
-
-    >>> rebuilds(list[int]), rebuilds(int), rebuilds(BaseModel)
-    (True, False, False)
-    """
-    return not _is_native(annotation) and _some_part(target_view(annotation), _is_rebuilt)
-
-
 def grows(annotation: Any) -> bool:
-    """Whether validation rebuilds a container whose type does not say how large it gets.
+    """Whether validating a field of this type makes a new container, of a size that the type does not say.
 
-    False for what `rebuilds` says no to, and for fixed tuples, typed dicts and containers with a maximal length.
+    True for containers, typed or not, and for models that are configured to be revalidated; False for `Native[...]` and
+    for everything that passes as it is, and for fixed tuples, typed dicts and containers with a maximal length. Takes
+    an annotation or a `FieldOf`.
 
     >>> grows(list[int]), grows(tuple[int, int])
     (True, False)

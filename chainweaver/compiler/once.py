@@ -200,7 +200,9 @@ class Once:
         if not (isinstance(takes, ModelFacts) and isinstance(gives, ModelFacts) and planned.direct_output):
             return {}
         by_attributes = gives.model.model_config.get("from_attributes")
-        if step.definition.map_over is not None or known.tool.mutates or by_attributes:
+        definition = step.definition
+        # A step of many calls gives what all of them gave together, and what one call gives is another thing.
+        if definition.map_over is not None or definition.chunk is not None or known.tool.mutates or by_attributes:
             return {}
         if not (is_plainly_built(takes.model) and is_plainly_built(gives.model)):
             return {}

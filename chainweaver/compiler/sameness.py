@@ -7,7 +7,7 @@ to be so counts as no proof, and the reason is given in words. Asked by `once`; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chainweaver.compiler.core_schemas import UNKNOWN, View, choices, resolved
@@ -117,6 +117,8 @@ class _Comparison:
         mine, theirs = choices(given), choices(wanted)
         if len(mine) != len(theirs):
             return "the two unions are not the same"
+        if _may_choose_again(wanted):
+            return "a literal in the union may take what another member has made"
         return next((why for one, other in zip(mine, theirs, strict=True) if (why := self.why_not(one, other))), None)
 
     def _inside(self, given: View, wanted: View) -> str | None:
@@ -140,6 +142,44 @@ def past_labels(view: View) -> View:
             view = resolved(view.at(view.schema["python_schema"]))
         else:
             return view
+
+
+def _may_choose_again(union: View) -> bool:
+    """Whether a value that one member of a union has made may be changed by another one, when it is validated again.
+
+    A member takes values of its own class before another one may convert them. Literals do not look at the class: 1.0,
+    which a member for floats has made of "1", equals 1, and is turned into that.
+
+    Source: pydantic, "Unions", smart mode; and random unions, validated twice.
+    """
+    found = list(_kinds_in(union, set()))
+    literals = [value for view in found if view.kind == "literal" for value in view.schema["expected"]]
+    kinds = {view.kind for view in found if view.kind != "literal"}
+    if not {type(value) for value in literals} <= {str, bytes, int, type(None)}:
+        return True
+    clashes = EQUAL_TO_OTHERS | (EQUAL_TO_INTEGERS if any(type(value) is int for value in literals) else set())
+    return bool(literals) and bool(kinds & clashes)
+
+
+EQUAL_TO_OTHERS = frozenset({"enum", "is-instance", "any"})
+EQUAL_TO_INTEGERS = frozenset({"bool", "float", "complex", "decimal"})
+"""Kinds whose values may equal those of another kind, or a whole number."""
+
+
+def _kinds_in(view: View, met: set[int]) -> Iterator[View]:
+    """A type and what is inside, as far as a value may be taken apart there."""
+    view = past_labels(view)
+    if id(view.schema) in met:
+        return
+    met.add(id(view.schema))
+    yield view
+    inside = (
+        choices(view)
+        if view.kind == "union"
+        else [part for name in INSIDE.get(view.kind, ()) for part in _parts(view, name)]
+    )
+    for one in inside:
+        yield from _kinds_in(one, met)
 
 
 def _parts(view: View, name: str) -> list[View]:

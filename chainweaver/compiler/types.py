@@ -57,10 +57,10 @@ from chainweaver.compiler.leaves import (
     related,
     values_of,
 )
-from chainweaver.compiler.model_traits import immutables_only, rebuilds, scalars_only
+from chainweaver.compiler.model_traits import immutables_only, scalars_only
 from chainweaver.compiler.type_names import describe
 
-__all__ = ["Constant", "FieldOf", "compatible", "describe", "immutables_only", "rebuilds", "scalars_only"]
+__all__ = ["Constant", "FieldOf", "compatible", "describe", "immutables_only", "scalars_only"]
 
 
 def compatible(source: Any, target: Any) -> bool:

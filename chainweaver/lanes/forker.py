@@ -14,16 +14,14 @@ import importlib
 import os
 import signal
 import socket
-import time
 from typing import Any, NamedTuple
 
 from chainweaver.lanes import worker
 from chainweaver.lanes.wire import Wire, dumped, loaded
 from chainweaver.lanes.worker import Settings
 
-ENDING_S = 1.0
-"""How long a worker that has hung up may take to end by itself, in seconds."""
-
+STILL_THERE = -1
+"""In place of a wait status: the worker has not ended yet; ask again."""
 
 WANTED = ("chainweaver.flow", "chainweaver.plan", "chainweaver.tools.making")
 """What the modules of tools import of this package: its workers have it from the beginning."""
@@ -36,10 +34,10 @@ class Fork(NamedTuple):
 
 
 class Reap(NamedTuple):
-    """Say how a worker ended, or see to it that it does. Reply: its wait status, None for one that is not known.
+    """Say how a worker ended. Reply: its wait status, `STILL_THERE`, or None for one that is not known.
 
     Attributes:
-        kill: At once; otherwise it has a moment to end by itself.
+        kill: End it first.
     """
 
     pid: int
@@ -68,7 +66,8 @@ def main(descriptor: int) -> None:
             reply: int | None = pid
         else:
             reply = _reap(asked) if asked.pid in alive else None
-            alive.discard(asked.pid)
+            if reply != STILL_THERE:
+                alive.discard(asked.pid)
         try:
             wire.send(dumped(reply, worker._left_in))
         except OSError:
@@ -94,20 +93,13 @@ def _fork(control: socket.socket, settings: Settings, descriptor: int) -> int:
 
 
 def _reap(asked: Reap) -> int | None:
-    if not asked.kill:
-        until_s = time.monotonic() + ENDING_S
-        while time.monotonic() < until_s:
-            with contextlib.suppress(ChildProcessError):
-                pid, status = os.waitpid(asked.pid, os.WNOHANG)
-                if pid:
-                    return status
-            time.sleep(0.002)
-    # Not reaped yet, so that the number still belongs to it.
-    kill_group(asked.pid)
+    if asked.kill:
+        kill_group(asked.pid)  # it was not reaped yet, so that the number still belongs to it
     try:
-        return os.waitpid(asked.pid, 0)[1]
+        pid, status = os.waitpid(asked.pid, os.WNOHANG)
     except ChildProcessError:
         return None
+    return status if pid else STILL_THERE
 
 
 def kill_group(pid: int) -> None:

@@ -7,13 +7,14 @@ Called by the executor (before a run), by `processes` (which sends the names) an
 from __future__ import annotations
 
 import contextvars
+import functools
 import importlib
 import inspect
 import os
 import pickle
 import runpy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chainweaver.lanes.wire import MAINS
@@ -82,10 +83,23 @@ def name_of(planned: PlannedTool) -> ToolName:
     function, schema = _own_name(planned.fn), _own_name(tool.input_schema)
     if function is not None and schema is not None:
         return ToolName(function, attribute, schema)
-    where = getattr(inspect.unwrap(planned.fn), "__qualname__", "")
+    raise Nameless(_why_nameless(tool, planned.fn, home))
+
+
+def led_to(planned: PlannedTool, name: ToolName) -> tuple[Any, ...]:
+    """What a name of a tool leads to here; something else once the tool was replaced."""
+    return (planned.origin,) if name.schema is None else (planned.fn, planned.origin.input_schema)
+
+
+def _why_nameless(tool: Any, function: Any, home: str) -> str:
+    where = vars(tool).get("__qualname__") or getattr(inspect.unwrap(function), "__qualname__", "")
     if "<locals>" in where or "<lambda>" in where:
-        raise Nameless(f"it is made inside a function, and module '{home}' has no name for it")
-    raise Nameless(f"module '{home}' has no name for it")
+        return f"it is made inside a function, and module '{home}' has no name for it; define it at the top level"
+    if home == "__main__" and where.partition(".")[0] in _below_guard():
+        return "it is defined below `if __name__ == '__main__'`, which a worker does not run; define it above"
+    if isinstance(_walk(sys.modules[home], where), Tool):
+        return f"module '{home}' has another tool of its name now, as after a reload; register that one"
+    return f"module '{home}' has no name for it"
 
 
 def _home_of(tool: Any) -> str:
@@ -104,10 +118,13 @@ def _check_importable(module: str) -> None:
 
 def _listed(tool: Any, home: str, module: object) -> Name | None:
     """The name of a tool object, or its place in a list or dict of tools that has a name."""
+    hidden = _below_guard() if home == "__main__" else ()
     path = vars(tool).get("__qualname__")
-    if isinstance(path, str) and _walk(module, path) is tool:
+    if isinstance(path, str) and _walk(module, path) is tool and path.partition(".")[0] not in hidden:
         return Name(home, path)
     for name, value in list(vars(module).items()):
+        if name in hidden:
+            continue
         if value is tool:
             return Name(home, name)
         if type(value) in (list, tuple):
@@ -131,6 +148,8 @@ def _own_name(thing: Any) -> Name | None:
     module = sys.modules.get(home)
     if module is None or _walk(module, path) is not thing:
         return None
+    if home == "__main__" and path.partition(".")[0] in _below_guard():
+        return None
     return Name(home, path)
 
 
@@ -140,7 +159,63 @@ def _walk(found: Any, path: str) -> Any:
     return found
 
 
+# ---- names that only the program itself has
+
+
+def _below_guard() -> frozenset[str]:
+    """The names of the program that a worker does not have, since it does not run what is below the guard."""
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    try:
+        return frozenset() if path is None else _read_below_guard(path, os.stat(path).st_mtime_ns)
+    except OSError:
+        return frozenset()
+
+
+@functools.lru_cache(maxsize=1)
+def _read_below_guard(path: str, changed_ns: int) -> frozenset[str]:
+    import ast
+
+    try:
+        with open(path, "rb") as file:
+            program = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError):  # no Python in this file: what it is made of cannot be known
+        return frozenset()
+    below, elsewhere = set[str](), set[str]()
+    for statement in program.body:
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) in GUARDS:
+            below |= _bound_by(statement.body)
+            elsewhere |= _bound_by(statement.orelse)
+        else:
+            elsewhere |= _bound_by([statement])
+    return frozenset(below - elsewhere)
+
+
+GUARDS = ("__name__ == '__main__'", "'__main__' == __name__")
+
+
+def _bound_by(statements: Iterable[Any]) -> set[str]:
+    """The names that statements give something to, apart from those inside of functions and classes."""
+    import ast
+
+    found, left = set[str](), list(statements)
+    while left:
+        node = left.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.alias):
+            found.add((node.asname or node.name).partition(".")[0])
+        left += ast.iter_child_nodes(node)
+    return found
+
+
 # ---- in the worker
+
+
+class NotThere(LookupError):
+    """A name leads to nothing in this process."""
 
 
 class Found(NamedTuple):
@@ -161,23 +236,34 @@ def find(name: ToolName) -> Found:
 
     Raises:
         Exception: Whatever importing the module raises.
-        LookupError: The name leads to nothing, or to something else.
+        NotThere: The name leads to nothing, or to something else.
     """
     found = _follow(name.tool)
     if name.schema is not None:
         return Found(found, _follow(name.schema), None)
     if not isinstance(found, Tool):
-        raise LookupError(f"'{name.tool.path}' of module '{name.tool.module}' is no tool here")
+        raise _not_there(name.tool)
     return Found(getattr(found, name.attribute), found.input_schema, found.output_schema)
 
 
 def _follow(name: Name) -> Any:
     found = _walk(imported(name.module), name.path)
     if name.item is not None and found is not None:
-        found = found[name.item]
+        try:
+            found = found[name.item]
+        except LookupError:
+            found = None
     if found is None:
-        raise LookupError(f"module '{name.module}' has no '{name.path}' here")
+        raise _not_there(name)
     return found
+
+
+def _not_there(name: Name) -> NotThere:
+    item = "" if name.item is None else f"[{name.item!r}]"
+    return NotThere(
+        f"a worker that imports module '{name.module}' finds no tool at '{name.path}{item}'; define it at the top "
+        "level of the module, above `if __name__ == '__main__':`"
+    )
 
 
 def imported(module: str) -> Any:

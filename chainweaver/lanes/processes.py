@@ -20,13 +20,15 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from chainweaver._execution.commands import Printed, TimedOut
 from chainweaver.exceptions import ProcessBorderError, WorkerDiedError, told
 from chainweaver.lanes import worker as ours
-from chainweaver.lanes.forker import Fork, Reap, kill_group
-from chainweaver.lanes.naming import Nameless, main_of_program, name_of, variables_of
+from chainweaver.lanes.forker import STILL_THERE, Fork, Reap, kill_group
+from chainweaver.lanes.naming import Nameless, led_to, main_of_program, name_of, variables_of
 from chainweaver.lanes.placement import places
 from chainweaver.lanes.sharing import Cargo, Sharing, unload
 from chainweaver.lanes.wire import MOST_DESCRIPTORS, Wire, dumped, loaded
@@ -51,6 +53,9 @@ if TYPE_CHECKING:
 START_S = 60.0
 """How long a worker may take to start and to import the module of a tool, in seconds."""
 
+ENDING_S = 1.0
+"""How long a worker that has hung up may take to end by itself, in seconds."""
+
 CLOSE_S = 2.0
 """How long `Processes.close` waits for processes to end, in seconds."""
 
@@ -69,26 +74,33 @@ class RemoteTrace(Exception):
 
 
 class Worker:
-    """A worker process, as its owner knows it."""
+    """A worker process, as its owner knows it.
+
+    Attributes:
+        loaded: The numbers of the tools that it has found.
+        generation: Tools that were replaced later it knows as they were.
+    """
 
     def __init__(self, wire: Wire, pid: int, end: Callable[[Worker, bool], int | None]) -> None:
         self.wire = wire
         self.pid = pid
         self.loaded: set[int] = set()
+        self.generation = 0
+        self.is_killed = self.has_ended = False
         self._end = end
         self._lock = threading.Lock()
-        self._has_ended = False
 
     def kill(self) -> None:
         """End it now, whatever it does; whoever waits for its reply is told that it is gone."""
         with self._lock:  # once it was reaped, its number may belong to somebody else
-            if not self._has_ended:
+            self.is_killed = True
+            if not self.has_ended:
                 kill_group(self.pid) if hasattr(os, "killpg") else os.kill(self.pid, signal.SIGTERM)
 
     def end(self, kill: bool) -> int | None:
         """See to it that it ends; its exit code, negative for the signal that killed it, None where nobody knows."""
         with self._lock:
-            self._has_ended = True
+            self.has_ended = True
         self.wire.close()
         return self._end(self, kill)
 
@@ -200,10 +212,18 @@ class Forkserver:
         self._wire = None
 
     def _end(self, worker: Worker, kill: bool) -> int | None:
-        try:
-            status = self._ask(Reap(worker.pid, kill), [], restarts=False)
-        except (OSError, EOFError):
-            status = None
+        until_s, pause_s = time.monotonic() + ENDING_S, 0.0005
+        while True:
+            try:
+                status = self._ask(Reap(worker.pid, kill), [], restarts=False)
+            except (OSError, EOFError):
+                status = None
+            if status != STILL_THERE:
+                break
+            # Here, and not in the other process, which others want workers of meanwhile.
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.02)
+            kill = kill or time.monotonic() > until_s
         if status is None:
             if kill:
                 kill_group(worker.pid)
@@ -279,7 +299,7 @@ class Spawner:
         self._alive = {}
 
     def _end(self, worker: Worker, kill: bool) -> int | None:
-        return self._wait(worker.pid, 0.0 if kill else 1.0)
+        return self._wait(worker.pid, 0.0 if kill else ENDING_S)
 
     def _wait(self, pid: int, timeout_s: float) -> int | None:
         process = self._alive.pop(pid, None)
@@ -348,9 +368,12 @@ class Processes:
         self._idle: deque[Worker] = deque()
         self._all: dict[Worker, int] = {}
         self._starting = 0
-        self._names: dict[Any, tuple[int, ToolName]] = {}
+        self._names: weakref.WeakKeyDictionary[Any, dict[Any, tuple[int, ToolName]]] = weakref.WeakKeyDictionary()
+        self._led_to: dict[ToolName, tuple[int, tuple[Any, ...]]] = {}
+        self._numbers = count()
+        self._generation = 0
         self._past_traffic = 0
-        self.sharing = Sharing(min_shared_bytes)
+        self.sharing = Sharing(min_shared_bytes, is_owner=True)
         self._finalizer = weakref.finalize(self, _end_all, self._starter, self._all, self.sharing)
 
     def start(
@@ -445,44 +468,79 @@ class Processes:
         finally:
             job.leaves()
             self._give_back(worker, is_whole and not job.cancelled)
-        return self._unwrapped(tool, reply, descriptors)
+        return self._unwrapped(job, reply, descriptors)
 
     def _named(self, tool: PlannedTool) -> tuple[int, ToolName]:
-        found = self._names.get(tool.fn)
-        if found is None:
-            try:
-                name = name_of(tool)
-            except Nameless as exc:
-                raise ProcessBorderError(tool.name, "tool", None, str(exc)) from None
-            with self._free:
-                found = self._names.setdefault(tool.fn, (len(self._names), name))
-        return found
+        """The number that workers know a tool by, and the name that leads to it.
+
+        Workers keep the modules that they have imported. So where a name leads to something else than it did before, as
+        after a reload, all of them end when they are idle, and others begin.
+        """
+        origin, is_dry = tool.origin, tool.origin is None or tool.fn is not tool.origin.fn
+        with self._free:
+            found = None if origin is None else self._names.get(origin, {}).get(is_dry)
+            if found is not None and self._led_to[found[1]][0] == found[0]:
+                return found
+        name = self._name_of(tool)
+        target = led_to(tool, name)
+        with self._free:
+            number, before = self._led_to.get(name, (-1, None))
+            if before is None or any(one is not its for one, its in zip(target, before, strict=True)):
+                if before is not None:
+                    self._generation += 1
+                number = next(self._numbers)
+                self._led_to[name] = number, target
+            self._names.setdefault(origin, {})[is_dry] = number, name
+        return number, name
+
+    def _name_of(self, tool: PlannedTool) -> ToolName:
+        try:
+            return name_of(tool)
+        except Nameless as exc:
+            raise ProcessBorderError(tool.name, "tool", None, str(exc)) from None
 
     def _lease(self, job: ProcessJob) -> Worker:
-        """An idle worker, or a new one; waits while all are busy.
+        """An idle worker, or a new one; waits while all are busy, for which the limit of the job gets shorter.
 
         Raises:
             TimedOut: The limit of the call was over first, or nobody wants it any more.
         """
-        until_s = None if job.timeout_s is None else time.monotonic() + job.timeout_s
+        ended: list[Worker] = []
+        try:
+            found = self._idle_or_place(job, ended)
+        finally:
+            for worker in ended:  # not under the lock: it takes as long as the system does
+                worker.end(kill=True)
+        return found if isinstance(found, Worker) else self._started(job, found)
+
+    def _idle_or_place(self, job: ProcessJob, ended: list[Worker]) -> Worker | int:
+        """An idle worker, or the place of one that may be started."""
         with self._free:
             while True:
                 while self._idle:
                     worker = self._idle.pop()
-                    if worker.is_there():
+                    if worker.generation == self._generation and worker.is_there():
                         return worker
                     self._let_go(worker)
+                    ended.append(worker)
                 if job.cancelled:
                     raise TimedOut
                 if len(self._all) + self._starting < self._most:
                     self._starting += 1
-                    place = min(set(range(self._most)) - set(self._all.values()), default=0)
-                    break
-                if not self._free.wait(None if until_s is None else max(0.0, until_s - time.monotonic())):
-                    raise TimedOut
+                    return min(set(range(self._most)) - set(self._all.values()), default=0)
+                began_s = time.monotonic()
+                is_told = self._free.wait(job.timeout_s)
+                if job.timeout_s is not None:
+                    job.timeout_s -= time.monotonic() - began_s
+                    if not is_told or job.timeout_s <= 0:
+                        raise TimedOut
+
+    def _started(self, job: ProcessJob, place: int) -> Worker:
         started: Worker | None = None
+        generation = self._generation
         try:
             started = self._starter.start(self._settings(place))
+            started.generation = generation
         except (OSError, EOFError) as exc:
             reason = f"no worker could be started: {told(exc)}"
             raise ProcessBorderError(job.tool.name, "tool", None, reason) from exc
@@ -507,26 +565,27 @@ class Processes:
         return Settings(list(sys.path), list(sys.argv), folder, main, cpus, self._min_shared_bytes, self._captures)
 
     def _let_go(self, worker: Worker) -> None:
-        """A worker that ended while nobody used it."""
+        """Know nothing of a worker any more; whoever says so ends it."""
         self._all.pop(worker, None)
         self._past_traffic += worker.wire.sent + worker.wire.received
-        worker.end(kill=True)
 
     def _give_back(self, worker: Worker, is_whole: bool) -> None:
+        is_used_up = not is_whole or worker.is_killed or worker.generation != self._generation
         with self._free:
-            if is_whole and worker in self._all:
+            is_ours = worker in self._all
+            if is_ours and not is_used_up:
                 self._idle.append(worker)
-            elif worker in self._all:
-                del self._all[worker]
-                self._past_traffic += worker.wire.sent + worker.wire.received
-                if not worker._has_ended:
-                    worker.end(kill=True)
+            elif is_ours:
+                self._let_go(worker)
             self._free.notify()
+        if is_ours and is_used_up and not worker.has_ended:
+            worker.end(kill=True)
 
     def _load(self, worker: Worker, tool: PlannedTool, number: int, name: ToolName) -> None:
         """Have a worker import the module of a tool; that is no time of the tool's."""
         if number in worker.loaded:
             return
+        self._name_of(tool)  # it may have been replaced since it was named
         until_s = time.monotonic() + START_S
         try:
             worker.wire.send(dumped(Load(number, name), ours._left_in), until_s=until_s)
@@ -542,7 +601,7 @@ class Processes:
     def _exchange(self, worker: Worker, job: ProcessJob, number: int, name: ToolName) -> tuple[Any, list[int]]:
         """Send a call and receive what came of it, with the descriptors of the objects that it refers to."""
         until_s = None if job.timeout_s is None else time.monotonic() + job.timeout_s
-        cargo = Cargo(self.sharing, MOST_DESCRIPTORS, job.trust)
+        cargo = Cargo(self.sharing, MOST_DESCRIPTORS, job.trust, is_private=changes_inputs(job.tool))
         try:
             frame = _frame_of(job, number, name, cargo)
             worker.wire.send(frame, cargo.descriptors, until_s)
@@ -555,11 +614,13 @@ class Processes:
             raise TimeoutError
         return loaded(answer, ours._nothing), descriptors
 
-    def _unwrapped(self, tool: PlannedTool, reply: Any, descriptors: list[int]) -> Any:
+    def _unwrapped(self, job: ProcessJob, reply: Any, descriptors: list[int]) -> Any:
         """The value of a reply, or what it says was raised."""
+        tool = job.tool
         if isinstance(reply, Returned):
+            take = partial(self.sharing.take, trust=job.trust)
             try:
-                value = loaded(reply.body, unload(self.sharing, reply.rows, descriptors).__getitem__)
+                value = loaded(reply.body, unload(take, reply.rows, descriptors).__getitem__)
             except Exception as exc:
                 raise ProcessBorderError(tool.name, "output", None, str(exc)) from exc
             value = model_of(tool.output_model, value) if reply.is_model else value
@@ -593,11 +654,17 @@ def _frame_of(job: ProcessJob, number: int, name: ToolName, cargo: Cargo) -> byt
     state = state_of(job.args[0])
     context = job.args[1] if len(job.args) > 1 else None
     try:
-        body = dumped((lifted(state, cargo), context), cargo.lift)
+        body = dumped((lifted(state, cargo), context), cargo.reduced)
     except Exception as exc:
         field, reason = culprit(state, exc)
         raise ProcessBorderError(job.tool.name, "input", field, reason) from exc
-    return dumped(Call(number, body, cargo.rows, variables_of(name)), ours._left_in)
+    call = Call(number, body, cargo.rows, variables_of(name), changes_inputs(job.tool))
+    return dumped(call, ours._left_in)
+
+
+def changes_inputs(tool: PlannedTool) -> bool:
+    """Whether a tool declares to change what it is given."""
+    return bool(tool.origin.mutates)
 
 
 def cores() -> int:

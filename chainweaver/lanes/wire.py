@@ -117,15 +117,18 @@ def stands_for(number: int) -> Any:
     raise pickle.UnpicklingError("an object in shared memory was looked for outside of its frame")
 
 
+Reduced = Callable[[Any], "tuple[Any, ...] | None"]
+
+
 class _Writer(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, lift: Callable[[Any], int | None]) -> None:
+    def __init__(self, file: io.BytesIO, reduced: Reduced) -> None:
         super().__init__(file, protocol=5)
-        self._lift = lift
+        self._reduced = reduced
 
     def reducer_override(self, value: Any) -> Any:
         # Asked of everything but plain values, so of all that may be large and foreign.
-        number = self._lift(value)
-        return NotImplemented if number is None else (stands_for, (number,))
+        found = self._reduced(value)
+        return NotImplemented if found is None else found
 
 
 class _Reader(pickle.Unpickler):
@@ -145,17 +148,17 @@ MAINS = ("__chainweaver_main__", "__main__")
 """The module of the program under its names: in a worker, and where it runs."""
 
 
-def dumped(value: Any, lift: Callable[[Any], int | None]) -> bytes:
+def dumped(value: Any, reduced: Reduced) -> bytes:
     """A value as a frame.
 
     Args:
-        lift: The number of an object that is to stand elsewhere; None for all that is written into the frame.
+        reduced: What is written for an object, as `__reduce__` gives it; None for all that is written as ever.
 
     Raises:
         Exception: Whatever pickling raises for values that have no such form.
     """
     file = io.BytesIO()
-    _Writer(file, lift).dump(value)
+    _Writer(file, reduced).dump(value)
     return file.getvalue()
 
 

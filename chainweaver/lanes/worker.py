@@ -39,6 +39,13 @@ MOST_PRINTED = 1 << 16
 """Bytes of each stream that are captured per call; of more, the end is kept."""
 
 
+NO_CHANGES = (
+    "arrays and frames that a tool gets in a worker process cannot be changed in place: name the input in mutates= of "
+    "the tool, which then gets a copy of its own, or change a copy"
+)
+"""What to do about an array that refuses; its own words do not say why it does."""
+
+
 class Settings(NamedTuple):
     """What a worker has from its owner.
 
@@ -100,12 +107,14 @@ class Call(NamedTuple):
     Attributes:
         body: State of the input model, and the context of the call or None; pickled apart, since it may be unreadable.
         rows: The objects in shared memory that it refers to.
+        is_private: The tool declares to change what it is given, so that all of it is its own.
     """
 
     number: int
     body: bytes
     rows: list[tuple[ObjectRef, bool]]
     variables: SentVariables
+    is_private: bool
 
 
 class Returned(NamedTuple):
@@ -188,6 +197,8 @@ class _Worker:
             if asked.name.tool.module == "__main__":
                 self._load_main()
             self.tools[asked.number] = naming.find(asked.name)
+        except naming.NotThere as exc:
+            return Refused("tool", None, str(exc))
         except BaseException as exc:
             return Refused("tool", None, f"{told(exc)}\n{_trace_of(exc)}")
         return None
@@ -201,7 +212,8 @@ class _Worker:
     def _call(self, asked: Call, descriptors: list[int]) -> tuple[Returned | Raised | Refused, Cargo | None]:
         tool = self.tools[asked.number]
         try:
-            state, context = self._read(asked.body, unload(self.sharing, asked.rows, descriptors))
+            take = self.sharing.take_private if asked.is_private else self.sharing.take
+            state, context = self._read(asked.body, unload(take, asked.rows, descriptors))
         except BaseException as exc:
             return Refused("input", None, told(exc)), None
         args = (model_of(tool.schema, state),) if context is None else (model_of(tool.schema, state), context)
@@ -210,12 +222,15 @@ class _Worker:
         raised: BaseException | None = None
         result: Any = None
         try:
-            naming.set_variables(asked.variables)
-            result = contextvars.copy_context().run(tool.fn, *args)
+            surroundings = contextvars.copy_context()
+            surroundings.run(naming.set_variables, asked.variables)
+            result = surroundings.run(tool.fn, *args)
         except BaseException as exc:
             raised = exc
         printed = None if printer is None else printer.end()
         if raised is not None:
+            if not asked.is_private and type(raised) is ValueError and "read-only" in str(raised):
+                raised.args = (f"{raised}; {NO_CHANGES}",)
             return _raised(raised, printed), None
         return self._returned(tool, result, printed)
 
@@ -235,7 +250,7 @@ class _Worker:
         value: Any = state_of(result) if is_model else result
         cargo = Cargo(self.sharing, MOST_DESCRIPTORS)
         try:
-            body = dumped(lifted(value, cargo), cargo.lift)
+            body = dumped(lifted(value, cargo), cargo.reduced)
         except Exception as exc:
             cargo.release()
             field, reason = culprit(value, exc)

@@ -58,6 +58,10 @@ class ArtifactUnreadable(PlainDecodeError):
         return self.reason if self.path is None else f"artifact '{self.path}': {self.reason}"
 
 
+_MOST_ATTEMPTS = 50
+"""How often others may remove a folder before a writer gives up; each time means that one of them has got on."""
+
+
 class SetAside(ABC):
     """The large objects of one entry, apart from its JSON; where they lie is up to the class made from this one.
 
@@ -197,7 +201,7 @@ class Artifacts(SetAside):
         return self._folder / (name + _SUFFIX)
 
     def _write(self, path: Path, parts: tuple[Buffer, ...]) -> None:
-        for attempt in (1, 2):
+        for attempt in range(1, _MOST_ATTEMPTS + 1):
             try:
                 self._folder.mkdir()
             except FileExistsError:
@@ -207,8 +211,8 @@ class Artifacts(SetAside):
                     sync_directory(self._folder.parent)
             try:
                 return write_whole(path, *parts, fsync=self._fsync)
-            except FileNotFoundError:  # whoever found the entry damaged has removed the folder meanwhile
-                if attempt == 2:
+            except FileNotFoundError:  # whoever found the entry damaged or replaced it has removed the folder
+                if attempt == _MOST_ATTEMPTS:
                     raise
         return None
 

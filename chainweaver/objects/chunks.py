@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chainweaver.objects.codecs import type_name_of
+from chainweaver.objects.files import is_ours
 from chainweaver.objects.refs import size_in_memory
 
 END: Any = object()
@@ -274,19 +275,18 @@ def _no_advice(used_from: float, used_to: float) -> None:
 
 
 def _file_behind(value: Any, numpy: Any) -> Any:
-    """The mapped file under an array; None where there is none, or pages with changes of our own would be lost."""
+    """The mapped file under an array; None where there is none, or pages with changes of our own would be lost.
+
+    Pages of a private mapping are lost with what was written to them, and a mapping does not say that it is one: not
+    even that it shows read-only. So only those count of which it is known how they were made.
+    """
     if not hasattr(mmap.mmap, "madvise") or not hasattr(mmap, "MADV_DONTNEED"):
         return None
     base, is_shared = value, False
     while isinstance(base, (numpy.ndarray, memoryview)):
-        if isinstance(base, memoryview):
-            is_shared = is_shared or base.readonly
-            base = base.obj
-        else:
-            mode = getattr(base, "mode", None) if isinstance(base, numpy.memmap) else None
-            is_shared = is_shared or mode in ("r", "r+", "w+")
-            base = base.base
-    return base if is_shared and isinstance(base, mmap.mmap) else None
+        is_shared = type(base) is numpy.memmap and getattr(base, "mode", None) in ("r", "r+", "w+")
+        base = base.obj if isinstance(base, memoryview) else base.base
+    return base if isinstance(base, mmap.mmap) and (is_shared or is_ours(base)) else None
 
 
 # ---- a chunked step
@@ -350,12 +350,28 @@ class Pieces:
 
 
 def _added(key: str, one: Any, other: Any) -> Any:
+    for what, of_numbers in (("shape", ()), ("index", None), ("columns", None)):
+        if not _is_alike(getattr(one, what, of_numbers), getattr(other, what, of_numbers)):
+            # Libraries would repeat the shorter one, and give NaN for labels that one of them lacks.
+            raise ChunkError(
+                f"values of output '{key}' cannot be added: the {what} of a chunk is not that of those before it; "
+                "combine them with 'list', or name a tool"
+            )
     try:
         return one + other
     except TypeError as exc:
         raise ChunkError(
             f"values of output '{key}' cannot be added: {exc}; combine them with 'list', or name a tool"
         ) from exc
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    """Whether two shapes, or two sets of labels, are the same; methods by these names say nothing."""
+    if callable(one) or callable(other):
+        return True
+    if one is None or other is None:
+        return one is other
+    return bool(one.equals(other) if hasattr(one, "equals") else one == other)
 
 
 def concatenated(key: str, values: list[Any]) -> Any:
@@ -372,6 +388,14 @@ def concatenated(key: str, values: list[Any]) -> Any:
     join = _JOINS.get(root)
     if len(values) == 1 and kind.__name__ != "RecordBatch":
         return values[0]
+    for number, value in enumerate(values):
+        # Libraries would take the items of anything, and turn numbers into those of another type.
+        if type(value) is not kind or _mismatch(values[0], value):
+            raise ChunkError(
+                f"values of output '{key}' cannot be put one after the other: that of the first chunk is "
+                f"{_told(values[0])}, and that of chunk {number + 1} is {_told(value)}; let the tool return one type, "
+                "or name a tool that combines them"
+            )
     try:
         joined = None if join is None else join(kind, values, sys.modules[root])
     except Exception as exc:  # shapes and schemas that differ: every library raises its own kind
@@ -384,6 +408,23 @@ def concatenated(key: str, values: list[Any]) -> Any:
     return joined
 
 
+def _mismatch(one: Any, other: Any) -> bool:
+    """Whether two values of one type have items of types that do not go into one without a loss."""
+    root = type(one).__module__.partition(".")[0]
+    if root == "pandas":
+        return not _is_alike(getattr(one, "columns", None), getattr(other, "columns", None))
+    if root not in ("numpy", "torch") or one.dtype == other.dtype:
+        return False
+    # Texts and numbers of one kind differ in their width only, and the widest has room for all.
+    kind = getattr(one.dtype, "kind", "")
+    return kind == "" or kind not in "iufcSU" or kind != other.dtype.kind
+
+
+def _told(value: Any) -> str:
+    dtype = getattr(value, "dtype", None)
+    return f"of type '{type_name_of(value)}'" + (f" with dtype {dtype}" if dtype is not None else "")
+
+
 def _join_builtins(kind: type, values: list[Any], builtins: Any) -> Any:
     if kind in (bytes, bytearray):
         return kind().join(values)
@@ -393,7 +434,12 @@ def _join_builtins(kind: type, values: list[Any], builtins: Any) -> Any:
 
 
 def _join_numpy(kind: type, values: list[Any], numpy: Any) -> Any:
-    return numpy.concatenate(values) if issubclass(kind, numpy.ndarray) else None
+    if kind is numpy.ma.MaskedArray:
+        joined = numpy.ma.concatenate(values)
+        joined.fill_value = values[0].fill_value
+        return joined
+    # What other classes keep beside the items is not known here.
+    return numpy.concatenate(values) if kind in (numpy.ndarray, numpy.memmap) else None
 
 
 def _join_pandas(kind: type, values: list[Any], pandas: Any) -> Any:

@@ -16,6 +16,7 @@ from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 from chainweaver.objects.frames import FrameRefused, pickle_frame, unpickle_frame
+from chainweaver.objects.inspection import root_of
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 """Bytes that lie in one piece; a memoryview is flat, of single bytes."""
@@ -161,12 +162,6 @@ def unpack(packed: Packed) -> Any:
 def size_of(buffer: Buffer) -> int:
     """Bytes in a buffer."""
     return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
-
-
-def root_of(kind: type) -> str:
-    """The top-level module that a class says it is from; empty where it says none."""
-    module = kind.__module__
-    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def type_name_of(value: object) -> str:
@@ -321,13 +316,29 @@ def _unpack_arrow(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
 
 
 def _pack_polars(value: Any) -> tuple[dict[str, Any], Sequence[Buffer]]:
-    kind = type(value).__name__
-    frame = value.to_frame() if kind == "Series" else value
-    if any(dtype == sys.modules["polars"].Object for dtype in frame.dtypes):
-        raise NoCodecError(type_name_of(value), "a column holds Python objects; give it a type of its own")
+    frame = polars_frame(value)
     sink = BytesIO()
     frame.write_ipc_stream(sink)
-    return {"kind": kind}, (sink.getbuffer(),)
+    return {"kind": type(value).__name__}, (sink.getbuffer(),)
+
+
+def polars_frame(value: Any) -> Any:
+    """A frame of polars, or a series as a frame of one column.
+
+    Raises:
+        NoCodecError: Arrow's format has no room for one of its columns, or polars cannot read it from there.
+    """
+    frame = value.to_frame() if type(value).__name__ == "Series" else value
+    todo = list(frame.dtypes)
+    while todo:
+        dtype = todo.pop()
+        if dtype == sys.modules["polars"].Object:
+            raise NoCodecError(type_name_of(value), "a column holds Python objects; give it a type of its own")
+        if getattr(dtype, "size", None) == 0:
+            raise NoCodecError(type_name_of(value), "polars cannot read arrays of no items; use lists")
+        todo += [inner for inner in [getattr(dtype, "inner", None)] if inner is not None]
+        todo += [field.dtype for field in getattr(dtype, "fields", ())]
+    return frame
 
 
 def _unpack_polars(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
@@ -360,20 +371,27 @@ def _pack_tensor(value: Any) -> tuple[dict[str, Any], Sequence[Buffer]]:
         "shape": tuple(value.shape),
         "requires_grad": value.requires_grad,
     }
-    return facts, (memoryview(flat.view(torch.uint8).numpy()).cast("B") if flat.numel() else memoryview(b""),)
+    buffers: list[Buffer] = [memoryview(flat.view(torch.uint8).numpy()).cast("B") if flat.numel() else memoryview(b"")]
+    if value.grad is not None:
+        facts["grad"], more = _pack_tensor(value.grad)
+        buffers += more
+    return facts, buffers
 
 
 def _unpack_tensor(facts: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
     import torch
 
-    [buffer] = buffers
+    buffer, *more = buffers
     dtype = vars(torch).get(facts["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise UnpackError(f"{facts['dtype']!r} is no dtype")
     view = memoryview(buffer)
     writable = bytearray(view) if view.readonly else view
     flat = torch.frombuffer(writable, dtype=dtype) if view.nbytes else torch.empty(0, dtype=dtype)
-    return flat.reshape(tuple(facts["shape"])).requires_grad_(bool(facts["requires_grad"]))
+    tensor = flat.reshape(tuple(facts["shape"])).requires_grad_(bool(facts["requires_grad"]))
+    if more or "grad" in facts:
+        tensor.grad = _unpack_tensor(facts["grad"], more)
+    return tensor
 
 
 # ---- the list

@@ -1,13 +1,15 @@
-"""Files that appear whole or not at all, and names that are safe as file names.
+"""Files that appear whole or not at all, names that are safe as file names, and files as memory.
 
 Called by the file stores. What is in a file is theirs to know.
 """
 
+import mmap
 import os
 import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakSet
 
 TEMPORARY_SUFFIX = ".tmp"
 """The end of the names of files that are still being written, or whose writer died."""
@@ -68,3 +70,23 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+_shared: WeakSet[mmap.mmap] = WeakSet()
+
+
+def mapped(path: Path) -> mmap.mmap:
+    """A file of ours as memory that cannot be written to. Not for an empty one, of which there is nothing to map.
+
+    Raises:
+        ValueError: The file is empty.
+    """
+    with path.open("rb") as file:
+        found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    _shared.add(found)
+    return found
+
+
+def is_ours(mapping: mmap.mmap) -> bool:
+    """Whether `mapped` made it, so that its pages are those of the file and can be read again at any time."""
+    return mapping in _shared

@@ -11,6 +11,7 @@ for stores and users.
 
 from __future__ import annotations
 
+import datetime
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -23,10 +24,10 @@ from chainweaver.objects.codecs import (
     codec_for,
     is_of_a_library,
     pack,
-    root_of,
     size_of,
     type_name_of,
 )
+from chainweaver.objects.inspection import root_of
 
 
 def fingerprint(value: Any) -> str:
@@ -141,7 +142,7 @@ def _read_frame(content: _Content, value: Any) -> None:
 
 def _read_index(content: _Content, index: Any) -> None:
     kind = type(index).__name__
-    content.plain(kind, list(index.names), len(index), getattr(index, "freqstr", None))
+    content.plain(kind, list(index.names), len(index), _frequency(getattr(index, "freq", None)))
     if kind == "RangeIndex":
         content.plain(index.start, index.step)
     elif kind == "MultiIndex":
@@ -178,8 +179,43 @@ def _read_categories(content: _Content, column: Any) -> None:
 
 
 def _read_counted(content: _Content, column: Any) -> None:
-    # Dates and periods are numbers from a beginning; the dtype has the unit and the zone.
+    # Dates and periods are numbers from a beginning. The dtype shows the unit, and of zones and frequencies names only.
+    dtype = column.dtype
+    content.plain(_zone(getattr(dtype, "tz", None)), _frequency(getattr(dtype, "freq", None)))
     _read_array(content, column.asi8)
+
+
+def _zone(zone: Any) -> Any:
+    """What tells a time zone from others: two of one name may have different offsets.
+
+    Raises:
+        Unfingerprintable: It is neither of the standard library nor of one of those that pandas knows.
+    """
+    if zone is None:
+        return None
+    if root_of(type(zone)) in _ZONES:
+        return root_of(type(zone)), type(zone).__qualname__, str(zone), zone.utcoffset(None)
+    return canonical.encode(datetime.time(tzinfo=zone))
+
+
+_ZONES = ("pytz", "dateutil")
+"""Libraries whose zones show in their texts which zone of the database they are."""
+
+
+def _frequency(freq: Any) -> Any:
+    """What tells a frequency from others: its text leaves out holidays, hours of business and `normalize`.
+
+    Raises:
+        Unfingerprintable: It is of a class of the user.
+    """
+    if freq is None:
+        return None
+    if root_of(type(freq)) != "pandas":
+        raise Unfingerprintable(f"a frequency of type '{type_name_of(freq)}' has no canonical encoding")
+    parts = dict(freq.kwds)
+    calendar = parts.pop("calendar", None)
+    days = None if calendar is None else (calendar.weekmask, calendar.holidays)
+    return type(freq).__name__, freq.n, freq.normalize, parts, days
 
 
 def _read_intervals(content: _Content, column: Any) -> None:
@@ -230,16 +266,21 @@ def _is_cell(kind: type) -> bool:
 
 def _read_cell(content: _Content, value: Any) -> None:
     """A value that columns of objects hold, and that is no frame."""
-    content.plain([getattr(value, name) for name in _CELLS[type(value).__name__]], str(getattr(value, "tz", None)))
+    content.plain(*_CELLS[type(value).__name__](value))
 
 
-_CELLS: dict[str, tuple[str, ...]] = {
-    "Timestamp": ("value", "unit", "fold"),
-    "Timedelta": ("value", "unit"),
-    "Period": ("ordinal", "freqstr"),
-    "Interval": ("left", "right", "closed"),
-    "NaTType": (),
-    "NAType": (),
+def _count(value: Any) -> int:
+    # `value.value` counts in nanoseconds, in which the years from 1678 to 2261 have room.
+    return int(value.asm8.view("i8"))
+
+
+_CELLS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
+    "Timestamp": lambda value: (_count(value), value.unit, value.fold, _zone(value.tz)),
+    "Timedelta": lambda value: (_count(value), value.unit),
+    "Period": lambda value: (value.ordinal, _frequency(value.freq)),
+    "Interval": lambda value: (value.left, value.right, value.closed),
+    "NaTType": lambda value: (),
+    "NAType": lambda value: (),
 }
 
 
@@ -286,7 +327,8 @@ def _read_cells(content: _Content, array: Any) -> None:
     elif isinstance(kind, pa.BaseExtensionType):
         _read_cells(content, array.storage)
     elif types.is_dictionary(kind):
-        _read_cells(content, array.dictionary)
+        # Of an empty slice Arrow writes no dictionary, so that what is read again has none.
+        _read_cells(content, array.dictionary if len(array) else array.dictionary[:0])
         _read_cells(content, array.indices)
     elif types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind):
         _read_fixed(content, array)
@@ -360,7 +402,8 @@ def _ipc(column: Any) -> Buffer:
 def _read_tensor(content: _Content, value: Any) -> None:
     packed = pack(value)
     content.plain(packed.facts)
-    content.buffer(packed.buffers[0])
+    for buffer in packed.buffers:
+        content.buffer(buffer)
 
 
 _READERS: dict[str, Callable[[_Content, Any], None]] = {

@@ -15,6 +15,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any, ClassVar
 
 
@@ -28,15 +29,15 @@ def pickle_frame(value: Any) -> tuple[bytes, list[memoryview]]:
     Raises:
         FrameRefused: A column holds Python objects of a type that is not on the list.
     """
-    buffers: list[memoryview] = []
     sink = io.BytesIO()
+    writer = _Writer(sink)
     try:
-        _Writer(sink, protocol=5, buffer_callback=lambda buffer: buffers.append(buffer.raw())).dump(value)
+        writer.dump(value)
     except FrameRefused:
         raise
     except Exception as exc:  # what a lock, a generator, or the `__reduce__` of a user's class raises
         raise FrameRefused(f"it holds a value that cannot be written: {type(exc).__name__}: {exc}") from exc
-    return sink.getvalue(), buffers
+    return sink.getvalue(), writer.buffers
 
 
 def unpickle_frame(data: bytes, buffers: Sequence[Any]) -> Any:
@@ -57,9 +58,24 @@ def unpickle_frame(data: bytes, buffers: Sequence[Any]) -> Any:
 
 
 class _Writer(pickle.Pickler):
-    """Writes no name that the reader would refuse, so that what was stored can be read."""
+    """Writes no name that the reader would refuse, so that what was stored can be read.
+
+    Pickle notes which buffers are read-only. Here the description is the same for both: a frame that lies over shared
+    memory is recognised as what it was before.
+    """
+
+    def __init__(self, sink: io.BytesIO) -> None:
+        super().__init__(sink, protocol=5, buffer_callback=self._take)
+        self.buffers: list[memoryview] = []
+        self._shown: dict[int, tuple[pickle.PickleBuffer, memoryview]] = {}
+
+    def _take(self, buffer: pickle.PickleBuffer) -> None:
+        _, shown = self._shown.pop(id(buffer), (None, None))
+        self.buffers.append(buffer.raw() if shown is None else shown)
 
     def reducer_override(self, obj: Any) -> Any:
+        if type(obj).__name__ in ("ndarray", "Buffer"):
+            return self._as_if_writable(obj.__reduce_ex__(5))
         # Asked of everything that pickle itself does not know how to write, classes and functions among them; all
         # others are written as a call of one of these.
         named = isinstance(obj, type) or hasattr(obj, "__qualname__")
@@ -67,6 +83,15 @@ class _Writer(pickle.Pickler):
         if named and obj.__module__ is not None and not _is_listed(obj.__module__, obj.__qualname__):
             raise FrameRefused(f"it holds a value of type '{obj.__module__}.{obj.__qualname__}'; convert that column")
         return NotImplemented
+
+    def _as_if_writable(self, reduced: Any) -> Any:
+        """The same with something writable in place of a read-only buffer, which is what `_take` puts in its place."""
+        buffer = reduced[1][0] if len(reduced) == 2 and reduced[1] else None
+        if type(buffer) is not pickle.PickleBuffer or not (shown := buffer.raw()).readonly:
+            return reduced
+        stand_in = pickle.PickleBuffer(bytearray(1))
+        self._shown[id(stand_in)] = stand_in, shown
+        return reduced[0], (stand_in, *reduced[1][1:])
 
 
 class _Reader(pickle._Unpickler):
@@ -90,8 +115,11 @@ class _Reader(pickle._Unpickler):
         inst, state = self.stack[-2:]
         if any(inst is named for named in self._named):
             raise pickle.UnpicklingError("a change of what is no part of a frame")
-        if isinstance(inst, sys.modules["numpy"].dtype):
+        numpy = sys.modules["numpy"]
+        if isinstance(inst, numpy.dtype):
             _check_dtype(inst, state)
+        elif isinstance(inst, numpy.ndarray):
+            _check_array(state)
         _BUILD(self)
 
     dispatch[pickle.BUILD[0]] = load_build
@@ -118,6 +146,13 @@ def _check_dtype(dtype: Any, state: Any) -> None:
             raise pickle.UnpicklingError("a dtype without a unit")
     elif version != 3 or len(state) != 8:
         raise pickle.UnpicklingError("a dtype that no column has")
+
+
+def _check_array(state: Any) -> None:
+    """Lets an array be filled that has as many objects as its shape says: numpy reads on behind the end of a list."""
+    _, shape, dtype, _, content = state
+    if dtype.hasobject and not (type(content) is list and len(content) == prod(shape)):
+        raise pickle.UnpicklingError("an array with fewer objects than its shape says")
 
 
 _UNITS = (b"generic", b"Y", b"M", b"W", b"D", b"h", b"m", b"s", b"ms", b"us", b"ns", b"ps", b"fs", b"as")

@@ -99,7 +99,7 @@ def inspect_object(value: object) -> ObjectInfo:
     kind = type(value)
     name = _name_of(kind)
     for base in _MRO(kind):
-        read = _BY_ROOT.get(_root_of(base))
+        read = _BY_ROOT.get(root_of(base))
         if read is not None:
             try:
                 facts = read(value, base)
@@ -123,7 +123,7 @@ def noteworthy(values: Mapping[str, Any]) -> dict[str, ObjectInfo]:
         if sized is not None:
             if sized(value) < LARGE:
                 continue
-        elif kind in _PLAIN or isinstance(kind, EnumMeta) or _root_of(kind) in _SMALL_ROOTS:
+        elif kind in _PLAIN or isinstance(kind, EnumMeta) or root_of(kind) in _SMALL_ROOTS:
             continue
         found[name] = inspect_object(value)
     return found
@@ -139,7 +139,8 @@ _PLAIN = frozenset({int, float, bool, complex, range, type(None)})
 _SMALL_ROOTS = frozenset({"datetime", "decimal", "fractions", "pathlib", "uuid", "zoneinfo"})
 
 
-def _root_of(kind: type) -> str:
+def root_of(kind: type) -> str:
+    """The top-level module that a class says it is from; empty where it says none. Asks no metaclass of a user."""
     module = _MODULE(kind)
     return module.partition(".")[0] if isinstance(module, str) else ""
 
@@ -303,7 +304,7 @@ def _bytes_of_array(array: Any) -> int | None:
     kind = type(array)
     if kind is sys.modules["numpy"].ndarray:
         return int(array.nbytes)
-    size = _SIZES.get(kind.__name__) if _root_of(kind) == "pandas" else None
+    size = _SIZES.get(kind.__name__) if root_of(kind) == "pandas" else None
     return None if size is None else size(array)
 
 
@@ -341,7 +342,7 @@ _SIZES: dict[str, Callable[[Any], int | None]] = {
 def _bytes_of_index(index: Any) -> int | None:
     """Bytes of an index without the table for look-ups, which an index of several levels would first build."""
     kind = type(index)
-    if _root_of(kind) != "pandas":
+    if root_of(kind) != "pandas":
         return None
     if kind.__name__ == "RangeIndex":
         return 0
@@ -473,7 +474,7 @@ def backing_of(owner: Any) -> Backing | None:
         if owner is None:
             return "heap"
         kind = type(owner)
-        root = _root_of(kind)
+        root = root_of(kind)
         if root == "mmap":
             return "shm" if _is_shared(owner) else "mmap"
         if kind is memoryview:
@@ -531,7 +532,7 @@ def _label(name: object) -> str:
         return _cut(name)  # type: ignore[arg-type]
     if kind is tuple:
         return _cut("(" + ", ".join(_label(part) for part in name[:MOST_COLUMNS]) + ")")  # type: ignore[index]
-    if kind in _PLAIN or _root_of(kind) in ("numpy", "pandas", "datetime"):
+    if kind in _PLAIN or root_of(kind) in ("numpy", "pandas", "datetime"):
         return _cut(str(name))
     return f"<{_cut(_QUALNAME(kind))}>"
 

@@ -24,7 +24,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from io import BufferedWriter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from chainweaver.exceptions import ArtifactCorruptError
@@ -35,14 +35,20 @@ from chainweaver.objects.codecs import (
     UnpackError,
     codec_for,
     pack,
+    polars_frame,
     size_of,
     type_name_of,
     unpack,
     write_arrow,
 )
-from chainweaver.objects.files import TEMPORARY_SUFFIX, sync_directory
+from chainweaver.objects.files import TEMPORARY_SUFFIX, mapped, sync_directory
 from chainweaver.objects.plain import decode_plain, encode_plain
 from chainweaver.objects.store import ObjectNotFoundError, ObjectRef, StoreStats
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
 
 KIND = "mmap"
 
@@ -198,6 +204,18 @@ class MmapStore:
                     sizes.append(path.stat().st_size)
         return StoreStats(len(sizes), 0, len(sizes), sum(sizes))
 
+    def close(self) -> None:
+        """Forget what is held and what was checked. The files stay, for the next store over the folder."""
+        with self._lock:
+            self._holds.clear()
+            self._checked.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
     def clear_leftovers(self) -> None:
         """Remove what writers that died while they wrote left behind. Not while others write."""
         for path in self.folder.glob(f".*{TEMPORARY_SUFFIX}"):
@@ -231,14 +249,24 @@ class MmapStore:
 
 
 def _written(value: Any, codec: Codec, path: Path) -> tuple[_Format, dict[str, Any]]:
-    """Write an object in the first form that takes it."""
+    """Write an object in the first form that takes it, and that it can be read from.
+
+    Raises:
+        NoCodecError: There is none. Better now than when somebody wants to have it back, and it is in memory no more.
+    """
     form = _BY_CODEC.get(codec.name, _CONTAINER)
     if form is not _CONTAINER:
+        with suppress(_Unsuited, UnpackError):
+            facts = form.write(value, path)
+            form.read(path, facts)
+            return form, facts
+    facts = _CONTAINER.write(value, path)
+    if codec.name not in ("bytes", "bytearray"):  # they would be copied once more for nothing
         try:
-            return form, form.write(value, path)
-        except _Unsuited:
-            pass
-    return _CONTAINER, _CONTAINER.write(value, path)
+            _CONTAINER.read(path, facts)
+        except UnpackError as exc:
+            raise NoCodecError(type_name_of(value), f"what is written of it cannot be read again: {exc}") from exc
+    return _CONTAINER, facts
 
 
 class _Unsuited(Exception):
@@ -260,11 +288,14 @@ def _digest_of(file: Any) -> str:
     return hashed.hexdigest()
 
 
-def _mapped(path: Path, access: int = mmap.ACCESS_READ) -> memoryview:
+def _mapped(path: Path, is_private: bool = False) -> memoryview:
+    """A file as memory; private pages can be written to, and what is written stays with them."""
+    if path.stat().st_size == 0:
+        raise UnpackError("it is empty")
+    if not is_private:
+        return memoryview(mapped(path))
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise UnpackError("it is empty")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=access))
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
 # ---- .npy
@@ -312,12 +343,11 @@ def _read_arrow(path: Path, facts: dict[str, Any]) -> Any:
 
 
 def _write_polars(value: Any, path: Path) -> dict[str, Any]:
-    kind = type(value).__name__
-    frame = value.to_frame() if kind == "Series" else value
-    if any(dtype == sys.modules["polars"].Object for dtype in frame.dtypes):
-        raise NoCodecError(type_name_of(value), "a column holds Python objects; give it a type of its own")
+    frame = polars_frame(value)
     frame.write_ipc(path, compression="uncompressed")
-    return {"kind": kind}
+    if dict(sys.modules["polars"].read_ipc_schema(path)) != dict(frame.schema):
+        raise _Unsuited
+    return {"kind": type(value).__name__}
 
 
 def _read_polars(path: Path, facts: dict[str, Any]) -> Any:
@@ -328,20 +358,29 @@ def _read_polars(path: Path, facts: dict[str, Any]) -> Any:
         if frame is None:
             frame = pl.read_ipc(path)
         return frame.to_series() if facts["kind"] == "Series" else frame
-    except Exception as exc:  # whatever polars raises for what it cannot read
+    except (Exception, pl.exceptions.PanicException) as exc:  # whatever polars raises for what it cannot read
         raise UnpackError(f"{type(exc).__name__}: {exc}") from exc
 
 
 def _mapped_frame(path: Path) -> Any:
-    """A frame over the file; polars by itself reads the whole file, so None where pyarrow is not installed."""
+    """A frame over the file; None where pyarrow is not installed or does not know all types of polars. By itself polars
+    reads the whole file."""
     import polars as pl
 
     try:
         import pyarrow as pa
     except ImportError:
         return None
-    with pa.ipc.open_file(pa.py_buffer(_mapped(path))) as file:
-        return pl.from_arrow(file.read_all(), rechunk=False)
+    try:
+        with pa.ipc.open_file(pa.py_buffer(_mapped(path))) as file:
+            table = file.read_all()
+    except pa.ArrowNotImplementedError:
+        return None
+    names = table.column_names
+    # Polars would give a name to a column that has none.
+    frame: Any = pl.from_arrow(table.rename_columns([str(place) for place in range(len(names))]), rechunk=False)
+    frame.columns = names
+    return frame if dict(frame.schema) == dict(pl.read_ipc_schema(path)) else None
 
 
 # ---- tensors
@@ -354,6 +393,8 @@ def _write_tensor(value: Any, path: Path) -> dict[str, Any]:
     except ImportError:
         raise _Unsuited from None
     pack(value)  # refuses what has no form as bytes, and copies nothing that is contiguous
+    if value.grad is not None:
+        raise _Unsuited
     flat = value.detach().resolve_conj().resolve_neg().contiguous()
     try:
         save_file({"tensor": flat}, path)
@@ -406,7 +447,7 @@ def _read_container(path: Path, facts: dict[str, Any]) -> Any:
         raise UnpackError(f"its facts cannot be read: {exc}") from exc
     if codec == "torch.Tensor":
         # PyTorch knows no read-only tensor: its pages are private, and copied when somebody writes to them.
-        view = _mapped(path, mmap.ACCESS_COPY)
+        view = _mapped(path, is_private=True)
     buffers = []
     for size in sizes:
         at += -at % _ALIGNMENT

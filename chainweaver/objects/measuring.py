@@ -19,7 +19,7 @@ from itertools import islice
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
-from chainweaver.objects.inspection import address_of, backing_of
+from chainweaver.objects.inspection import address_of, backing_of, root_of
 
 MOST_ITEMS = 1_000
 """How many items of a container are looked at; of a larger one the others are taken to be like these."""
@@ -220,9 +220,7 @@ class _Walk:
         """Note the blocks of one object; the objects to look at next."""
         kind = type(value)
         for base in type.__dict__["__mro__"].__get__(kind):
-            module = type.__dict__["__module__"].__get__(base)
-            root = module.partition(".")[0] if isinstance(module, str) else ""
-            look = _LOOKS.get(root)
+            look = _LOOKS.get(root_of(base))
             if look is not None and base is not object:
                 try:
                     found: Iterable[object] | None = look(self, value, base)

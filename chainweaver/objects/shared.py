@@ -15,13 +15,19 @@ import secrets
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chainweaver.objects.codecs import Packed, pack, size_of, unpack
 from chainweaver.objects.plain import decode_plain, encode_plain
 from chainweaver.objects.store import ObjectNotFoundError, ObjectRef, StoreFullError, StoreStats
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
 
 ALIGN = 64
 """Buffers begin at multiples of this, which is what vector instructions and Arrow ask for."""
@@ -47,6 +53,9 @@ def offsets_of(sizes: Sequence[int]) -> tuple[list[int], int]:
 class Segment:
     """Memory that other processes can map.
 
+    It holds its descriptor, and the mapping that it was written by: pages that nobody else maps would count as those of
+    the process that reads them. All other mappings belong to who reads.
+
     Attributes:
         fd: Its descriptor; None where the system has names instead, or once it was closed.
         name: Its name, empty where it has none.
@@ -55,8 +64,8 @@ class Segment:
 
     __slots__ = ("_map", "fd", "name", "nbytes")
 
-    def __init__(self, mapping: mmap.mmap, fd: int | None, name: str, nbytes: int) -> None:
-        self._map: mmap.mmap | None = mapping
+    def __init__(self, fd: int | None, name: str, nbytes: int, mapping: mmap.mmap | None = None) -> None:
+        self._map = mapping
         self.fd = fd
         self.name = name
         self.nbytes = nbytes
@@ -71,11 +80,10 @@ class Segment:
         nbytes = max(nbytes, 1)
         if not hasattr(os, "pread"):
             name = f"chainweaver-{os.getpid()}-{secrets.token_hex(8)}"
-            named: Any = mmap.mmap  # which takes a name there
-            return cls(named(-1, nbytes, name), None, name, nbytes)
+            return cls(None, name, nbytes, _mapped_by_name(name, nbytes, mmap.ACCESS_WRITE))
         fd = _anonymous_file(nbytes)
         try:
-            return cls(_mapped(fd, nbytes, mmap.PROT_READ | mmap.PROT_WRITE), fd, "", nbytes)
+            return cls(fd, "", nbytes, _mapped(fd, nbytes, mmap.ACCESS_WRITE))
         except BaseException:
             os.close(fd)
             raise
@@ -83,25 +91,46 @@ class Segment:
     @classmethod
     def of_descriptor(cls, fd: int, nbytes: int) -> Segment:
         """Memory of another process, to be read; the descriptor is ours from now on."""
-        nbytes = max(nbytes, 1)
-        try:
-            return cls(_mapped(fd, nbytes, mmap.PROT_READ), fd, "", nbytes)
-        except BaseException:
-            os.close(fd)
-            raise
+        return cls(fd, "", max(nbytes, 1))
 
     @classmethod
     def of_name(cls, name: str, nbytes: int) -> Segment:
         """Memory of another process on a system that has names for it, to be read."""
         nbytes = max(nbytes, 1)
-        named: Any = mmap.mmap
-        return cls(named(-1, nbytes, name, access=mmap.ACCESS_READ), None, name, nbytes)
+        return cls(None, name, nbytes, _mapped_by_name(name, nbytes, mmap.ACCESS_READ))
 
-    @property
-    def view(self) -> memoryview:
-        """All of it; whoever holds a view, or an array over one, keeps the memory."""
-        assert self._map is not None, "a closed segment shows nothing"
-        return memoryview(self._map)
+    def view(self, access: int = mmap.ACCESS_READ) -> memoryview:
+        """All of it, writable if it was made here; whoever holds the view, or an array over it, keeps the memory.
+
+        Args:
+            access: `ACCESS_COPY`: what is written is seen by nobody else.
+
+        Raises:
+            OSError: There is less of it than its size, or no descriptor for the mapping.
+        """
+        if self._map is not None and access != mmap.ACCESS_COPY:
+            return memoryview(self._map)
+        if self.fd is not None:
+            return memoryview(_mapped(self.fd, self.nbytes, access))
+        assert self.name, "a closed segment shows nothing"
+        return memoryview(_mapped_by_name(self.name, self.nbytes, access))
+
+    def copied(self) -> memoryview:
+        """All of it, copied into memory of this process: the way that takes no further descriptor.
+
+        Raises:
+            OSError: There is less of it than its size.
+        """
+        if self.fd is None:
+            return memoryview(bytearray(self.view()))
+        found, begin = memoryview(bytearray(self.nbytes)), 0
+        while begin < self.nbytes:
+            piece = os.pread(self.fd, 1 << 20, begin)
+            if not piece:
+                raise OSError("the memory is shorter than what it is said to hold")
+            found[begin : begin + len(piece)] = piece
+            begin += len(piece)
+        return found
 
     def close(self) -> None:
         """Let go of it; views that were handed out stay as they are."""
@@ -140,10 +169,24 @@ def _seal_size(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
 
 
+_COSTLY: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+"""The mappings that keep a descriptor."""
+
+
 def _mapped(fd: int, nbytes: int, access: int) -> mmap.mmap:
-    # A mapping keeps a descriptor of its own unless it is told not to, which Python 3.13 has learned.
-    options: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-    return mmap.mmap(fd, nbytes, mmap.MAP_SHARED, access, **options)
+    flags = mmap.MAP_PRIVATE if access == mmap.ACCESS_COPY else mmap.MAP_SHARED
+    protection = mmap.PROT_READ if access == mmap.ACCESS_READ else mmap.PROT_READ | mmap.PROT_WRITE
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, nbytes, flags, protection, trackfd=False)
+    mapping = mmap.mmap(fd, nbytes, flags, protection)
+    _COSTLY.add(mapping)
+    return mapping
+
+
+def _mapped_by_name(name: str, nbytes: int, access: int) -> mmap.mmap:
+    named: Any = mmap.mmap  # which takes a name on the system that has them
+    found: mmap.mmap = named(-1, nbytes, name, access=access)
+    return found
 
 
 class SharedMemoryStore:
@@ -192,9 +235,14 @@ class SharedMemoryStore:
         except BaseException:
             self._give_back(total)
             raise
-        with segment.view as view:
-            for begin, size, buffer in zip(offsets, sizes, packed.buffers, strict=True):
-                view[begin : begin + size] = buffer
+        try:
+            with segment.view(mmap.ACCESS_WRITE) as view:
+                for begin, size, buffer in zip(offsets, sizes, packed.buffers, strict=True):
+                    view[begin : begin + size] = buffer
+        except BaseException:
+            segment.close()
+            self._give_back(total)
+            raise
         key = segment.name or f"{self._origin}-{next(self._number):x}"
         ref = ObjectRef(self.kind, key, packed.codec, encode_plain(packed.facts), sizes)
         with self._lock:
@@ -222,8 +270,12 @@ class SharedMemoryStore:
         Raises:
             ObjectNotFoundError: It was released, or never was here.
             UnpackError: The reference is damaged.
+            OSError: The system has no descriptor for the mapping.
         """
-        return unpack(Packed(ref.codec, decode_plain(ref.facts), self.buffers(ref)))
+        # Read-only for those who ask. Foreign code that writes by address, such as PyTorch, would end the program where
+        # pages cannot be written, and change what all others see where they can: it gets pages of its own.
+        buffers = tuple(buffer.toreadonly() for buffer in self._private_buffers(ref))
+        return unpack(Packed(ref.codec, decode_plain(ref.facts), buffers))
 
     def buffers(self, ref: ObjectRef) -> tuple[memoryview, ...]:
         """The bytes of an object as they lie in shared memory, read-only.
@@ -232,9 +284,24 @@ class SharedMemoryStore:
             ObjectNotFoundError: It was released, or never was here.
         """
         with self._lock:
-            view = self._find(ref).segment.view.toreadonly()
-        offsets, _ = offsets_of(ref.sizes)
-        return tuple(view[begin : begin + size] for begin, size in zip(offsets, ref.sizes, strict=True))
+            view = self._find(ref).segment.view().toreadonly()
+        return _cut(view, ref.sizes)
+
+    def _private_buffers(self, ref: ObjectRef) -> tuple[memoryview, ...]:
+        """The same to be changed: what is written is seen by nobody else, and takes memory of its own."""
+        with self._lock:
+            view = self._find(ref).segment.view(mmap.ACCESS_COPY)
+        return _cut(view, ref.sizes)
+
+    def _copied_buffers(self, ref: ObjectRef) -> tuple[memoryview, ...]:
+        """The same in memory of this process alone."""
+        with self._lock:
+            view = self._find(ref).segment.copied()
+        return _cut(view, ref.sizes)
+
+    def _descriptors(self) -> int:
+        """How many descriptors this store and all objects over shared memory keep open."""
+        return len(self._held) + len(_COSTLY) if hasattr(os, "pread") else 0
 
     def descriptor(self, ref: ObjectRef) -> int | None:
         """The descriptor to pass on, valid while the object is held; None where the key of the reference is enough.
@@ -290,6 +357,16 @@ class SharedMemoryStore:
         for one in held.values():
             one.segment.close()
 
+    def close(self) -> None:
+        """The same, as every store is closed; also at the end of a `with` block."""
+        self.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
     def forget(self) -> None:
         """The same in a process that was forked, where another thread may have held the lock for ever."""
         self._lock = threading.RLock()
@@ -310,6 +387,11 @@ class SharedMemoryStore:
     def _give_back(self, nbytes: int) -> None:
         with self._lock:
             self._nbytes -= nbytes
+
+
+def _cut(view: memoryview, sizes: Sequence[int]) -> tuple[memoryview, ...]:
+    offsets, _ = offsets_of(sizes)
+    return tuple(view[begin : begin + size] for begin, size in zip(offsets, sizes, strict=True))
 
 
 class _Held:

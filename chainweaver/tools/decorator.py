@@ -49,7 +49,24 @@ class FunctionTool(Tool, Generic[P, R]):
 
 
 @overload
-def tool(function: Callable[P, R], /) -> FunctionTool[P, R]: ...
+def tool(
+    function: Callable[P, R],
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    output: str | None = None,
+    output_schema: type[BaseModel] | None = None,
+    timeout_seconds: float | None = None,
+    max_output_size: int | None = None,
+    schema_version: str = "0.0.0",
+    cacheable: bool | None = None,
+    safety: ToolSafetyContract | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    dry_run_fn: Callable[..., Any] | None = None,
+    lane: object = None,
+    mutates: Collection[str] = (),
+) -> FunctionTool[P, R]: ...
 @overload
 def tool(
     *,
@@ -85,7 +102,7 @@ def tool(
     dataclass or a NamedTuple field by field; any other annotated result as one output with the name of the tool.
 
     Args:
-        function: The function, when the decorator is written without parentheses.
+        function: The function, when the decorator is written without parentheses, or called: `tool(fn, name="other")`.
         name: Name of the tool. None: that of the function.
         description: What it does. None: the first paragraph of the docstring.
         output: Name of the one output that the result is.
@@ -109,10 +126,10 @@ def tool(
 
     from chainweaver.tools.making import make_tool
 
-    def decorate(function: Callable[P, R]) -> FunctionTool[P, R]:
+    def make(function: Callable[P, R], namespace: Mapping[str, Any]) -> FunctionTool[P, R]:
         return make_tool(
             function,
-            caller_namespace(1),
+            namespace,
             name=name,
             description=description,
             output=output,
@@ -121,7 +138,10 @@ def tool(
             **limits,
         )
 
-    return decorate if function is None else make_tool(function, caller_namespace(1))
+    def decorate(function: Callable[P, R]) -> FunctionTool[P, R]:
+        return make(function, caller_namespace(1))
+
+    return decorate if function is None else make(function, caller_namespace(1))
 
 
 def caller_namespace(depth: int) -> dict[str, Any]:

@@ -91,7 +91,8 @@ class Tool:
         safety: Declared effects. Undeclared, `tool.safety` is the default contract and `safety_declared` is False.
         metadata: Anything you want to find again on the tool; copied, never read here.
         dry_run_fn: Called with the inputs in a dry run, to say what would come out without doing it.
-        lane: Where calls run: "inline", "thread", "process" or a lane object. None: the lane of the run decides.
+        lane: Where calls run: "inline", "thread", "process" or a lane object. None: the lane of the run decides. Async
+            functions run on an event loop, and cannot be given the lane "process".
         mutates: Input fields whose values the tool changes in place. No step that may run at the same time may look at
             them, and the tool is not cached unless `cacheable=True`.
 
@@ -336,6 +337,8 @@ def argument_problems(tool: Tool) -> Iterator[tuple[str, str]]:
             yield f"{argument} is {limit!r}, not above 0", f"leave {argument} out for no limit"
     if isinstance(tool.lane, str) and not tool.lane.strip():
         yield "lane is empty", "leave lane out to let the run decide"
+    if tool.lane == "process" and is_coroutine_callable(tool.fn):
+        yield "lane is 'process', and the function is async", "make it a plain def, or leave lane out"
     fields = tool.input_schema.model_fields if is_model(tool.input_schema) else {}
     for field in tool.mutates:
         if field not in fields:

@@ -478,6 +478,10 @@ def test_inspect_shows_what_objects_and_large_values_were(call: Call):
         ["1", "inputs.cells", "numpy.ndarray", "1000 x 2", "float64", "16.0 kB", "heap"],
     ]
 
+    shown = call("run", "small", "--tools", "objects_made.py", "--input", '{"size": 1000}', "--inspect").out
+    assert "cells  numpy.ndarray  1000 x 2  float64\n" in shown
+    assert "names  ['n', 'n'," in shown
+
 
 def test_inspect_says_when_there_is_nothing_to_look_at_and_json_has_it_only_when_asked(call: Call):
     """CLI: sums are numbers."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from chainweaver import ConditionalEdge, DAGFlowStep, Flow, Native
-from tests.compiler.kit import a_dag, a_model, a_tool, call, compiled, node
+from tests.compiler.kit import a_chain, a_dag, a_model, a_tool, call, compiled, node
 
 ROWS = Native[list]  # type: ignore[type-arg]  # what is in it is for nobody to say
 SORT = a_tool("sort", {"rows": ROWS}, ["sorted"], mutates=["rows"])
@@ -165,3 +166,117 @@ def test_what_changes_its_input_is_not_cached_unless_its_author_says_so(said: bo
     [step] = compiled(Flow(name="f", description="", steps=[call(sort)]), sort).plan.steps
     assert step.tool is not None
     assert step.tool.cacheable is expected
+
+
+# ---- what a plan says about it
+
+
+def changed(flow: Any, *tools: Any, at: int = 0) -> tuple[str, ...]:
+    """What a planned step may change, under the names in what it reads."""
+    return compiled(flow, *tools).plan.steps[at].mutates
+
+
+def test_a_planned_step_knows_what_it_may_change_under_the_names_that_it_reads():
+    """R6, R14: an alias is what a value is given under; steps that change nothing know of nothing."""
+    named = a_tool("named", a_model("Named", {"rows": (ROWS, Field(alias="lines"))}), ["n"], mutates=["rows"])
+    two = a_tool("two", {"b": ROWS, "a": ROWS}, ["n"], mutates=["b", "a"])
+
+    assert changed(a_chain(call(SORT)), SORT) == ("rows",)
+    assert changed(a_chain(call(READ)), READ) == ()
+    assert changed(a_chain(call(named, {"lines": "rows"})), named) == ("lines",)
+    assert changed(a_chain(call(two)), two) == ("a", "b")
+
+
+def test_all_tools_that_a_step_may_call_may_change_something():
+    """R21: the fallback, too; and the items of a map what they are called with."""
+    fallback = a_chain(call(READ, on_error="fallback:sort"))
+    each = a_tool("each", {"item": ROWS}, ["n"], mutates=["item"])
+    [mapped] = compiled(a_chain(call(each, map_over="rows", map_as="item")), each).plan.steps
+
+    assert changed(fallback, READ, SORT) == ("rows",)
+    assert mapped.each is not None
+    assert mapped.each.step.mutates == ("item",)
+
+
+# ---- where changes that nobody declares would matter
+
+
+def watched(flow: Any, *tools: Any, at: int = 0, flows: Any = ()) -> tuple[tuple[str, str], ...]:
+    """The inputs of a step that are watched, by the name in what it reads and by the context key."""
+    step = compiled(flow, *tools, flows=flows).plan.steps[at]
+    return (step if step.each is None else step.each.step).watched()
+
+
+OWN = {"input_mapping": {"rows": "own"}}
+MAKE = a_tool("make", {}, {"own": ROWS})
+SEES = call(READ, {"rows": "own"})
+
+
+def test_what_comes_from_outside_is_watched():
+    """R14: it is the caller's; dynamic parameters as well."""
+    assert watched(a_chain(call(READ)), READ) == (("rows", "rows"),)
+    assert watched(a_chain(call(READ, {"rows": "/table/rows"})), READ) == (("rows", "table"),)
+    assert watched(a_chain(call(READ), dynamic_params=["rows"], outputs=["seen"]), READ) == (("rows", "rows"),)
+
+
+def test_what_the_tool_declares_to_change_is_not_watched():
+    """R14: under whatever key it finds it."""
+    both = a_tool("both", {"rows": ROWS, "more": ROWS}, ["n"], mutates=["rows"])
+    assert watched(a_chain(call(both)), both) == (("more", "more"),)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "steps", "is_watched"),
+    [
+        (None, [SEES], True),
+        (["own"], [SEES], True),
+        (["seen"], [SEES], False),
+        (["seen"], [SEES, SEES], True),
+        (["seen"], [SEES, call(LOAD)], False),
+    ],
+    ids=["whole context", "an output", "nobody looks", "read later", "another step looks at something else"],
+)
+def test_what_nobody_looks_at_any_more_is_not_watched(outputs: Any, steps: list[Any], is_watched: bool):
+    """R14: of values that were made inside; a change that nobody can see is none."""
+    flow = a_chain(call(MAKE), *steps, outputs=outputs, on_context_collision="overwrite")
+    assert watched(flow, MAKE, READ, LOAD, at=1) == ((("rows", "own"),) if is_watched else ())
+
+
+def test_an_output_that_somebody_else_has_written_is_another_value():
+    """R3, R14: the flow gives what was written last."""
+    flow = a_chain(call(MAKE), SEES, call(MAKE), outputs=["own"], on_context_collision="overwrite")
+    assert watched(flow, MAKE, READ, at=1) == ()
+
+
+def test_what_a_step_before_has_read_is_read_by_nobody_who_could_see_the_change():
+    """R3, R14: it has ended; one that may run at the same time has not."""
+    last = node("last", READ, "one", **OWN, output_mapping={"b": "seen"})
+    after = a_dag(node("m", MAKE), node("one", READ, "m", **OWN, output_mapping={"a": "seen"}), last, outputs=["b"])
+    beside = a_dag(
+        node("m", MAKE),
+        node("one", READ, "m", **OWN, output_mapping={"a": "seen"}),
+        node("two", READ, "m", **OWN, output_mapping={"b": "seen"}),
+        outputs=["b"],
+    )
+
+    assert [watched(after, MAKE, READ, at=at) for at in (1, 2)] == [(("rows", "own"),), ()]
+    assert [watched(beside, MAKE, READ, at=at) for at in (1, 2)] == [(("rows", "own"),)] * 2
+
+
+def test_everything_that_the_items_of_a_map_share_is_watched():
+    """R28, R14: the next item sees it."""
+    each = a_tool("each", {"item": ROWS, "rows": ROWS}, ["n"])
+    flow = a_chain(call(LOAD), call(each, map_over="items", map_as="item"), outputs=["n"])
+    assert watched(flow, LOAD, each, at=1) == (("item", "item"), ("rows", "rows"))
+
+
+def test_a_change_that_is_read_back_under_the_name_of_an_alias_is_watched_under_it():
+    """R6: it is the name in what the step reads."""
+    named = a_tool("named", a_model("Named", {"rows": (ROWS, Field(alias="lines"))}), ["n"])
+    assert watched(a_chain(call(named, {"lines": "rows"})), named) == (("lines", "rows"),)
+
+
+def test_a_dynamic_parameter_is_shared_like_any_other_value():
+    """R13, R14: two steps find the one object, so that a path has to connect them."""
+    assert conflicts(a_dag(node("s", SORT), node("r", READ), dynamic_params=["rows"])) == [(0, "rows")]
+    assert conflicts(a_dag(node("s", SORT), node("r", READ, "s"), dynamic_params=["rows"])) == []

@@ -280,6 +280,23 @@ def test_a_mapping_may_be_the_context():
     assert evaluate_predicate("a < b", context) is True
 
 
+@pytest.mark.parametrize(
+    ("text", "context", "says"),
+    [
+        (7, {}, "A predicate is a text such as 'total > 100', not 7."),
+        (None, {}, "A predicate is a text such as 'total > 100', not None."),
+        ("a", [1], "The context of a predicate is a mapping of names to values, not of type list."),
+        ("a", None, "The context of a predicate is a mapping of names to values, not of type NoneType."),
+    ],
+)
+def test_what_is_no_text_or_no_mapping_is_told_so(text: Any, context: Any, says: str):
+    """R25: before anything is read."""
+    with pytest.raises(TypeError) as caught:
+        evaluate_predicate(text, context)
+
+    assert str(caught.value) == says
+
+
 def test_predicates_of_one_text_are_equal():
     """R25: a predicate is its text."""
     assert parse_predicate("a > 1") == parse_predicate("a > 1") != parse_predicate("a > 2")

@@ -20,16 +20,21 @@ from pydantic import (
     Field,
     Json,
     StringConstraints,
+    TypeAdapter,
     WrapValidator,
     field_validator,
 )
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from chainweaver.compiler.core_schemas import FieldOf, target_view
 from chainweaver.compiler.sameness import why_not_as_it_is
 
 
 class Color(Enum):
+    RED = "red"
+
+
+class Shade(str, Enum):
     RED = "red"
 
 
@@ -62,9 +67,26 @@ class Row(TypedDict):
     n: int
 
 
+Nested = TypeAliasType("Nested", "list[Nested] | int")
+Deep = TypeAliasType("Deep", "list[Deep] | int")
+Strict = TypeAliasType("Strict", "list[Strict] | Annotated[int, Ge(0)]")
+
+
 def why_not(given: Any, wanted: Any) -> str | None:
     return why_not_as_it_is(target_view(given), target_view(wanted))
 
+
+Forest = TypeAliasType("Forest", "list[Forest | str]")
+
+CHOOSES = "a literal in the union may take what another member has made"
+CHOOSING: dict[Any, Any] = {
+    Union[Annotated[list[Literal[True]], MaxLen(1)], list[float]]: ("1",),  # noqa: UP007 - unions of annotated types
+    Literal[1] | float: "1",
+    Literal[0] | bool: "false",
+    Literal["red"] | Shade: b"red",
+    dict[str, Literal[1]] | dict[str, Decimal]: {"a": "1.0"},
+}
+"""Unions of which a member changes what another one has made, each with a value that shows it."""
 
 SAME = [
     (int, int),
@@ -80,9 +102,17 @@ SAME = [
     (list[int] | None, list[int] | None),
     (list[int], list[int] | None),
     (list[int | str], list[int | str]),
+    (Literal["auto"] | int | None, Literal["auto"] | int | None),
+    (Literal[1, "all"] | int | list[Order], Literal[1, "all"] | int | list[Order]),
+    (list[Color | int], list[Color | int]),
+    (list[Forest | int], list[Forest | int]),
     (list[Decimal], list[Decimal]),
     (list[Any], list[Any]),
     (list[Tree], list[Tree]),
+    (dict[str, Nested], dict[str, Nested]),
+    (list[Nested], list[Deep]),
+    (float, Annotated[float, Field(allow_inf_nan=True)]),
+    (Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=True)]),
     # What was refused before is not asked for again.
     (Annotated[list[int], Len(1, 9)], list[int]),
     (list[Annotated[int, Ge(0)]], list[int]),
@@ -114,13 +144,24 @@ OTHERWISE = [
     (Iterable[int], Iterable[int], "nothing is known about validating a value of kind 'generator' twice"),
     (list[Row], list[Row], "nothing is known about validating a value of kind 'typed-dict' twice"),
     (Literal[1], Literal[True], "'expected' differs"),
+    (list[Nested], list[Strict], "'ge' is asked for here"),
+    (float, Annotated[float, Field(allow_inf_nan=False)], "'allow_inf_nan' is asked for here"),
     (
         Annotated[Union[int, str], Field(union_mode="left_to_right")],  # noqa: UP007 - the mode belongs to the union
         Annotated[Union[int, str], Field(union_mode="left_to_right")],  # noqa: UP007
         "members of a union are tried from left to right",
     ),
+    *((kind, kind, CHOOSES) for kind in (*CHOOSING, Literal[Color.RED] | str)),
     (Any, list[int], "it was validated as any and list is wanted"),
 ]
+
+
+@pytest.mark.parametrize("kind", CHOOSING, ids=str)
+def test_a_union_whose_literal_takes_what_another_member_has_made_is_changed_by_a_second_look(kind: Any):
+    """R14: why such a union is validated again; with values and verdicts of pydantic itself."""
+    adapter = TypeAdapter(kind)
+    once = adapter.validate_python(CHOOSING[kind])
+    assert repr(adapter.validate_python(once)) != repr(once)
 
 
 def named(one: Any) -> str:

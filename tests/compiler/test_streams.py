@@ -10,7 +10,8 @@ import pytest
 from chainweaver import Chunk, ConditionalEdge, Flow, Stream, StreamReadError
 from chainweaver.compiler import CompilationResult
 from chainweaver.compiler.core_schemas import gives_stream
-from chainweaver.compiler.types import compatible, describe, rebuilds
+from chainweaver.compiler.model_traits import grows
+from chainweaver.compiler.types import compatible, describe
 from tests.compiler import kit
 from tests.compiler.kit import a_dag, a_tool, call, node, sub
 from tests.compiler.schemas import Streamed
@@ -81,7 +82,7 @@ def test_an_async_source_of_the_users_own_goes_into_a_stream() -> None:
 def test_a_stream_is_named_as_it_is_written_and_is_no_container_that_validation_rebuilds() -> None:
     """R14: no warning `native_copy` for it."""
     assert describe(Stream[int]) == "Stream[int]"
-    assert not rebuilds(Stream[list[int]])
+    assert not grows(Stream[list[int]])
     assert compiled(a_chain("make", "read"), TOOLS).warnings == ()
 
 

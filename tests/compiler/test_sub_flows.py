@@ -449,6 +449,8 @@ def test_what_a_capability_gives_is_taken_by_name():
     assert tool.open_output(tool.validate_output(Given(name="Ada"))) == {"name": "Ada"}
     with pytest.raises(TypeError, match="it returned list, not a mapping"):
         tool.validate_output([1])
+    with pytest.raises(TypeError, match="it returned a mapping with 3 for a name, and a name is a text"):
+        tool.validate_output({"a": 1, 3: 2})
 
 
 def test_a_capability_with_a_tool_is_bound_like_that_tool():

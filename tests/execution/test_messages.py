@@ -260,3 +260,33 @@ Tool 'tool' failed at step 0: middleware around it did not let it proceed: TypeE
 def test_a_message_says_what_happened_where_and_what_to_do(case: str):
     """R16: composed from facts, in the same words every time."""
     assert str(CASES[case]()) == MESSAGES[case].removeprefix("\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "mapping", "sentence"),
+    [
+        ("token", {"n": "token"}, "Input mapping of step 'tool' reads unknown key 'token'."),
+        ("n", {}, "Schema validation failed for tool 'tool' at step 0 (input): n: Field required."),
+    ],
+    ids=["mapped", "by its name"],
+)
+def test_a_dynamic_parameter_that_was_not_passed_says_where_such_come_from(name: str, mapping: Any, sentence: str):
+    """R13, R16: a context key would not do in its place."""
+    error = alone_without(TOOL, input_mapping=mapping, flow={"dynamic_params": [name]})
+
+    assert error.sentence == sentence
+    assert error.fix == (
+        f"pass dynamic_params={{'{name}': ...}}, or --param {name}=...; a flow that runs this one has to list the name as well"
+    )
+
+
+def test_a_context_key_is_asked_for_where_not_only_dynamic_parameters_are_missing():
+    """R13, R16: only keys that would do are named."""
+    error = alone_without(a_tool("two", ["n", "m"], ["out"]), flow={"dynamic_params": ["n"]})
+
+    assert error.fix == "give the flow a context key 'm', or map one with input_mapping"
+
+
+def alone_without(tool: Any, **step: Any) -> Any:
+    """The error of a flow of one step that is given nothing at all."""
+    return error_of(Walk(a_run(one_step(tool, **step), {})).run)

@@ -339,6 +339,18 @@ def test_without_a_hook_a_capability_fails():
     assert "capability_hook=" in error_of(walk.run).fix
 
 
+def test_a_capability_declares_no_effects_and_so_passes_no_strict_rule():
+    """R16: nothing is known about it; with a tool beside it, it is still the hook that would do the work."""
+    one = DAGFlowStep(step_id="ask", step_type="capability", capability_id="people")
+    walk = Walk(a_run(a_plan([one], []), {"n": 1}, rules=Rules(strict=True, capability=HOOK)))
+    error = error_of(walk.run)
+
+    assert walk.asks is None
+    assert isinstance(error, SafetyCeilingError)
+    assert (error.tool_name, error.side_effects) == ("people", "undeclared")
+    assert error.fix == "a capability declares no effects: put a tool in its place, or run it without strict_safety"
+
+
 @pytest.mark.parametrize("returned", [None, 3, "text", [1]])
 def test_what_a_capability_gives_has_to_have_names(returned: object):
     """R10: anything else is refused, as a tool's output would be."""

@@ -467,6 +467,25 @@ def test_items_and_sub_flows_are_summed_up():
     ]
 
 
+def test_what_foreign_objects_were_is_told_of_nested_runs_as_well():
+    """R27, R36: by whoever inspects for the run around; of both sides of a step, before a summary lets go of them."""
+
+    def inspect(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: len(value) for name, value in values.items() if isinstance(value, list)}
+
+    take = a_tool("take", {"kept": list[int]}, {"n": int})
+    inner = a_flow("inner", [a_step("x", tool_name="rows"), a_step("y", "x", tool_name="take")])
+    plan = a_plan([a_sub_step("sub", "inner")], [ROWS, take], flows=[inner])
+    walk = Walk(a_run(plan, {"rows": [1, 2, 3]}, capture=summarize, inspect=inspect))
+    walk.ok({"kept": [1, 2]})
+    walk.ok({"n": 2})
+    nested = walk.run.details[0].nested
+
+    assert nested is not None
+    assert nested.objects == {0: {"inputs.rows": 3, "outputs.kept": 2}, 1: {"inputs.kept": 2}}
+    assert walk.run.objects[0]["outputs.kept"] == 2
+
+
 def test_secrets_are_known_although_a_summary_does_not_show_them(played):
     """R39: a long token vanishes from error texts whatever records keep of it."""
     token, other = "t0ken-" * 20, "s3cret" * 20

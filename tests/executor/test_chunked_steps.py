@@ -525,6 +525,55 @@ def test_a_finished_chunked_step_never_runs_again(tmp_path, combine, expected):
 # ---- definitions
 
 
+class Numbers(BaseModel):
+    rows: list[int]
+
+
+class NumbersAndCount(BaseModel):
+    rows: list[int]
+    n: int
+
+
+class ListsOfThem(BaseModel):
+    rows: list[list[int]]
+    n: list[int]
+
+
+class AnyAndLists(BaseModel):
+    data: Any
+    rows: list[list[int]]
+
+
+@pytest.mark.parametrize("validation", ["boundaries", "once"])
+def test_outputs_of_one_call_are_held_against_the_model_of_one_call(validation):
+    """Validating once: what the step gives and what one of its calls gives are two things."""
+    counted = Tool(
+        name="counted", description="", input_schema=Numbers, output_schema=NumbersAndCount,
+        fn=lambda given: {"rows": given.rows, "n": 1},
+    )  # fmt: skip
+    total = Tool(
+        name="total", description="", input_schema=ListsOfThem, output_schema=Numbers,
+        fn=lambda given: {"rows": [sum(given.n)]},
+    )  # fmt: skip
+    handed_on = Tool(
+        name="handed_on", description="", input_schema=AnyAndLists, output_schema=Numbers,
+        fn=lambda given: {"rows": given.rows},
+    )  # fmt: skip
+    steps = {
+        "good": FlowStep(tool_name="counted", chunk=Chunk(input="rows", rows=2, combine="total")),
+        "bad": FlowStep(tool_name="handed_on", chunk=Chunk(input="data", rows=2)),
+    }
+    flows = [
+        Flow(name=name, description="", validation=validation, on_context_collision="overwrite", steps=[step])
+        for name, step in steps.items()
+    ]
+    with FlowExecutor(tools=[counted, total, handed_on], flows=flows) as executor:
+        assert executor.execute_flow("good", {"rows": [1, 2, 3]}).final_output == {"rows": [2]}
+        refused = executor.execute_flow("bad", {"data": [1, 2, 3], "rows": [[1]]})
+        assert refused.status == "failed"
+        assert "rows.0: Input should be a valid integer" in str(refused.execution_log[0].error_message)
+
+
 def test_a_chunk_is_part_of_the_definition():
     """Issue 4, larger than memory: in JSON and YAML."""
     flow = a_flow(chunk=Chunk(input="data", bytes=64 << 20, combine="concat"))

@@ -210,6 +210,14 @@ def test_keys_without_a_size_count_nothing_and_the_input_may_be_the_peak():
     assert plan.peak_memory({"given": 5}) == PeakMemory(5, -1, None)
 
 
+def test_a_size_below_nothing_is_refused():
+    """R37: all of them are named."""
+    flow, tools = a_shape("chain")
+    plan = compile_flow(flow, tools).plan
+    with pytest.raises(ValueError, match=r"at least 0; below are those of 'given' \(-1\), 'x' \(-2\)"):
+        plan.peak_memory({"given": -1, "x": -2, "y": 0})
+
+
 def test_without_outputs_everything_is_held_to_the_end():
     """R37: the whole context is the output then."""
     flow, tools = a_shape("chain")

@@ -67,6 +67,7 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "ndarray": (lambda: np.zeros(3), lambda value: value.__setitem__(0, 1.0)),
     "frame": (lambda: pd.DataFrame({"a": [1]}), lambda value: value.__setitem__("b", [2])),
     "tensor": (lambda: torch.zeros(2), lambda value: value.add_(1)),
+    "gradient": (lambda: torch.ones(2, requires_grad=True), lambda value: (value * 3).sum().backward()),
 }
 
 
@@ -151,6 +152,26 @@ def test_with_validation_once_such_a_list_is_shared_and_watched():
     with FlowExecutor(tools=[load, tool], flows=[flow], on_shared_mutation="detect") as executor:
         result = executor.execute_flow("flow", {})
     assert result.execution_log[1].error_type == "SharedMutationError"
+
+
+@pytest.mark.parametrize("validation", ["boundaries", "once"])
+def test_an_input_that_is_handed_back_is_validated_again_where_changes_are_looked_for(validation: Any):
+    """R14: a change that nobody declares cannot let an invalid value pass the output of the step that makes it."""
+    typed: Any = create_model("Typed", value=(list[int], ...))
+
+    def spoil(given: Any) -> dict[str, Any]:
+        given.value.append("bad")
+        return {"value": given.value}
+
+    load = a_tool("load", lambda _: {"value": [2, 1]}, input_schema=Out, output_schema=typed)
+    change = a_tool("change", spoil, input_schema=typed, output_schema=typed)
+    take = a_tool("take", lambda given: {"out": len(given.value)}, input_schema=typed)
+    flow = a_flow("load", "change", "take", validation=validation, outputs=["out"])
+    with FlowExecutor(tools=[load, change, take], flows=[flow], on_shared_mutation="detect") as executor:
+        result = executor.execute_flow("flow", {})
+
+    assert [record.status for record in result.execution_log] == ["ok", "failed"]
+    assert result.execution_log[1].error_type == "SchemaValidationError"
 
 
 def test_a_failed_attempt_that_has_changed_its_input_is_not_tried_again():

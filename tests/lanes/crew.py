@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from chainweaver import FlowExecutor, Native, Tool, ToolContext, tool
 
 REQUEST: ContextVar[str] = ContextVar("request", default="nobody's")
 UNSENDABLE: ContextVar[Any] = ContextVar("unsendable", default=None)
+TENANT: ContextVar[str] = ContextVar("tenant")
 
 
 class Number(BaseModel):
@@ -77,6 +79,11 @@ def set_request(n: int) -> str:
     return REQUEST.get()
 
 
+@tool(output="who")
+def tenant(n: int) -> str:
+    return TENANT.get("nobody")
+
+
 @tool(output="total")
 def total(data: Native[np.ndarray]) -> float:
     return float(data.sum())
@@ -94,6 +101,12 @@ def doubled(data: Native[np.ndarray]) -> Native[np.ndarray]:
 
 @tool(output="out")
 def passed(data: Native[Any]) -> Native[Any]:
+    return data
+
+
+@tool(output="out")
+def renamed(data: Native[Any]) -> Native[Any]:
+    data.columns = ["m"]
     return data
 
 
@@ -130,6 +143,43 @@ def zero_first(data: Native[np.ndarray]) -> Native[np.ndarray]:
     return data
 
 
+@tool(output="out")
+def reshaped(data: Native[np.ndarray]) -> Native[np.ndarray]:
+    data.shape = (2, -1)
+    return data
+
+
+@tool(output="out", lane="inline", mutates=("data",))
+def reshape_here(data: Native[np.ndarray]) -> Native[np.ndarray]:
+    data.shape = (2, -1)
+    return data
+
+
+@tool(output="shape")
+def shape(data: Native[np.ndarray]) -> list[int]:
+    return list(data.shape)
+
+
+@tool(output="found", mutates=("data",))
+def add_one(data: Native[Any]) -> Native[Any]:
+    """Change arrays and frames in place, also inside of other things."""
+    for one in data if type(data) is list else [data]:
+        one[0] += 1
+    return data
+
+
+@tool(output="found")
+def add_undeclared(data: Native[Any]) -> Native[Any]:
+    data[0] += 1
+    return data
+
+
+@tool(output="found", lane="inline")
+def add_here(data: Native[np.ndarray]) -> float:
+    data += 1
+    return float(data[0])
+
+
 @tool(output="met")
 def meet(folder: str) -> int:
     """Wait until another process is here as well."""
@@ -151,6 +201,12 @@ def spin(n: int) -> int:
 
 @tool(output="slept")
 def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@tool(output="slept", timeout_seconds=0.5)
+def napping(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
 
@@ -248,6 +304,40 @@ EXECUTOR = FlowExecutor(
              fn=lambda given: Numbered(n=given.n, seen="executor"))
     ]
 )  # fmt: skip
+
+
+class Short(BaseModel):
+    x: int
+
+
+class Long(BaseModel):
+    x: int
+    y: int = 5
+
+
+def class_of(given: Any) -> dict[str, str]:
+    return {"seen": f"{type(given).__name__} {getattr(given, 'y', '-')}"}
+
+
+class Seen(BaseModel):
+    seen: str
+
+
+short = Tool(name="short", description="d", input_schema=Short, output_schema=Seen, fn=class_of)
+long = Tool(name="long", description="d", input_schema=Long, output_schema=Seen, fn=class_of)
+
+
+@dataclass
+class Adder:
+    """A callable that cannot be hashed."""
+
+    by: int
+
+    def __call__(self, given: Number) -> dict[str, int]:
+        return {"n": given.n + self.by}
+
+
+adding = Tool(name="adding", description="d", input_schema=Number, output_schema=Numbered, fn=Adder(3))
 
 
 def by_function_name() -> Tool:

@@ -130,6 +130,53 @@ def test_tools_of_an_interactive_session_are_refused_with_the_reason() -> None:
     assert "it is defined in a program that is no file; put it into a module" in found.stdout
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "@tool(output='x')\n    def one(n: int) -> int: return n",
+        "one = made()",
+        "ex = FlowExecutor(tools=[made()])\n    one = ex.registered_tools['one']",
+    ],
+    ids=["defined", "made", "in an executor"],
+)
+def test_tools_below_the_guard_of_a_program_are_refused_before_anything_starts(tmp_path: Path, where: str) -> None:
+    """R15: a worker does not run what is below the guard, and finds no name there."""
+    path = tmp_path / "guarded.py"
+    path.write_text(GUARDED.replace("WHERE", where), "utf-8")
+    child = subprocess.run([sys.executable, str(path)], env=environment(), capture_output=True, text=True, check=False)
+    assert "refused" in child.stdout, child.stderr + child.stdout
+    assert "define it a" in child.stdout
+
+
+GUARDED = """
+from chainweaver import Flow, FlowExecutor, FlowStep, LaneUnsupportedError, tool
+
+def made():
+    @tool(output="x")
+    def one(n: int) -> int:
+        return n
+    return one
+
+if __name__ == "__main__":
+    WHERE
+    flow = Flow(name="flow", description="d", steps=[FlowStep(tool_name="one")])
+    with FlowExecutor(tools=[one], flows=[flow], lane="process") as executor:
+        try:
+            print(executor.execute_flow("flow", {"n": 1}).execution_log)
+        except LaneUnsupportedError as error:
+            print("refused", error)
+"""
+
+
+def test_a_tool_that_only_the_program_itself_has_put_somewhere_is_named_with_what_to_do(tmp_path: Path) -> None:
+    """R16: a worker finds no name that only a function of the program has made."""
+    path = tmp_path / "late.py"
+    code = GUARDED.replace("if __name__", "ex = FlowExecutor()\n\nif __name__").replace("WHERE", "one = made()")
+    path.write_text(code.replace("    flow = Flow", "    ex.register_tool(one)\n    flow = Flow"), "utf-8")
+    child = subprocess.run([sys.executable, str(path)], env=environment(), capture_output=True, text=True, check=False)
+    assert "finds no tool at 'ex.registered_tools['one']'; define it at the top level" in child.stdout, child.stderr
+
+
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     path = tmp_path / "program.py"
@@ -148,8 +195,9 @@ def environment() -> dict[str, str]:
 
 
 def segments() -> set[str]:
-    """What lies in the shared memory of the system under a name."""
-    return {path.name for path in MEMORY.iterdir()} if MEMORY.is_dir() else set()
+    """What lies in the shared memory of the system under a name, but for what servers of databases leave there."""
+    names = {path.name for path in MEMORY.iterdir()} if MEMORY.is_dir() else set()
+    return {name for name in names if not name.startswith("PostgreSQL.")}
 
 
 # ---- figures

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -178,16 +179,13 @@ def resident_kb(path: Path) -> int:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("form", ["memmap", "store", "mmap"])
+@pytest.mark.parametrize("form", ["memmap", "store"])
 def test_pages_of_used_chunks_are_given_back(form, tmp_path):
     """Issue 4, larger than memory: madvise hints, sequential and not needed after use."""
     path = tmp_path / "mapped.bin"
     np.ones(4_000_000).tofile(path)
     if form == "memmap":
         value = np.memmap(path, mode="r")
-    elif form == "mmap":
-        with path.open("rb") as file:
-            value = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     else:
         store = MmapStore(tmp_path / "store")
         ref = store.put(np.fromfile(path))
@@ -203,14 +201,25 @@ def test_pages_of_used_chunks_are_given_back(form, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(mmap.mmap, "madvise"), reason="needs madvise")
-def test_changes_of_private_pages_are_not_given_back(tmp_path):
-    """Issue 4, larger than memory: advice never changes a value."""
-    np.zeros(100_000).tofile(tmp_path / "private.bin")
-    value = np.memmap(tmp_path / "private.bin", float, mode="c")
-    value[:] = 7
+@pytest.mark.parametrize("form", ["memmap", "view of a memmap", "read-only memmap", "mmap", "anonymous"])
+def test_changes_of_private_pages_are_not_given_back(form, tmp_path):
+    """Issue 4, larger than memory: advice never changes a value, whatever shows it, and read-only as well."""
+    path = tmp_path / "private.bin"
+    np.zeros(100_000).tofile(path)
+    if form == "mmap":
+        with path.open("rb") as file:
+            private: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    elif form == "anonymous":
+        private = mmap.mmap(-1, 800_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:
+        private = np.memmap(path, float, mode="c")
+    np.frombuffer(private)[:] = 7
+    if form == "read-only memmap":
+        private.flags.writeable = False
+    value = private if form in ("memmap", "read-only memmap") else np.frombuffer(memoryview(private).toreadonly())
 
     assert all((chunk == 7).all() for chunk in iter_chunks(value, rows=10_000))
-    assert (value == 7).all()
+    assert (np.frombuffer(private) == 7).all()
 
 
 def test_pieces_of_a_pass_are_combined():
@@ -231,12 +240,78 @@ def test_pieces_of_a_pass_are_combined():
 
 @pytest.mark.parametrize(
     ("values", "says"),
-    [([1, 2], "'int', which cannot be put one after the other"), ([np.zeros((1, 2)), np.zeros((1, 3))], "one after")],
+    [
+        ([1, 2], "'int', which cannot be put one after the other"),
+        ([np.zeros((1, 2)), np.zeros((1, 3))], "one after"),
+        ([[1], {"k": 1}], "that of the first chunk is of type 'list', and that of chunk 2 is of type 'dict'"),
+        ([[1], [2], "ab"], "that of chunk 3 is of type 'str'; let the tool return one type, or name a tool"),
+        ([np.zeros(1), [1]], "'numpy.ndarray' with dtype float64, and that of chunk 2 is of type 'list'"),
+        ([np.zeros(1, "u8"), np.zeros(1, "i8")], "with dtype uint64, and .* with dtype int64"),
+        ([np.zeros(1, "M8[s]"), np.zeros(1, "M8[ms]")], "datetime64"),
+        ([torch.zeros(1), torch.zeros(1, dtype=torch.int64)], "with dtype torch.int64"),
+        ([pd.DataFrame({"a": [1]}), pd.DataFrame({"b": [1]})], "DataFrame'"),
+        ([pd.DataFrame({"a": [1]}), pd.Series([1])], "Series'"),
+        ([pl.Series([1]), pl.Series(["a"])], "one after"),
+        ([pa.array([1]), pa.array(["a"])], "one after"),
+        ([np.zeros(1, [("a", "i4")]).view(np.recarray)] * 2, "'sum' or 'list', or name a tool"),
+    ],
 )
 def test_values_that_cannot_be_joined_are_told(values, says):
     """Issue 4, larger than memory: a combination that is none names the output and the way out."""
     with pytest.raises(ChunkError, match=says):
         concatenated("it", values)
+
+
+def test_masks_and_widths_of_texts_are_kept():
+    """Issue 4, larger than memory: what is joined has lost nothing."""
+    masked = np.ma.array([1, 2, 3, 4], mask=[0, 1, 0, 1], fill_value=9)
+    joined = concatenated("it", list(iter_chunks(masked, rows=2)))
+
+    assert (type(joined), joined.mask.tolist(), joined.fill_value) == (type(masked), [False, True, False, True], 9)
+    assert concatenated("it", [np.array(["a"]), np.array(["bcd"])]).tolist() == ["a", "bcd"]
+
+
+UNLIKE = {
+    "shapes": (np.array([1, 2]), np.array([3]), "the shape of a chunk is not that of those before it"),
+    "tensors": (torch.ones(2), torch.ones(1), "shape"),
+    "polars": (pl.Series([1, 2]), pl.Series([3]), "shape"),
+    "array and number": (np.array([1, 2]), 3, "shape"),
+    "frame and array": (pd.Series([1, 2]), np.array([1, 2]), "index"),
+    "labels": (pd.Series([1, 1], index=[1, 2]), pd.Series([1, 1], index=[3, 4]), "index"),
+    "columns": (pd.DataFrame({"a": [1]}), pd.DataFrame({"b": [1]}), "columns"),
+}
+
+
+@pytest.mark.parametrize("case", UNLIKE)
+def test_values_of_other_shapes_and_labels_are_not_added(case):
+    """Issue 4, larger than memory: a shorter last chunk is not repeated, and no label becomes NaN."""
+    one, other, says = UNLIKE[case]
+    pieces = Pieces([one, other], None, 1, "sum")
+    pieces.following({"it": one})
+
+    with pytest.raises(ChunkError, match=says):
+        pieces.following({"it": other})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "total"),
+    [
+        (pd.Series([1, 2], index=["a", "b"]), pd.Series([3, 4], index=["a", "b"]), [4, 6]),
+        (np.array([1.0]), np.array([np.nan]), [np.nan]),
+        ((1,), (2,), (1, 2)),
+        (1, 2.5, 3.5),
+        (0, np.float64(2.5), 2.5),
+    ],
+    ids=["labels", "nan", "tuples", "numbers", "number of numpy"],
+)
+def test_values_of_one_shape_are_added(one, other, total):
+    """Issue 4, larger than memory: with +, as they come."""
+    pieces = Pieces([1, 2], None, 1, "sum")
+    for value in (one, other):
+        pieces.following({"it": value})
+    found = pieces.combined()["it"]
+
+    assert repr(found.tolist() if hasattr(found, "tolist") else found) == repr(total)
 
 
 def test_record_batches_become_a_table():

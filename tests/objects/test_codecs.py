@@ -57,7 +57,8 @@ FREQUENCIES = [
         "BMS",
         "BQE",
     ),
-    *("BYE", "SME", "SMS", "C", "bh", "CBME", "WOM-2MON", "LWOM-FRI", pd.DateOffset(months=1), pd.offsets.Easter()),
+    *("BYE", "SME", "SMS", "C", "bh", "CBME", "WOM-2MON", pd.DateOffset(months=1), pd.offsets.Easter()),
+    pd.offsets.LastWeekOfMonth(weekday=4),  # pandas 2 cannot read the name that it has for it
     pd.offsets.FY5253(weekday=1, startingMonth=3),
 ]
 
@@ -199,6 +200,11 @@ REFUSED = {
     "text with zeros": (lambda: np.bytes_(b"a\0"), "numpy.bytes_", "ends in zeros"),
     "lazy frame": (lambda: pl.LazyFrame({"a": [1]}), "polars.lazyframe.frame.LazyFrame", r"collect\(\) it first"),
     "polars objects": (lambda: pl.DataFrame({"a": pl.Series([Cell()], dtype=pl.Object)}), "polars.", "Python objects"),
+    "arrays of nothing": (
+        lambda: pl.DataFrame({"a": [{"x": [[]]}]}, schema={"a": pl.Struct({"x": pl.List(pl.Array(pl.Int8, 0))})}),
+        "polars.",
+        "cannot read arrays of no items; use lists",
+    ),
     "sparse": (lambda: torch.eye(2).to_sparse(), "torch.Tensor", r"use .to_dense\(\) first"),
     "graph": (with_graph, "torch.Tensor", r"use .detach\(\) first"),
     "device": (lambda: torch.ones(1, device="meta"), "torch.Tensor", r"lives on device 'meta'; use .cpu\(\) first"),
@@ -207,8 +213,8 @@ REFUSED = {
         "torch.nn.parameter.Parameter",
         "subclass of torch.Tensor",
     ),
-    "cell of a class": (lambda: pd.DataFrame({"a": [Cell()]}), "pandas.DataFrame", f"'{__name__}.Cell'; convert that"),
-    "cell of a lock": (lambda: pd.Series([threading.Lock()]), "pandas.Series", "cannot be written"),
+    "cell of a class": (lambda: pd.DataFrame({"a": [Cell()]}), "pandas.", f"'{__name__}.Cell'; convert that"),
+    "cell of a lock": (lambda: pd.Series([threading.Lock()]), "pandas.", "cannot be written"),
     "lock": (threading.Lock, "_thread.lock", "there is no codec"),
     "generator": (lambda: (n for n in [1]), "generator", "there is no codec"),
 }
@@ -433,6 +439,10 @@ ATTACKS = {
     "nothing": b".",
     "dtype of pointers": b"cnumpy\ndtype\n(VO\ntR(I3\nV|\nNNNI-1\nI-1\nI0\ntb.",
     "dtype of dates without a unit": b"cnumpy\ndtype\n(VM8\ntR(I4\nV<\nNNNI-1\nI-1\nI0\ntb.",
+    "fewer objects than the shape says": (
+        b"cnumpy\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR(I1\n(I1000000\nt"
+        b"cnumpy\ndtype\n(VO8\ntR(I3\nV|\nNNNI-1\nI-1\nI63\ntbI00\n]tb."
+    ),
     "dtype with fields": b"cnumpy\ndtype\n(Vi8\ntR(I3\nV<\nN(Va\nt}Va\n(cnumpy\ndtype\n(Vi8\ntRI999\ntsI8\nI8\nI0\ntb.",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import pickle
 import subprocess
 import sys
 import threading
@@ -21,8 +22,14 @@ from chainweaver.canonical import Unfingerprintable, bind_fingerprint
 from chainweaver.objects import decode_plain, encode_plain
 from chainweaver.objects.codecs import Packed, pack, unpack
 from chainweaver.objects.fingerprints import fingerprint
-from tests.objects.test_codecs import KINDS
+from tests.objects.test_codecs import FREQUENCIES, KINDS
 from tests.objects.values import memmap, torch
+
+tz = pytest.importorskip("dateutil.tz")
+
+
+def timezone(hours, name):
+    return datetime.timezone(datetime.timedelta(hours=hours), name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -173,6 +180,32 @@ DIFFERENT = {
         pd.Series(pd.to_datetime(["2024-01-01"]).tz_localize("UTC")),
         pd.Series(pd.to_datetime(["2024-01-01"]).tz_localize("Europe/London")),
     ),
+    "offset of a zone": tuple(
+        pd.DatetimeIndex(["2024-01-01"], tz="UTC").tz_convert(timezone(hours, "local")) for hours in (1, 5)
+    ),
+    "offset of the zone of a cell": tuple(
+        pd.Timestamp("2024-01-01", tz="UTC").tz_convert(timezone(hours, "local")) for hours in (1, 5)
+    ),
+    "offset of a zone of dateutil": tuple(
+        pd.Series(pd.to_datetime(["2024-01-01"])).dt.tz_localize(tz.tzoffset("local", seconds)) for seconds in (0, 60)
+    ),
+    "holidays of a frequency": tuple(
+        pd.date_range("2020-01-01", periods=1, freq=pd.offsets.CustomBusinessDay(holidays=days))
+        for days in ([], ["2020-01-02"])
+    ),
+    "calendar of a frequency": tuple(
+        pd.date_range("2020-01-01", periods=1, freq=pd.offsets.CustomBusinessDay(calendar=np.busdaycalendar(mask)))
+        for mask in ("1111100", "1111000")
+    ),
+    "hours of a frequency": tuple(
+        pd.date_range("2020-01-01 12:00", periods=1, freq=pd.offsets.BusinessHour(start=start))
+        for start in ("09:00", "10:00")
+    ),
+    "midnight of a frequency": tuple(
+        pd.DatetimeIndex(["2020-01-31"], freq=pd.offsets.MonthEnd(normalize=is_cut)) for is_cut in (False, True)
+    ),
+    "far away": tuple(pd.Timestamp(np.datetime64(year, "s")) for year in ("1000-01-01", "1000-01-02")),
+    "long": tuple(pd.Timedelta(np.timedelta64(length, "s")) for length in (10**12, 10**12 + 1)),
     "categories": (pd.Categorical(["a"]), pd.Categorical(["a"], categories=["a", "b"])),
     "order": (pd.Series(pd.Categorical(["a"])), pd.Series(pd.Categorical(["a"], ordered=True))),
     "closed": (pd.interval_range(0, 1), pd.interval_range(0, 1, closed="both")),
@@ -214,6 +247,38 @@ def test_slices_share_a_fingerprint_exactly_when_they_are_equal(values, start, l
     part, fresh = array.slice(start, length), pa.array(values[start : start + length], pa.int8())
     assert fingerprint(part) == fingerprint(fresh)
     assert (fingerprint(array) == fingerprint(part)) is array.equals(part)
+
+
+@pytest.mark.parametrize("freq", [*FREQUENCIES, pd.offsets.CustomBusinessDay(holidays=["2020-01-02"])], ids=str)
+def test_every_frequency_has_the_fingerprint_of_its_copy(freq):
+    """R29: an index made again has the same key, whatever its frequency is made of."""
+    one, other = (pd.date_range("2024-01-01", periods=2, freq=freq) for _ in range(2))
+    assert fingerprint(one) == fingerprint(other) == fingerprint(pickle.loads(pickle.dumps(one)))
+
+
+def test_frequencies_and_zones_of_the_users_have_no_fingerprint():
+    """R29: what is in them nobody knows."""
+
+    class Mine(pd.offsets.Easter):
+        pass
+
+    class Zone(datetime.tzinfo):
+        def utcoffset(self, when):
+            return datetime.timedelta(0)
+
+    index = pd.DatetimeIndex(["2024-03-31"], freq=Mine())
+    stamp = pd.Timestamp(datetime.datetime(2024, 1, 1, tzinfo=Zone()))
+    with pytest.raises(Unfingerprintable, match="a frequency of type"):
+        fingerprint(index)
+    with pytest.raises(Unfingerprintable, match="a time zone of type"):
+        fingerprint(stamp)
+
+
+def test_an_empty_part_of_a_table_has_the_fingerprint_of_what_is_read_again():
+    """R29: a dictionary that no row refers to is not written."""
+    table = pa.table({"a": pa.array(["x", "y"]).dictionary_encode(), "n": [1, 2]})
+    empty = table.slice(0, 0)
+    assert fingerprint(empty) == fingerprint(unpack(pack(empty))) != fingerprint(table)
 
 
 class Batch(BaseModel):

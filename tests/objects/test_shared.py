@@ -6,6 +6,8 @@ import gc
 import os
 import pickle
 import socket
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -56,6 +58,36 @@ def test_buffers_are_aligned_and_read_only(store: SharedMemoryStore) -> None:
     several = store.put_packed(Packed("bytes", {}, (b"a" * 10, b"", b"b" * 70)))
     assert offsets_of(several.sizes) == ([0, ALIGN, ALIGN], ALIGN + 70)
     assert [bytes(one) for one in store.buffers(several)] == [b"a" * 10, b"", b"b" * 70]
+
+
+FOREIGN = """
+import ctypes, os
+import numpy as np
+from chainweaver import SharedMemoryStore
+store = SharedMemoryStore()
+ref = store.put(np.arange(100_000))
+other = SharedMemoryStore()
+adopted = other.adopt(ref, os.dup(store.descriptor(ref)))
+for found in (store.get(ref), other.get(adopted)):
+    ctypes.memset(found.ctypes.data, 255, 8)  # as torch.from_numpy(found).fill_(-1) does
+print(store.get(ref)[0], other.get(adopted)[0], found[0])
+"""
+
+
+def test_foreign_code_that_writes_by_address_neither_kills_the_program_nor_changes_what_others_see() -> None:
+    """Issue 4: PyTorch knows no read-only memory; what it writes stays with the mapping that it has."""
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stdout) == (0, "0 0 -1\n"), done.stderr
+
+
+def test_a_store_is_closed_like_the_others(store: SharedMemoryStore) -> None:
+    """Issue 4: what was read from it stays readable."""
+    with store:
+        ref = store.put(np.arange(3))
+        found = store.get(ref)
+    assert (found.tolist(), store.stats().objects) == ([0, 1, 2], 0)
 
 
 def test_an_array_outlives_its_store(store: SharedMemoryStore) -> None:

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pytest
 
 from chainweaver import ArtifactCorruptError, MmapStore, ObjectNotFoundError, RefStore, StoreFullError
-from chainweaver.objects.codecs import NoCodecError
+from chainweaver.objects import mapped
+from chainweaver.objects.codecs import NoCodecError, UnpackError
 from chainweaver.objects.refs import size_in_memory
 from chainweaver.testing import ObjectStoreConformance
 from tests.conftest import PROOF
@@ -111,6 +112,44 @@ def test_the_files_are_those_that_their_libraries_know(tmp_path):
     assert pa.ipc.open_stream(paths[1]).read_all() == pa.table({"a": [1]})
     assert pl.read_ipc(paths[2]).to_dict(as_series=False) == {"a": [1]}
     assert load_file(paths[3])["tensor"].tolist() == [0, 1]
+
+
+def test_a_closed_store_leaves_its_files_to_the_next_one(tmp_path):
+    """Issue 4, stores: the files outlive the store; a `with` block ends with close()."""
+    with MmapStore(tmp_path) as store:
+        ref = store.put(np.arange(3))
+        store.pin(ref)
+    with MmapStore(tmp_path) as again:
+        assert again.get(ref).tolist() == [0, 1, 2]
+        again.release(ref)
+        assert again.stats().objects == 0
+
+
+def unreadable(path, facts):
+    raise UnpackError("nobody knows how")
+
+
+def test_what_cannot_be_read_again_is_kept_in_another_form_or_refused(tmp_path, monkeypatch):
+    """Issue 4, stores: that shows before the value in memory is let go, and not when somebody wants to have it back."""
+    value = pl.DataFrame({"a": range(1_000)})
+    monkeypatch.setitem(mapped._BY_CODEC, "polars", mapped._BY_CODEC["polars"]._replace(read=unreadable))
+    store = MmapStore(tmp_path)
+
+    ref = store.put(value)
+    assert ref.key.endswith(".object")
+    assert same(value, store.get(ref))
+    store.release(ref)
+
+    monkeypatch.setattr(mapped, "_CONTAINER", mapped._CONTAINER._replace(read=unreadable))
+    with pytest.raises(NoCodecError, match="what is written of it cannot be read again: nobody knows how"):
+        store.put(value)
+    assert list(tmp_path.iterdir()) == []
+
+    budget = RefStore(max_bytes=10_000, spill=store)
+    kept = budget.put(value)
+    with pytest.raises(StoreFullError):
+        budget.put(value)
+    assert budget.get(kept) is value
 
 
 def test_a_tensor_is_kept_without_safetensors_as_well(tmp_path, monkeypatch):

@@ -104,6 +104,12 @@ POLARS: dict[str, Callable[[], Any]] = {
     "zoned": lambda: pl.Series("t", [datetime.datetime(2024, 1, 1)]).dt.replace_time_zone("Europe/Berlin"),
     "struct": lambda: pl.Series("p", [{"x": 1, "y": "a"}]),
     "series": lambda: pl.Series("n", [1, 2]),
+    "unnamed": lambda: pl.Series([b"x"]),
+    "unnamed column": lambda: pl.DataFrame({"": [1], "column_0": [2]}),
+    "integers of 128 bits": lambda: pl.DataFrame({"a": pl.Series([1 << 100, None], dtype=pl.Int128)}),
+    "inside a list": lambda: pl.Series("a", [[1], []], dtype=pl.List(pl.UInt128)),
+    "arrays": lambda: pl.Series("a", [[1, 2]], dtype=pl.Array(pl.Int8, 2)),
+    "times": lambda: pl.Series("a", [datetime.time(1), None]),
     "empty": lambda: pl.DataFrame(schema={"a": pl.Int8}),
     "nothing": lambda: pl.DataFrame(),
 }
@@ -119,9 +125,17 @@ TENSORS: dict[str, Callable[[], Any]] = {
     "0-d": lambda: torch.tensor(3),
     "empty": lambda: torch.empty(0, 4),
     "gradient": lambda: torch.ones(2, requires_grad=True),
+    "gradient that is there": lambda: with_gradient(),
 }
 if torch is None:
     TENSORS.clear()
+
+
+def with_gradient() -> Any:
+    """A tensor that a backward pass has been through."""
+    tensor = torch.ones(2, requires_grad=True)
+    (tensor * 3).sum().backward()
+    return tensor
 
 
 def memmap(folder: Path) -> Any:
@@ -158,6 +172,8 @@ def same(one: Any, other: Any) -> bool:
         return bool(one.equals(other)) and schema(one) == schema(other)
     if torch is not None and isinstance(one, torch.Tensor):
         same_kind = (one.dtype, one.shape, one.requires_grad) == (other.dtype, other.shape, other.requires_grad)
+        if (one.grad is None) is not (other.grad is None) or (one.grad is not None and not same(one.grad, other.grad)):
+            return False
         return same_kind and bool(torch.equal(one.to(torch.complex128), other.to(torch.complex128)))
     if isinstance(one, (pa.Table, pa.RecordBatch)):
         return bool(one.equals(other, check_metadata=True))

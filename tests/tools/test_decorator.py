@@ -59,6 +59,18 @@ def test_the_one_output_may_have_a_name_of_its_own():
     assert add.run({"a": 1, "b": 2}) == {"total": 3}
 
 
+def test_the_settings_of_a_tool_that_is_made_by_a_call_count_as_well():
+    """`tool(function, name=...)` is `tool(name=...)(function)`."""
+
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    made = tool(add, name="plus", output="total", timeout_seconds=2, mutates=["a"])
+
+    assert (made.name, made.timeout_seconds, list(made.mutates)) == ("plus", 2, ["a"])
+    assert made.run({"a": 1, "b": 2}) == {"total": 3}
+
+
 def test_settings_reach_the_tool():
     lane = object()
 

@@ -63,6 +63,16 @@ def test_every_argument_that_makes_no_tool_is_named_at_once():
     assert caught.value.known == ("rows", "price")
 
 
+def test_an_async_function_is_not_given_the_lane_of_worker_processes():
+    """Lanes: it would run on a loop of this process all the same, where nothing can kill it."""
+
+    async def wait(order):
+        return {"total": 1}
+
+    with pytest.raises(ToolDefinitionError, match="lane is 'process', and the function is async"):
+        make(fn=wait, lane="process")
+
+
 def test_a_tool_cannot_be_changed():
     tool = make()
     with pytest.raises(AttributeError, match="make another tool"):

@@ -53,6 +53,7 @@ def a_function_tool_is_a_tool(made: FunctionTool[[int], int]) -> Tool:
 def decorators(function: Callable[[str], bytes]) -> None:
     assert_type(tool(function), FunctionTool[[str], bytes])
     assert_type(tool(name="other")(function), FunctionTool[[str], bytes])
+    assert_type(tool(function, name="other"), FunctionTool[[str], bytes])
 
 
 async def awaits() -> None:
