@@ -185,12 +185,15 @@ class Sharing:
             return None
         with self._lock:
             known = self._known.get(id(value))
-            if known is not None and self._still(known, value, packed, facts):
-                known.seen = None if trust is None else weakref.ref(trust)
-                self.store.pin(known.ref)
-                return known.ref
             if known is not None:
-                self._drop(id(value), known)
+                # Held while it is compared: the collector may come by, and find that whoever kept it here is gone.
+                self.store.pin(known.ref)
+                if self._still(known, value, packed, facts):
+                    known.seen = None if trust is None else weakref.ref(trust)
+                    return known.ref
+                self.store.release(known.ref)
+                if self._known.get(id(value)) is known:
+                    self._drop(id(value), known)
         try:
             ref = self.store.put_packed(packed)
         except (OSError, StoreFullError):

@@ -41,6 +41,7 @@ from chainweaver.executor.processes import Trust
 from chainweaver.lanes import processes
 from chainweaver.lanes.processes import Processes
 from chainweaver.lanes.sharing import Sharing
+from chainweaver.objects.shared import same_bytes
 from chainweaver.objects.store import ObjectRef
 from tests.conftest import PROOF
 from tests.lanes import crew
@@ -650,6 +651,25 @@ def test_objects_may_be_collected_while_the_store_is_at_work(monkeypatch: pytest
     for thread in threads:
         thread.join(5)
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_what_kept_an_object_may_be_collected_while_the_object_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AGENTS: the collector of garbage lets go of objects anywhere, and a reference that is lent is held by then."""
+    sharing, value, run = Sharing(0), bytearray(b"abcd" * 100), Trust()
+    sharing.store.release(sharing.lend(value, run) or pytest.fail("it is lent"))
+    circle: list[Any] = [run]
+    circle.append(circle)
+    del run, circle
+
+    def collecting(*buffers: Any) -> bool:
+        gc.collect()
+        return same_bytes(*buffers)
+
+    monkeypatch.setattr("chainweaver.lanes.sharing.same_bytes", collecting)
+    ref = sharing.lend(value, Trust())
+
+    assert ref is not None
+    assert bytes(sharing.store.buffers(ref)[0]) == value
 
 
 # ---- the pool and its size
