@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import IO, Any
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 """How long a test waits for what has to happen; only a failing test waits that long."""
 
 

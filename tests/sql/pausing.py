@@ -20,7 +20,7 @@ from tests.sql.crashing import tell
 
 MANNERS = ("sync", "threads", "asyncio")
 WIDTH = 3
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 @tool(name="work", output="work")

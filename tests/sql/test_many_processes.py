@@ -43,7 +43,7 @@ def test_many_threads_of_many_processes_share_one_database(database_url: str, tm
         (tmp_path / "go").touch()
         told: Counter[str] = Counter()
         for process in processes:
-            told.update(json.loads(process.said(600 if PROOF else 60)))
+            told.update(json.loads(process.said(600)))
     assert set(told) <= {"right", "claimed", "recovered"}
     assert told["right"] == PROCESSES * RUNS
     assert told["recovered"] == LEFT_BEHIND

@@ -59,7 +59,7 @@ def test_processes_that_open_an_empty_database_at_once_make_its_tables_once(data
     at = str(time.time() + 1.5)
     processes = [started(OPENS, database_url, at) for _ in range(3)]
 
-    told = [process.communicate(timeout=60) for process in processes]
+    told = [process.communicate(timeout=200) for process in processes]
 
     assert told == [("[] []\n", "")] * 3
 
