@@ -8,6 +8,7 @@ Called by `processes` and `worker`.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -342,7 +343,11 @@ def unload(
         UnpackError, OSError: One of them cannot be had.
     """
     left = list(reversed(descriptors))
+    missing = sum(has_descriptor for _, has_descriptor in rows) - len(left)
     try:
+        if missing > 0:
+            # The system passes on as many as there is room for, and says nothing of the others.
+            raise OSError(errno.EMFILE, f"{missing} of its descriptors did not arrive: too many open files")
         return [take(ref, left.pop() if has_descriptor else None) for ref, has_descriptor in rows]
     finally:
         for descriptor in left:
