@@ -71,6 +71,33 @@ def test_facts_name_tools_steps_levels_and_mappings() -> None:
     assert len(set(facts.step_fingerprints.values())) == 3
 
 
+def nested(description: str = "d", outputs: list[str] | None = None, steps: int = 1) -> Plan:
+    """A sub-flow that runs a sub-flow and maps a tool: what the innermost one says differs."""
+    inner = Flow(name="inner", description=description, steps=[FlowStep(tool_name="add")] * steps, outputs=outputs)
+    middle = Flow(
+        name="middle",
+        description="d",
+        steps=[FlowStep(flow_name="inner"), FlowStep(tool_name="here", map_over="ns", map_as="n")],
+    )
+    outer = Flow(name="outer", description="d", steps=[FlowStep(flow_name="middle")])
+    return compile_flow(outer, [add, here], flows=[inner, middle]).plan
+
+
+def test_facts_name_nested_steps_that_run_steps_by_the_way_to_them() -> None:
+    """R33: such a step may be half-done, with commits inside of it and none of its own."""
+    assert list(nested().facts().step_fingerprints) == ["0", "/0/0", "/0/1"]
+
+
+def test_the_fingerprint_of_a_step_that_runs_a_flow_has_what_that_flow_takes_and_gives_and_not_its_steps() -> None:
+    """R33: steps of a sub-flow are compared one by one."""
+
+    def fingerprint_of(plan: Plan) -> str:
+        return plan.facts().step_fingerprints["/0/0"]
+
+    assert fingerprint_of(nested(steps=2)) == fingerprint_of(nested())
+    assert fingerprint_of(nested(outputs=["total"])) != fingerprint_of(nested())
+
+
 def test_facts_are_worked_out_once() -> None:
     """R31: a run with a checkpointer asks for them; the next one gets the same object."""
     plan = plan_of(dag(a=[]))
