@@ -127,6 +127,11 @@ def _is_dict_or_none(value: Any) -> bool:
     return value is None or (type(value) is dict and all(map(_is_text, value)))
 
 
+def _is_decision(value: Any) -> bool:
+    """None, or what was decided, where steps and tools are names."""
+    return _is_dict_or_none(value) and all(map(_is_text_or_none, map((value or {}).get, ("taken", "chosen"))))
+
+
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
@@ -155,7 +160,7 @@ _VALUES: dict[str, Callable[[Any], bool]] = {
     "started_at": lambda value: type(value) in (int, float) and abs(value) < 2e11,
     "duration_ns": lambda value: type(value) is int and abs(value) < 2**63,
     "path": _are_segments,
-    "decision": _is_dict_or_none,
+    "decision": _is_decision,
     "approval": _is_dict_or_none,
 }
 """What the values of each attribute look like; a store may hold anything."""

@@ -73,6 +73,7 @@ class SqlRuns:
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._database = database
         self.lease_s = lease_s
+        self._nameless: set[int] = set()
         self._begin()
         _ALL.add(self)
         words = database.dialect
@@ -221,7 +222,8 @@ class SqlRuns:
     def list_trace_ids(self) -> list[str]:
         """The ids of all runs that can be loaded, sorted."""
         found = self._database.rows("select trace_id from chainweaver_runs where is_kept = 1 order by trace_id")
-        return [trace_id for (trace_id,) in found]
+        # A row whose id is no text is damage, and no run that anybody could ask for.
+        return [trace_id for (trace_id,) in found if _is_id(trace_id)]
 
     # ---- claims
 
@@ -256,16 +258,22 @@ class SqlRuns:
         if not names:
             return None
         with self._taking:
-            taken = self._take_orphan(names, passed)
-            if taken is None:
-                return None
-            trace_id, run_id, epoch = taken
-            self._hold(trace_id, Claim(run_id, epoch))
-            return str(trace_id)
+            while (taken := self._take_orphan(names, passed)) is not None:
+                trace_id, run_id, epoch = taken
+                if _is_id(trace_id):
+                    self._hold(trace_id, Claim(run_id, epoch))
+                    return str(trace_id)
+                # Nobody could pass it over by its id, and so it would be the next one for ever.
+                self._nameless.add(run_id)
+                logging.getLogger("chainweaver.sql").warning("Row %d of the runs has no id: %r", run_id, trace_id)
+        return None
 
     def _take_orphan(self, names: list[str], passed_over: list[str]) -> Row | None:
         passed = [*passed_over, *(trace_id for trace_id in list(self._claims) if trace_id not in passed_over)]
+        nameless = sorted(self._nameless)
         others = f" and trace_id not in ({', '.join('?' * len(passed))})" if passed else ""
+        if nameless:
+            others += f" and id not in ({', '.join('?' * len(nameless))})"
         statement = (
             f"update chainweaver_runs set {self._take} where id = (select id from chainweaver_runs "
             f"where status = 'running' and is_kept = 1 and (owner is null or lease_until < {self._now}) "
@@ -284,7 +292,7 @@ class SqlRuns:
                 )
                 if ours:
                     return ours
-            earlier[:] = session.rows(statement, (*self._taker, *names, *passed))
+            earlier[:] = session.rows(statement, (*self._taker, *names, *passed, *nameless))
             return list(earlier)
 
         taken = self._database.atomically(take)
@@ -566,7 +574,7 @@ class SqlRuns:
                         f"where owner = ? and id in ({', '.join('?' * len(ids))})",
                         (self.lease_s, self.owner, *ids),
                     )
-            except StoreUnavailableError as exc:
+            except (StoreUnavailableError, ArtifactCorruptError) as exc:
                 logging.getLogger("chainweaver.sql").warning("Claims of %s are not renewed: %s", self.owner, exc)
 
     def _refuse(self, trace_id: str, claim: Claim | None) -> None:
@@ -623,6 +631,10 @@ class _Claiming:
         with self._lock:
             if self._claims.get(self._trace_id) is None:
                 self._claims.pop(self._trace_id, None)
+
+
+def _is_id(trace_id: object) -> bool:
+    return isinstance(trace_id, str) and text_of(trace_id) is not None
 
 
 def _date(seconds: float) -> datetime:

@@ -85,7 +85,7 @@ class SqliteDatabase:
         with self._lock:
             try:
                 return self._opened().execute(sql, params).fetchall()
-            except sqlite3.Error as exc:
+            except (sqlite3.Error, UnicodeDecodeError) as exc:
                 return self._patiently(lambda: self._opened().execute(sql, params).fetchall(), exc)
 
     def run(self, sql: str, params: Sequence[Any] = ()) -> int:
@@ -93,7 +93,7 @@ class SqliteDatabase:
         with self._lock:
             try:
                 return self._opened().execute(sql, params).rowcount
-            except sqlite3.Error as exc:
+            except (sqlite3.Error, UnicodeDecodeError) as exc:
                 return self._patiently(lambda: self._opened().execute(sql, params).rowcount, exc)
 
     def atomically(self, work: Callable[[Session], T], *, snapshot: bool = False) -> T:
@@ -162,7 +162,7 @@ class SqliteDatabase:
             raise
         return connection
 
-    def _patiently(self, attempt: Callable[[], T], failed: sqlite3.Error | None = None) -> T:
+    def _patiently(self, attempt: Callable[[], T], failed: sqlite3.Error | UnicodeDecodeError | None = None) -> T:
         """Try until another process lets go of the database, or the patience is over."""
         ends = time.monotonic() + self._patience_s
         pause_s = 0.001
@@ -174,12 +174,14 @@ class SqliteDatabase:
                 pause_s = min(pause_s * 2, 0.05)
             try:
                 return attempt()
-            except sqlite3.Error as exc:
+            except (sqlite3.Error, UnicodeDecodeError) as exc:
                 failed = exc
 
-    def _refusal(self, exc: sqlite3.Error) -> Exception:
+    def _refusal(self, exc: sqlite3.Error | UnicodeDecodeError) -> Exception:
         text = str(exc)
-        if "malformed" in text or "not a database" in text:
+        # SQLite repeats damaged text in what it complains of, and that cannot be decoded either.
+        is_garbled = isinstance(exc, UnicodeDecodeError) or "Could not decode" in text
+        if is_garbled or "malformed" in text or "not a database" in text:
             return ArtifactCorruptError(self.name, f"{text}.", fix="restore the file from a backup")
         if _is_locked(exc):
             fix = f"end the process that keeps it locked for more than {self._patience_s:g} s, or raise patience_s"
@@ -236,6 +238,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
-def _is_locked(exc: sqlite3.Error) -> bool:
+def _is_locked(exc: Exception) -> bool:
     text = str(exc)
     return "locked" in text or "busy" in text

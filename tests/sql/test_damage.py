@@ -183,6 +183,19 @@ def test_a_bit_that_is_turned_round_inside_of_a_value_is_noticed(whole: Whole, t
                     store.runs.load(longest.trace_id)
 
 
+def test_a_text_that_no_encoding_has_is_damage(whole: Whole, tmp_path: Path) -> None:
+    """R34: in the tables' own description, which SQLite repeats when it complains, and in a column."""
+    data = whole.path.read_bytes().replace(b"primary key (name, version)", b"primary k\xc2y (name, version)", 1)
+    with pytest.raises(ArtifactCorruptError):
+        open_store(url_of(damaged(whole, tmp_path, data)))
+    path = damaged(whole, tmp_path, whole.path.read_bytes())
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("update chainweaver_steps set outputs = cast(x'ff7b' as text)")
+    connection.close()
+    with open_store(url_of(path)) as store, pytest.raises(ArtifactCorruptError, match="UTF-8"):
+        store.runs.load(max(whole.runs.values(), key=lambda run: len(run.steps)).trace_id)
+
+
 def test_a_file_that_is_cut_short_is_a_typed_error_or_holds_what_it_says(whole: Whole, tmp_path: Path) -> None:
     """R34: at every page, and in the middle of one."""
     data = whole.path.read_bytes()

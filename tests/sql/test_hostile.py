@@ -184,6 +184,24 @@ def test_no_blob_in_any_column_runs_or_leaves_by_an_error_without_a_type(content
     assert count > 0, "some of it is refused"
 
 
+@pytest.mark.parametrize("trace_id", ["a\0b", b"\xff", b"abc"])
+def test_a_run_whose_id_is_none_keeps_nobody_from_recovering_others(trace_id: Any, tmp_path: Path) -> None:
+    """R34: it is claimed once and passed over, and not asked for again and again."""
+    path = tmp_path / "chainweaver.db"
+    with open_store(url_of(path)) as store:
+        for n in (1, 2):
+            with FlowExecutor(tools=Tools(2).all(), flows=[flow()], checkpointer=store.runs) as executor:
+                with pytest.raises(Stop):
+                    executor.execute_flow("chain", {"n": n})
+        latest, oldest = (run.trace_id for run in store.runs.list_runs())
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("update chainweaver_runs set trace_id = ? where trace_id = ?", (trace_id, oldest))
+        connection.close()
+        with FlowExecutor(tools=Tools().all(), flows=[flow()], checkpointer=store.runs) as executor:
+            for wanted in ([latest], []):
+                assert [one.trace_id for one in executor.recover(limit=5)] == wanted
+
+
 def test_artifacts_that_stand_in_each_others_rows_are_noticed(tmp_path: Path) -> None:
     """R34: a name is the digest of its content."""
     path = tmp_path / "chainweaver.db"
