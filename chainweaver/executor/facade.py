@@ -1,7 +1,8 @@
 """`FlowExecutor`: what applications hold.
 
-It keeps tools, flows and settings, and finds the plan that a call has to run (compiled once); how a run begins, is
-carried and ends is in `runs`. What happens in a run is decided by `_execution`, how a command is performed by `lanes`.
+It keeps settings and listeners, and says what its methods promise. Which plan a call has to run is found by `plans`; how
+a run begins, is carried and ends is in `runs`. What happens in a run is decided by `_execution`, how a command is
+performed by `lanes`.
 Rooms that a program may never need are imported when they are needed, so that importing this one stays cheap.
 """
 
@@ -11,19 +12,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from chainweaver.exceptions import (
-    AsyncLaneUnsupportedError,
     ChainWeaverError,
-    FlowCompileError,
-    FlowNotFoundError,
-    FlowStatusError,
-    LaneUnsupportedError,
     ToolNotFoundError,
 )
 from chainweaver.executor.call import Call, ReplayMode, check_input, checked_id, rehearsal
 from chainweaver.executor.durable import KeyTaken, Recovered, calling_on, needed
-from chainweaver.executor.processes import called_tools, out_of_reach
+from chainweaver.executor.plans import Plans
 from chainweaver.executor.settings import (
-    OWN_LANES,
     check_count,
     check_flag,
     check_has,
@@ -31,7 +26,6 @@ from chainweaver.executor.settings import (
     check_settings,
     check_tool,
     listed,
-    named,
 )
 
 if TYPE_CHECKING:
@@ -42,11 +36,9 @@ if TYPE_CHECKING:
 
     from chainweaver.cache import StepCache
     from chainweaver.checkpoint import Checkpointer, ExecutionSnapshot
-    from chainweaver.compiler import CompilationResult
-    from chainweaver.compiler.compose import Composition
     from chainweaver.executor.replay import Replay, ReplayResult
     from chainweaver.executor.runs import Begun, Runs
-    from chainweaver.executor.upgrade import StepChange, Verdict
+    from chainweaver.executor.upgrade import Verdict
     from chainweaver.flow import AnyFlow, DriftInfo, SchemaRefPolicy
     from chainweaver.flow.callbacks import (
         ApprovalCallback,
@@ -60,7 +52,6 @@ if TYPE_CHECKING:
     from chainweaver.observe import CostProfile, FlowEvent, Listeners, RedactionPolicy
     from chainweaver.plan import Plan
     from chainweaver.registry import FlowRegistry
-    from chainweaver.registry.snapshot import RegistrySnapshot
     from chainweaver.results import ExecutionPlan, ExecutionResult
     from chainweaver.runtime import Runtime
     from chainweaver.tools import Tool
@@ -70,38 +61,6 @@ CallOptions: TypeAlias = "tuple[float | None, CancellationToken | None, Mapping[
 
 TraceValues = Literal["snapshot", "reference", "summary"]
 DeviceCaches = Literal["never", "run_end", "pressure"]
-
-
-class Prepared:
-    """A flow as this executor would run it now.
-
-    Valid while registry and tools are the very objects that it was made from.
-
-    Attributes:
-        unsupported: What no lane here can run, one phrase each.
-        dormant: The first sub-flow that it reaches and that is not active, with its status.
-        admitted: Nothing but the options of a call can keep it from starting.
-    """
-
-    __slots__ = ("admitted", "compiled", "dormant", "flow", "plan", "snapshot", "tools", "unsupported")
-
-    def __init__(
-        self,
-        flow: AnyFlow,
-        compiled: CompilationResult,
-        unknown_lanes: Sequence[str],
-        snapshot: RegistrySnapshot,
-        tools: Mapping[str, Tool],
-    ) -> None:
-        self.flow = flow
-        self.compiled = compiled
-        self.plan = compiled.plan
-        self.unsupported = unknown_lanes
-        reached = [flow, *(snapshot.resolve(*child) for child in compiled.plan.children)]
-        self.dormant = next((one for one in reached if one.status.value != "active"), None)
-        self.admitted = self.dormant is None and not self.unsupported and not self.plan.composition
-        self.snapshot = snapshot
-        self.tools = tools
 
 
 class FlowExecutor:
@@ -245,32 +204,34 @@ class FlowExecutor:
 
             registry = FlowRegistry()
         check_has("registry", registry, ("register_flow", "snapshot"), "FlowRegistry()")
-        self.registry = registry
         self._settings: dict[str, Any] = {**settings, "lanes": dict(lanes or {})}
         self._write = threading.Lock()
         given = {check_tool(tool).name: tool for tool in listed("tools", tools, "input_schema")}
-        self._tools: Mapping[str, Tool] = {**_plugged_in(discover_plugins), **given}
-        self._prepared: dict[tuple[str, str | None], Prepared] = {}
-        self._strict = strict_compile
+        self._plans = Plans(registry, {**_plugged_in(discover_plugins), **given}, self._settings)
         self._bound: Runs | None = None
         self._listeners: Listeners | None = None
         self._listen_to(self._settings["middleware"])
         for flow in listed("flows", flows, "steps"):
-            self.registry.register_flow(flow)
+            registry.register_flow(flow)
         if discover_plugins:
-            self.registry.load_plugins()
+            registry.load_plugins()
+
+    @property
+    def registry(self) -> FlowRegistry:
+        """The flows."""
+        return self._plans.registry
 
     # ---- tools and listeners, copy-on-write
 
     @property
     def registered_tools(self) -> dict[str, Tool]:
         """Name -> tool; a copy."""
-        return dict(self._tools)
+        return dict(self._plans.tools)
 
     def register_tool(self, tool: Tool) -> None:
         """Add a tool, or replace the one of that name; runs that are going on keep theirs."""
         with self._write:
-            self._tools = {**self._tools, check_tool(tool).name: tool}
+            self._plans.tools = {**self._plans.tools, check_tool(tool).name: tool}
 
     def get_tool(self, name: str) -> Tool:
         """The registered tool of this name.
@@ -278,9 +239,9 @@ class FlowExecutor:
         Raises:
             ToolNotFoundError: There is none.
         """
-        found = self._tools.get(name)
+        found = self._plans.tools.get(name)
         if found is None:
-            raise ToolNotFoundError(name, known=sorted(self._tools))
+            raise ToolNotFoundError(name, known=sorted(self._plans.tools))
         return found
 
     def add_middleware(self, middleware: object) -> None:
@@ -330,7 +291,7 @@ class FlowExecutor:
         Args:
             settings: Arguments of the constructor that are to be others than here, such as `step_cache=None`.
         """
-        replaced = {**self._tools, **{check_tool(tool).name: tool for tool in tools}}
+        replaced = {**self._plans.tools, **{check_tool(tool).name: tool for tool in tools}}
         return FlowExecutor(tools=replaced.values(), **{"registry": self.registry, **self._settings, **settings})
 
     @property
@@ -388,9 +349,9 @@ class FlowExecutor:
             FlowCancelledError: The token was cancelled or the deadline passed; it carries the result so far.
             ContextKeyCollisionError: Under the collision policy "error"; it carries the result so far.
         """
-        prepared = self._prepare(name, version)
-        if not prepared.admitted or self._strict:
-            self._admit(prepared, force, "sync")
+        prepared = self._plans.prepare(name, version)
+        if not prepared.admitted:
+            self._plans.admit(prepared, force, "sync")
         runs = self._bound or self._bind()
         call = None
         if dry_run or not (
@@ -426,8 +387,8 @@ class FlowExecutor:
         Raises:
             AsyncLaneUnsupportedError: The flow has constructs that this lane cannot run; nothing was started.
         """
-        prepared = self._prepare(name, version)
-        self._admit(prepared, force, "async")
+        prepared = self._plans.prepare(name, version)
+        self._plans.admit(prepared, force, "async")
         runs = self._bound or self._bind()
         dry = rehearsal(dry_run, dry_run_unsupported)
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry, key)
@@ -626,8 +587,8 @@ class FlowExecutor:
         """
         from chainweaver.executor.stream import stream_sync
 
-        prepared = self._prepare(name, version)
-        self._admit(prepared, force, "sync")
+        prepared = self._plans.prepare(name, version)
+        self._plans.admit(prepared, force, "sync")
         check_input(initial_input)
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
         runs = self._bound or self._bind()
@@ -648,8 +609,8 @@ class FlowExecutor:
         """Run a flow on the async lane and hand out its events as they happen; see `stream_flow`."""
         from chainweaver.executor.stream import stream_async
 
-        prepared = self._prepare(name, version)
-        self._admit(prepared, force, "async")
+        prepared = self._plans.prepare(name, version)
+        self._plans.admit(prepared, force, "async")
         check_input(initial_input)
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"])
         runs = self._bound or self._bind()
@@ -670,20 +631,12 @@ class FlowExecutor:
             CheckpointNotFoundError: Nothing is stored for this run.
         """
         from chainweaver.executor.resume import load
-        from chainweaver.executor.upgrade import StepChange, changes_of, misfits, verdict_of
+        from chainweaver.executor.upgrade import verdict_here
 
         snapshot = load((self._bound or self._bind()).checkpointer, run) if isinstance(run, str) else run
         if version is not None:
             snapshot = snapshot.model_copy(update={"flow_version": version})
-        prepared, changes = self._going_on(snapshot, force=False)
-        if prepared is not None:
-            plan, dormant = prepared.plan, prepared.dormant
-            if dormant is not None:
-                detail = f"flow '{dormant.name}' {dormant.version} is not active ({dormant.status.value})"
-                changes.append(StepChange("not active", "", detail))
-            changes += changes_of(plan, snapshot)
-            changes = changes or misfits(plan, snapshot)
-        return verdict_of(snapshot, snapshot.flow_name, snapshot.flow_version, changes)
+        return verdict_here(self._plans, snapshot)
 
     def explain_flow(self, name: str, initial_input: Mapping[str, Any], *, version: str | None = None) -> ExecutionPlan:
         """What a flow would do with an input, step by step, without running anything.
@@ -694,18 +647,19 @@ class FlowExecutor:
         from chainweaver.executor.explain import explain
 
         check_input(initial_input)
-        prepared = self._prepare(name, version)
-        return explain(prepared.flow, prepared.tools, self._composition(prepared.snapshot, {}), initial_input)
+        prepared = self._plans.prepare(name, version)
+        return explain(prepared.flow, prepared.tools, self._plans.composition(prepared.snapshot, {}), initial_input)
 
     def get_drift_report(self) -> list[DriftInfo]:
         """Where tools no longer have the schemas that flows recorded, over all flows."""
         from chainweaver.tools import check_flow_compatibility
 
-        return [one for flow in self.registry.snapshot.values() for one in check_flow_compatibility(flow, self._tools)]
+        tools = self._plans.tools
+        return [one for flow in self.registry.snapshot.values() for one in check_flow_compatibility(flow, tools)]
 
     def accept_drift(self, name: str, *, version: str | None = None) -> AnyFlow:
         """Record the present schemas of a flow's tools as the ones that it was accepted with."""
-        return self.registry.accept_tools(name, self._tools, version=version)
+        return self.registry.accept_tools(name, self._plans.tools, version=version)
 
     # ---- the end
 
@@ -720,46 +674,6 @@ class FlowExecutor:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    # ---- from a name to a plan
-
-    def _prepare(self, name: str, version: str | None) -> Prepared:
-        """The flow as it would run now: one look-up while nothing has changed."""
-        key = (name, version)
-        try:
-            prepared = self._prepared.get(key)
-        except TypeError:
-            raise TypeError(f"A flow is run by the name it is registered under, not by {named(name)} itself.") from None
-        if prepared is None or prepared.tools is not self._tools or prepared.snapshot is not self.registry.snapshot:
-            prepared = self._compile(key)
-        return prepared
-
-    def _compile(self, key: tuple[str, str | None]) -> Prepared:
-        plans = (self._bound or self._bind()).plans
-        prepared = self._prepared_with(key, {})
-        if len(self._prepared) >= plans.limit:
-            self._prepared.clear()
-        self._prepared[key] = prepared
-        return prepared
-
-    def _prepared_with(self, key: tuple[str, str | None], versions: Mapping[str, str]) -> Prepared:
-        """The flow as it would run now, with these versions of the sub-flows that its steps do not pin."""
-        # Read both once: what is registered meanwhile makes this entry stale, and the next call notices.
-        snapshot, tools = self.registry.snapshot, self._tools
-        flow = snapshot.resolve(*key)
-        compiled = (self._bound or self._bind()).plans.compiled(flow, tools, self._composition(snapshot, versions))
-        return Prepared(flow, compiled, self._unknown_lanes(compiled.plan), snapshot, tools)
-
-    def _composition(self, snapshot: RegistrySnapshot, versions: Mapping[str, str]) -> Composition:
-        from chainweaver.compiler.compose import Composition
-        from chainweaver.flow.refs import DEFAULT_REF_POLICY, both
-
-        def find(name: str, version: str | None) -> AnyFlow:
-            return snapshot.resolve(name, versions.get(name) if version is None else version)
-
-        own = getattr(self.registry, "schema_ref_policy", DEFAULT_REF_POLICY)
-        policy = both(own, self._settings["schema_ref_policy"])
-        return Composition(find, self._settings["max_composition_depth"], policy=policy)
-
     def _again(
         self, result: ExecutionResult, mode: ReplayMode | str, from_step: int, force: bool, lane: str
     ) -> tuple[Runs, Replay]:
@@ -768,37 +682,11 @@ class FlowExecutor:
 
         check_result(result)
         key = (result.flow_name, result.flow_version)
-        prepared, versions = self._prepare(*key), versions_of(result)
+        prepared, versions = self._plans.prepare(*key), versions_of(result)
         if any(versions.get(name, version) != version for name, version in prepared.plan.children):
-            prepared = self._prepared_with(key, versions)
-        self._admit(prepared, force, lane)
+            prepared = self._plans.prepared_with(key, versions)
+        self._plans.admit(prepared, force, lane)
         return self._bound or self._bind(), Replay(result, mode, from_step, prepared.plan)
-
-    def _admit(self, prepared: Prepared, force: bool, lane: str) -> None:
-        """Refuse what cannot start (R15); names all that is in the way of a kind."""
-        plan, dormant = prepared.plan, prepared.dormant
-        for make in plan.composition:
-            raise make()
-        if dormant is not None:
-            check_flag("force", force)
-            if not force:
-                around = f"it is a sub-flow of '{plan.flow_name}'" if dormant.name != plan.flow_name else None
-                raise FlowStatusError(dormant.name, dormant.status.value, why=around)
-        if prepared.unsupported:
-            if lane == "async":
-                raise AsyncLaneUnsupportedError(plan.flow_name, prepared.unsupported)
-            raise LaneUnsupportedError(plan.flow_name, prepared.unsupported, lane=lane)
-        if self._strict and prepared.compiled.errors:
-            raise FlowCompileError(plan.flow_name, prepared.compiled.errors)
-
-    def _unknown_lanes(self, plan: Plan) -> list[str]:
-        known = (*OWN_LANES, *self._settings["lanes"])
-        asked: dict[str, str] = {}
-        for tool in called_tools(plan):
-            if isinstance(tool.lane, str):
-                asked.setdefault(tool.lane, tool.name)
-        unknown = [f"lane '{lane}' of tool '{name}'" for lane, name in asked.items() if lane not in known]
-        return unknown + out_of_reach(plan, self._settings["lane"])
 
     def _go_on(
         self,
@@ -836,37 +724,20 @@ class FlowExecutor:
     ) -> tuple[Plan, ExecutionSnapshot, bool]:
         """What a run goes on from, the plan that it goes on with, and whether the store says just that."""
         from chainweaver.executor.resume import load, migrated, settled
-        from chainweaver.executor.upgrade import changes_of, drift
+        from chainweaver.executor.upgrade import changes_of, drift, going_on
 
         stored = snapshot = load(runs.checkpointer, trace_id)
         if migrate is not None:
             snapshot = migrated(snapshot, migrate)
-        prepared, changes = self._going_on(snapshot, force)
+        prepared, changes = going_on(self._plans, snapshot, force=force)
         if prepared is None:
             raise drift(snapshot, None, changes)
         changes += changes_of(prepared.plan, snapshot)
         if changes and not force:
             raise drift(snapshot, prepared.plan, changes)
-        self._admit(prepared, force, lane)
+        self._plans.admit(prepared, force, lane)
         snapshot = settled(prepared.plan, snapshot, renews=not changes)
         return prepared.plan, snapshot, snapshot is stored
-
-    def _going_on(self, snapshot: ExecutionSnapshot, force: bool) -> tuple[Prepared | None, list[StepChange]]:
-        """The flow that a stored run goes on with, None where it is gone; and which of its parts are gone."""
-        from chainweaver.executor.upgrade import gone, gone_parts
-
-        key = (snapshot.flow_name, snapshot.flow_version)
-        try:
-            prepared = self._prepare(*key)
-        except FlowNotFoundError:
-            return None, [gone(self.registry.snapshot, snapshot)]
-        if snapshot.sub_flows and not force and snapshot.sub_flows != dict(prepared.plan.unpinned):
-            # The run goes on with the sub-flows that it began with, whatever was registered since (R33).
-            parts = list(gone_parts(self.registry.snapshot, prepared.plan, snapshot))
-            if parts:
-                return prepared, parts
-            prepared = self._prepared_with(key, snapshot.sub_flows)
-        return prepared, []
 
     def _orphans(self, limit: int | None, token: CancellationToken | None) -> Iterator[str]:
         """Runs that nobody executed, each claimed when it is asked for."""

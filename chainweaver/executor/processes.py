@@ -1,6 +1,6 @@
 """What has to be known before a run calls tools in worker processes: whether they can be reached, and who is trusted.
 
-Called by the facade and by `Call` before anything starts, and by `runs` when a run begins.
+Called by `plans` and by `Call` before anything starts, and by `runs` when a run begins.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from chainweaver._execution import Run, conclude, take_input
 from chainweaver._execution.around import leave_run
 from chainweaver._execution.commands import RunCancelled
 from chainweaver._execution.rules import NO_RULES
-from chainweaver.compiler import PlanCache
 from chainweaver.exceptions import ContextKeyCollisionError, FlowCancelledError, RunClaimLostError
 from chainweaver.executor.call import check_input
 from chainweaver.executor.captures import capture_of, inspect_of
@@ -51,13 +50,11 @@ class Runs:
     """What an executor needs once it really runs something; one object for all its runs.
 
     Attributes:
-        plans: The flows that were compiled.
         is_bare: Nothing of the executor attends its runs, but for listeners.
     """
 
     def __init__(self, settings: Mapping[str, Any], watching: Sequence[object]) -> None:
         self.runtime: Runtime = settings["runtime"] or Runtime()
-        self.plans = PlanCache()
         self.resources = Resources(settings["lane"], settings["lanes"], process_options(settings))
         self.captures: bool = settings["capture_output"]
         self.capture = capture_of(settings["trace_values"], settings["trace_copy_limit"])

@@ -1,6 +1,6 @@
 """The settings of an executor, checked when it is made: a mistake does not wait for the first run.
 
-Asks for what is used and not for classes, which would have to be imported. Called by the facade only.
+Asks for what is used and not for classes, which would have to be imported. Called by the facade and by `plans`.
 """
 
 from __future__ import annotations

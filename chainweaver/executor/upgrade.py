@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chainweaver.checkpoint import ExecutionSnapshot, StepDelta
+    from chainweaver.executor.plans import Plans, Prepared
     from chainweaver.plan import Plan, PlannedStep
     from chainweaver.registry.snapshot import RegistrySnapshot
 
@@ -128,7 +129,38 @@ def drift(snapshot: ExecutionSnapshot, plan: Plan | None, changes: Sequence[Step
 # ---- flows
 
 
-def gone(registered: RegistrySnapshot, snapshot: ExecutionSnapshot) -> StepChange:
+def verdict_here(plans: Plans, snapshot: ExecutionSnapshot) -> Verdict:
+    """Whether a stored run would go on with what is registered now; what `resume_flow` would find."""
+    prepared, changes = going_on(plans, snapshot)
+    if prepared is not None:
+        plan, dormant = prepared.plan, prepared.dormant
+        if dormant is not None:
+            detail = f"flow '{dormant.name}' {dormant.version} is not active ({dormant.status.value})"
+            changes.append(StepChange("not active", "", detail))
+        changes += changes_of(plan, snapshot)
+        changes = changes or misfits(plan, snapshot)
+    return verdict_of(snapshot, snapshot.flow_name, snapshot.flow_version, changes)
+
+
+def going_on(
+    plans: Plans, snapshot: ExecutionSnapshot, *, force: bool = False
+) -> tuple[Prepared | None, list[StepChange]]:
+    """The flow that a stored run goes on with, None where it is gone; and which of its parts are gone."""
+    key = (snapshot.flow_name, snapshot.flow_version)
+    try:
+        prepared = plans.prepare(*key)
+    except FlowNotFoundError:
+        return None, [_gone(plans.registry.snapshot, snapshot)]
+    if snapshot.sub_flows and not force and snapshot.sub_flows != dict(prepared.plan.unpinned):
+        # The run goes on with the sub-flows that it began with, whatever was registered since (R33).
+        parts = list(_gone_parts(plans.registry.snapshot, prepared.plan, snapshot))
+        if parts:
+            return prepared, parts
+        prepared = plans.prepared_with(key, snapshot.sub_flows)
+    return prepared, []
+
+
+def _gone(registered: RegistrySnapshot, snapshot: ExecutionSnapshot) -> StepChange:
     """The change of a run whose flow is there no longer, or not in this version."""
     name, version = snapshot.flow_name, snapshot.flow_version
     versions = registered.versions(name) if name in registered.names() else []
@@ -139,7 +171,7 @@ def gone(registered: RegistrySnapshot, snapshot: ExecutionSnapshot) -> StepChang
     return StepChange("flow gone", "", detail)
 
 
-def gone_parts(registered: RegistrySnapshot, plan: Plan, snapshot: ExecutionSnapshot) -> Iterator[StepChange]:
+def _gone_parts(registered: RegistrySnapshot, plan: Plan, snapshot: ExecutionSnapshot) -> Iterator[StepChange]:
     """The sub-flows that a run began with, that a plan asks for without a version, and that are there no longer."""
     asked = dict(plan.unpinned)
     for name, version in snapshot.sub_flows.items():

@@ -257,7 +257,7 @@ class Hand:
 
     def __init__(self, executor: FlowExecutor, diary: Diary) -> None:
         DIARY.set(diary)
-        runs, plan = executor._bind(), executor._prepare("story", None).plan
+        runs, plan = executor._bind(), executor._plans.prepare("story", None).plan
         self.run, services, resources, _ = runs.begin(plan, INITIAL, None, None)
         self.performer = BlockingPerformer(services, resources, NEVER)
         self.performed = 0

@@ -315,4 +315,4 @@ def test_the_plan_of_compile_flow_is_the_plan_that_runs():
     """Compile: what a user sees beforehand is what the executor uses."""
     tools = [Calls().tool("a")]
     executor = FlowExecutor(tools=tools, flows=[chain("a")])
-    assert executor._prepare("flow", None).plan.digest == compiler.compile_flow(chain("a"), tools).plan.digest
+    assert executor._plans.prepare("flow", None).plan.digest == compiler.compile_flow(chain("a"), tools).plan.digest

@@ -176,7 +176,7 @@ def counting(told: list[str], death: Death | None, die: Callable[[], Any]) -> Ca
 def main(url: str, directory: Path, stride: int, twice: int) -> None:
     """A whole run, then runs that end at every call of the store that it made, then some that end at two."""
     importlib.import_module("chainweaver.executor.resume")  # once, and not in every child
-    EXECUTOR._prepare("whole", None)
+    EXECUTOR._plans.prepare("whole", None)
     whole = lived(url, directory / "whole", ())
     statements = url.endswith(STATEMENTS)
     # Claims are renewed at any time.

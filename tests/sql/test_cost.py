@@ -131,7 +131,7 @@ def test_annotations_are_read_for_the_first_run_of_a_plan_alone(tmp_path: Path):
     """R31: reading those of a model takes as long as committing its outputs."""
     with open_store(f"sqlite:///{tmp_path}/runs.db") as store, executor_of(store, flow(2)) as executor:
         executor.execute_flow("priced", {"size": 10}).raise_for_failure()
-        [bound] = executor._prepare("priced", None).plan.facts().reduces.values()
+        [bound] = executor._plans.prepare("priced", None).plan.facts().reduces.values()
         executor.execute_flow("priced", {"size": 10}).raise_for_failure()
-        [again] = executor._prepare("priced", None).plan.facts().reduces.values()
+        [again] = executor._plans.prepare("priced", None).plan.facts().reduces.values()
     assert again is bound
