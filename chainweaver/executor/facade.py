@@ -1,7 +1,7 @@
 """`FlowExecutor`: what applications hold.
 
-It keeps settings and listeners, and says what its methods promise. Which plan a call has to run is found by `plans`; how
-a run begins, is carried and ends is in `runs`. What happens in a run is decided by `_execution`, how a command is
+It keeps settings and listeners, and says what its methods promise. Which plan a call has to run is found by `plans`,
+how a run begins, is carried and ends is in `runs`. What happens in a run is decided by `_execution`, how a command is
 performed by `lanes`.
 Rooms that a program may never need are imported when they are needed, so that importing this one stays cheap.
 """
