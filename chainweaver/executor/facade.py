@@ -471,8 +471,8 @@ class FlowExecutor:
             CheckpointerNotConfiguredError: The checkpointer is none that processes share.
         """
         options = (deadline, cancel_token, None, lane)
-        recovered = []
-        for trace_id in self._orphans(limit, cancel_token):
+        recovered: list[Recovered] = []
+        for trace_id in self._orphans(recovered, limit, cancel_token):
             try:
                 runs, begun = self._go_on(trace_id, force, migrate, "sync", options, is_claimed=True)
                 recovered.append(Recovered(trace_id, runs.carry_sync(*begun), None))
@@ -492,8 +492,8 @@ class FlowExecutor:
     ) -> list[Recovered]:
         """Go on with orphaned runs on the async lane; see `recover`."""
         options = (deadline, cancel_token, None, lane)
-        recovered = []
-        for trace_id in self._orphans(limit, cancel_token):
+        recovered: list[Recovered] = []
+        for trace_id in self._orphans(recovered, limit, cancel_token):
             try:
                 runs, begun = self._go_on(trace_id, force, migrate, "async", options, is_claimed=True)
                 recovered.append(Recovered(trace_id, await runs.carry_async(*begun), None))
@@ -739,19 +739,22 @@ class FlowExecutor:
         snapshot = settled(prepared.plan, snapshot, renews=not changes)
         return prepared.plan, snapshot, snapshot is stored
 
-    def _orphans(self, limit: int | None, token: CancellationToken | None) -> Iterator[str]:
-        """Runs that nobody executed, each claimed when it is asked for."""
+    def _orphans(self, recovered: list[Recovered], limit: int | None, token: CancellationToken | None) -> Iterator[str]:
+        """Runs that nobody executed, each claimed when it is asked for; what became of the one before is known then."""
         runs = self._bound or self._bind()
         store = needed(runs.store, "recover")
         if limit is not None:
             check_count("limit", limit, 0)
-        seen: list[str] = []
-        while (limit is None or len(seen) < limit) and not (runs.drain.is_cancelled or (token and token.is_cancelled)):
-            trace_id = store.claim_orphan(self.registry.snapshot.names(), seen)
+        open_still: list[str] = []
+        while limit is None or len(recovered) < limit:
+            if runs.drain.is_cancelled or (token is not None and token.is_cancelled):
+                return
+            trace_id = store.claim_orphan(self.registry.snapshot.names(), open_still)
             if trace_id is None:
                 return
-            seen.append(trace_id)
             yield trace_id
+            if recovered[-1].error is not None:
+                open_still.append(trace_id)
 
     def _bind(self) -> Runs:
         from chainweaver.executor.runs import Runs

@@ -27,6 +27,7 @@ class Dialect(NamedTuple):
         keyed: What stands behind a table that is kept in the order of its primary key.
         now: The time of the database, in seconds since the epoch.
         shared: What keeps others from changing the rows that a statement reads, until it is committed.
+        listed: The texts in a parameter that is a list of them in JSON.
         unlocked: What takes rows for oneself and passes over those that others have taken.
         exclusive: A statement that lets one transaction at a time go on; None where beginning one does.
         notify: A statement that tells other processes of a change; None where they have to look.
@@ -41,6 +42,7 @@ class Dialect(NamedTuple):
     keyed: str
     now: str
     shared: str
+    listed: str
     unlocked: str
     exclusive: str | None
     notify: str | None

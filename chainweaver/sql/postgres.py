@@ -42,6 +42,7 @@ WORDS: Final = Dialect(
     # Not now(), which is the time at which the transaction began.
     now="cast(extract(epoch from clock_timestamp()) as double precision)",
     shared=" for share",
+    listed="select jsonb_array_elements_text(cast(? as jsonb))",
     unlocked=" for update skip locked",
     exclusive="select pg_advisory_xact_lock(7162538210459071)",
     notify="notify chainweaver_flows",

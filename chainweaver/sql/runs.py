@@ -1,24 +1,18 @@
 """Runs in a database: admitted before their first step, committed step by step, claimed by whoever executes them.
 
-A run has one row, and one row for each finished step. A claim is an owner, an epoch and the time at which it runs out;
-every change of hands is a new epoch, and a step is committed by one statement that asks for the epoch of its owner. So
-what somebody commits who was taken for dead is refused, and nothing else. The database's clock decides, and a thread
-renews the claims of this process while there are some.
+A run has one row, and one row for each finished step. Every change of hands is a new epoch of the run (`claims`), and a
+step is committed by one statement that asks for the epoch of its owner. So what somebody commits who was taken for dead
+is refused, and nothing else.
 
 Called by the executor from any thread, and by the command line. What may be resumed is decided there.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
-import threading
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final, NamedTuple
-from weakref import WeakSet
+from typing import Any, Final
 
 from chainweaver.checkpoint import ExecutionSnapshot, StepDelta
 from chainweaver.checkpoint.store import RUN_STATUSES, RunInfo, RunStatus
@@ -28,11 +22,11 @@ from chainweaver.exceptions import (
     RunClaimedError,
     RunClaimLostError,
     RunKeyError,
-    StoreUnavailableError,
 )
+from chainweaver.sql.claims import Claim, Claims
 from chainweaver.sql.database import Database, Row, Session
 from chainweaver.sql.rows import content_of, header, read_header, read_step, step_row
-from chainweaver.sql.texts import legible, storable, text_of
+from chainweaver.sql.texts import is_text, legible, storable, text_of
 
 __all__ = ["SqlRuns"]
 
@@ -45,14 +39,7 @@ _INFO = (
 )
 
 _AT_ONCE: Final = 500
-"""Claims that one statement renews; databases take some thousand parameters at most."""
-
-
-class Claim(NamedTuple):
-    """A run that is executed here."""
-
-    run_id: int
-    epoch: int
+"""Runs that one transaction forgets, so that others wait for none for long."""
 
 
 class SqlRuns:
@@ -63,19 +50,13 @@ class SqlRuns:
     Args:
         database: Where they are.
         lease_s: How long a claim holds without being renewed; it is renewed three times as often.
-
-    Attributes:
-        owner: What claims of this object say: host, process and a number of its own. Another one after a fork.
     """
 
     wants_plain = True
 
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._database = database
-        self.lease_s = lease_s
-        self._nameless: set[int] = set()
-        self._begin()
-        _ALL.add(self)
+        self._claims = Claims(database, lease_s)
         words = database.dialect
         self._now = words.now
         # Of a parameter that stands in a SELECT, PostgreSQL cannot guess that it is a byte string.
@@ -87,16 +68,11 @@ class SqlRuns:
         )
         self._commit_claimed = commit.format("id = ? and epoch = ?")
         self._commit_unclaimed = commit.format("trace_id = ? and owner is null")
-        self._is_free = f"(owner is null or owner = ? or lease_until < {self._now})"
-        self._take = (
-            f"owner = ?, epoch = epoch + 1, lease_until = {self._now} + ?, changed_at = {self._now}, "
-            "before = case when owner = ? then before else status end, status = 'running'"
-        )
 
     @property
-    def _taker(self) -> tuple[str, float, str]:
-        """The parameters of `_take`."""
-        return self.owner, self.lease_s, self.owner
+    def owner(self) -> str:
+        """What claims of this object say: host, process and a number of its own. Another one after a fork."""
+        return self._claims.owner
 
     # ---- a checkpointer
 
@@ -110,7 +86,7 @@ class SqlRuns:
             RunClaimedError: Somebody else executes the run.
             RunClaimLostError: It was executed here, and somebody else has claimed it since.
         """
-        claim = self._claims.get(snapshot.trace_id)
+        claim = self._claims.of(snapshot.trace_id)
         if claim is None:
             self._write(snapshot, key=None, claims=False)
         else:
@@ -152,7 +128,7 @@ class SqlRuns:
             RunClaimedError: The run was not claimed here, and somebody else executes it.
         """
         row, artifacts = step_row(trace_id, delta)
-        claim = self._claims.get(trace_id)
+        claim = self._claims.of(trace_id)
         statement, where = (
             (self._commit_unclaimed, (text_of(trace_id),)) if claim is None else (self._commit_claimed, claim)
         )
@@ -217,13 +193,13 @@ class SqlRuns:
             _delete_runs(session, "trace_id = ?", (text_of(trace_id),))
 
         self._database.atomically(forget)
-        self._let_go(trace_id)
+        self._claims.let_go(trace_id)
 
     def list_trace_ids(self) -> list[str]:
         """The ids of all runs that can be loaded, sorted."""
         found = self._database.rows("select trace_id from chainweaver_runs where is_kept = 1 order by trace_id")
         # A row whose id is no text is damage, and no run that anybody could ask for.
-        return [trace_id for (trace_id,) in found if _is_id(trace_id)]
+        return [trace_id for (trace_id,) in found if is_text(trace_id)]
 
     # ---- claims
 
@@ -234,17 +210,8 @@ class SqlRuns:
             CheckpointNotFoundError: Nothing is kept for this run.
             RunClaimedError: Somebody executes it, here or elsewhere.
         """
-        with self._claiming(trace_id), self._taking:
-            # Whoever asks again, because the answer was lost, is the owner by then and takes it once more.
-            taken = self._database.rows(
-                f"update chainweaver_runs set {self._take} "
-                f"where trace_id = ? and is_kept = 1 and {self._is_free} returning id, epoch",
-                (*self._taker, text_of(trace_id), self.owner),
-            )
-            if taken:
-                self._hold(trace_id, Claim(*taken[0]))
-                return
-        self._refuse(trace_id, None)
+        if not self._claims.take(trace_id):
+            self._refuse(trace_id, None)
 
     def claim_orphan(self, flow_names: Collection[str], passed_over: Collection[str] = ()) -> str | None:
         """Claim the oldest run that has neither ended nor anybody who executes it; its id, or None.
@@ -253,50 +220,7 @@ class SqlRuns:
             flow_names: Runs of these flows only.
             passed_over: Ids of runs that were looked at already.
         """
-        names = [text for name in sorted(flow_names) if (text := text_of(name)) is not None]
-        passed = [text for trace_id in sorted(passed_over) if (text := text_of(trace_id)) is not None]
-        if not names:
-            return None
-        with self._taking:
-            while (taken := self._take_orphan(names, passed)) is not None:
-                trace_id, run_id, epoch = taken
-                if _is_id(trace_id):
-                    self._hold(trace_id, Claim(run_id, epoch))
-                    return str(trace_id)
-                # Nobody could pass it over by its id, and so it would be the next one for ever.
-                self._nameless.add(run_id)
-                logging.getLogger("chainweaver.sql").warning("Row %d of the runs has no id: %r", run_id, trace_id)
-        return None
-
-    def _take_orphan(self, names: list[str], passed_over: list[str]) -> Row | None:
-        passed = [*passed_over, *(trace_id for trace_id in list(self._claims) if trace_id not in passed_over)]
-        nameless = sorted(self._nameless)
-        others = f" and trace_id not in ({', '.join('?' * len(passed))})" if passed else ""
-        if nameless:
-            others += f" and id not in ({', '.join('?' * len(nameless))})"
-        statement = (
-            f"update chainweaver_runs set {self._take} where id = (select id from chainweaver_runs "
-            f"where status = 'running' and is_kept = 1 and (owner is null or lease_until < {self._now}) "
-            f"and flow_name in ({', '.join('?' * len(names))}){others} order by id limit 1"
-            f"{self._database.dialect.unlocked}) returning trace_id, id, epoch"
-        )
-        earlier: list[Row] = []
-
-        def take(session: Session) -> list[Row]:
-            if earlier:
-                # The answer to a commit was lost. If it was done, that run is ours, and nobody would look for it.
-                ours = session.rows(
-                    "select trace_id, id, epoch from chainweaver_runs "
-                    "where trace_id = ? and id = ? and epoch = ? and owner = ?",
-                    (*earlier[0], self.owner),
-                )
-                if ours:
-                    return ours
-            earlier[:] = session.rows(statement, (*self._taker, *names, *passed, *nameless))
-            return list(earlier)
-
-        taken = self._database.atomically(take)
-        return taken[0] if taken else None
+        return self._claims.take_orphan(flow_names, passed_over)
 
     def finish(self, trace_id: str, status: RunStatus | None, *, error: str | None = None, keep: bool = True) -> None:
         """End the claim of a run.
@@ -311,7 +235,7 @@ class SqlRuns:
         Raises:
             RunClaimLostError: Somebody else has claimed the run since.
         """
-        claim = self._claims.get(trace_id)
+        claim = self._claims.of(trace_id)
         if claim is None:
             return
 
@@ -345,7 +269,7 @@ class SqlRuns:
         try:
             done = self._database.atomically(end)
         finally:
-            self._let_go(trace_id)
+            self._claims.let_go(trace_id)
         if not done:
             raise RunClaimLostError(trace_id)
 
@@ -417,25 +341,31 @@ class SqlRuns:
         seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
         if (keep_last or 0) < 0 or (seconds or 0) < 0:
             raise ValueError("keep_last and older_than have to be 0 or more.")
-        terms, params = ["status <> 'running'", "owner is null"], []
+        has_ended = "status <> 'running' and owner is null"
+        terms, params = [has_ended], []
         if seconds is not None:
             terms.append(f"changed_at < {self._now} - ?")
             params.append(seconds)
         if keep_last is not None:
             terms.append(
-                "(select count(*) from chainweaver_runs as later where later.flow_name = chainweaver_runs.flow_name "
-                "and later.id > chainweaver_runs.id and later.status <> 'running') >= ?"
+                "id not in (select id from (select id, row_number() over (partition by flow_name order by id desc) "
+                "as place from chainweaver_runs where status <> 'running') as ended where place <= ?)"
             )
             params.append(keep_last)
-        # When the answer to its commit is lost, the number is that of the second time, which may be too low.
-        return self._database.atomically(lambda session: _delete_runs(session, " and ".join(terms), params))
+        some = f"select id from chainweaver_runs where {' and '.join(terms)} order by id limit {_AT_ONCE}"
+        # Asked for twice: somebody may go on with a failed run between the two.
+        where = f"{has_ended} and id in ({some})"
+        forgotten = 0
+        while True:
+            # When the answer to its commit is lost, the number is that of the second time, which may be too low.
+            done = self._database.atomically(lambda session: _delete_runs(session, where, params))
+            forgotten += done
+            if not done:
+                return forgotten
 
     def close(self) -> None:
         """Stop renewing claims. Runs that are still executed lose theirs when it runs out."""
-        self._stop.set()
-        beat = self._beat
-        if beat is not None and beat is not threading.current_thread():
-            beat.join(timeout=5)
+        self._claims.close()
 
     # ---- inside
 
@@ -451,7 +381,7 @@ class SqlRuns:
                 storable(what, given)
         columns = "trace_id, run_key, flow_name, flow_version, flow_digest, status, is_kept, input_digest, started_at"
         lease = f"{self._now} + ?" if claims else "?"
-        owner, lease_s = (self.owner, self.lease_s) if claims else (None, None)
+        owner, lease_s = (self.owner, self._claims.lease_s) if claims else (None, None)
 
         def write(session: Session) -> Row | tuple[int]:
             # Also what an attempt has written whose answer was lost. When somebody has taken the run since, it is said
@@ -479,24 +409,13 @@ class SqlRuns:
         found = self._database.atomically(write)
         if len(found) == 1:
             if claims:
-                self._hold(trace_id, Claim(found[0], 1))
+                self._claims.hold(trace_id, Claim(found[0], 1))
             else:
-                self._let_go(trace_id)
+                self._claims.let_go(trace_id)
             return None
         if not found:
             self._refuse(trace_id, None)
         return found
-
-    def _begin(self) -> None:
-        """Have no claims yet. Called again after a fork: the claims that came along are the parent's."""
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
-        self._claims: dict[str, Claim | None] = {}
-        self._lock = threading.Lock()
-        # From the statement that claims a run until it is in the table above, no other thread may claim: to the
-        # database a claim of ours that nobody remembers is free to be taken by us.
-        self._taking = threading.Lock()
-        self._beat: threading.Thread | None = None
-        self._stop = threading.Event()
 
     def _rewrite(self, snapshot: ExecutionSnapshot, claim: Claim) -> None:
         """Put another snapshot in the place of that of a run which is executed here, all or nothing."""
@@ -545,38 +464,6 @@ class SqlRuns:
         except (ValueError, TypeError, OverflowError, OSError) as exc:  # a date that is none is an OSError
             raise ArtifactCorruptError(f"run {trace_id} in {self._database.name}", f"{exc}.") from exc
 
-    def _claiming(self, trace_id: str) -> _Claiming:
-        return _Claiming(self._claims, self._lock, trace_id, self.owner)
-
-    def _hold(self, trace_id: str, claim: Claim) -> None:
-        with self._lock:
-            self._claims[trace_id] = claim
-            if self._beat is None or not self._beat.is_alive():
-                self._stop.clear()
-                self._beat = threading.Thread(target=self._renew, name="chainweaver-claims", daemon=True)
-                self._beat.start()
-
-    def _let_go(self, trace_id: str) -> None:
-        with self._lock:
-            self._claims.pop(trace_id, None)
-
-    def _renew(self) -> None:
-        """Renew the claims of this process until it is told to stop."""
-        while not self._stop.wait(self.lease_s / 3):
-            # Only what is executed here: a claim that nobody remembers, because the store was out of reach when it was
-            # to end, has to run out.
-            held = [claim.run_id for claim in list(self._claims.values()) if claim is not None]
-            try:
-                for at in range(0, len(held), _AT_ONCE):
-                    ids = held[at : at + _AT_ONCE]
-                    self._database.run(
-                        f"update chainweaver_runs set lease_until = {self._now} + ? "
-                        f"where owner = ? and id in ({', '.join('?' * len(ids))})",
-                        (self.lease_s, self.owner, *ids),
-                    )
-            except (StoreUnavailableError, ArtifactCorruptError) as exc:
-                logging.getLogger("chainweaver.sql").warning("Claims of %s are not renewed: %s", self.owner, exc)
-
     def _refuse(self, trace_id: str, claim: Claim | None) -> None:
         if claim is not None:
             # The claim is kept in mind until the run ends here: without it a later commit would not be asked for it.
@@ -598,43 +485,6 @@ class SqlRuns:
                 return CheckpointNotFoundError(trace_id, why=why, fix="use delete_on_success=False to keep them")
         known = self._database.rows("select trace_id from chainweaver_runs where is_kept = 1 order by id desc limit 20")
         return CheckpointNotFoundError(trace_id, known=[one for (one,) in known])
-
-
-_ALL: Final[WeakSet[SqlRuns]] = WeakSet()
-
-
-def _begin_after_fork() -> None:
-    for runs in list(_ALL):
-        runs._begin()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_after_fork)
-
-
-class _Claiming:
-    """Lets one thread of this process at a time claim a run that nobody here executes."""
-
-    def __init__(self, claims: dict[str, Claim | None], lock: threading.Lock, trace_id: str, owner: str) -> None:
-        self._claims = claims
-        self._lock = lock
-        self._trace_id = trace_id
-        self._owner = owner
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._trace_id in self._claims:
-                raise RunClaimedError(self._trace_id, self._owner)
-            self._claims[self._trace_id] = None
-
-    def __exit__(self, *exc: object) -> None:
-        with self._lock:
-            if self._claims.get(self._trace_id) is None:
-                self._claims.pop(self._trace_id, None)
-
-
-def _is_id(trace_id: object) -> bool:
-    return isinstance(trace_id, str) and text_of(trace_id) is not None
 
 
 def _date(seconds: float) -> datetime:

@@ -32,6 +32,7 @@ WORDS: Final = Dialect(
     keyed=" without rowid",
     now="((julianday('now') - 2440587.5) * 86400.0)",
     shared="",
+    listed="select value from json_each(?)",
     unlocked="",
     exclusive=None,
     notify=None,

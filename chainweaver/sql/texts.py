@@ -5,6 +5,8 @@ Called before a text becomes a parameter.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from typing import Final
 
 LONGEST: Final = 1_200
@@ -24,6 +26,20 @@ def text_of(value: str) -> str | None:
     except UnicodeEncodeError:
         return None
     return value
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is a text that a database could have been given."""
+    return isinstance(value, str) and text_of(value) is not None
+
+
+def as_list(values: Iterable[str]) -> str:
+    """Texts to look for as one parameter, for `Dialect.listed`: databases take some thousand of them at most.
+
+    >>> as_list(["b", "a\\0", "a"])
+    '["a", "b"]'
+    """
+    return json.dumps(sorted(value for value in values if text_of(value) is not None))
 
 
 def storable(what: str, value: str) -> str:

@@ -61,6 +61,28 @@ def test_pruning_forgets_what_it_is_told_to_and_nothing_that_runs(store):
     assert store._database.rows("select count(*) from chainweaver_steps") == [(1,)]
 
 
+def test_pruning_many_runs_is_done_bit_by_bit_and_to_the_end(store):
+    """R31: no transaction forgets more than 500, so that nobody who commits a step waits for long."""
+    store.runs.admit(a_run("first"))
+    copied = "trace_id, flow_name, flow_version, flow_digest, status, is_kept, header, checksum, epoch, started_at"
+    given = "trace_id || n.number, flow_name, flow_version, flow_digest, 'ok', 1, header, checksum, 1, started_at"
+    numbers = "with recursive n(number) as (select 1 union all select number + 1 from n where number < 1300)"
+    store._database.run(
+        f"insert into chainweaver_runs ({copied}, changed_at) {numbers} select {given}, changed_at "
+        "from chainweaver_runs, n order by n.number"
+    )
+
+    assert store.runs.prune(keep_last=10) == 1290
+    assert ids(store) == [*(f"first{number}" for number in range(1300, 1290, -1)), "first"]
+
+
+def test_any_number_of_runs_can_be_passed_over(store):
+    """R31: of a crowd that cannot be gone on with, each is looked at once, and the one that can is found."""
+    store.runs.save(a_run("found"))
+
+    assert store.runs.claim_orphan(["sum"], [f"run{number}" for number in range(100_000)]) == "found"
+
+
 def test_an_end_without_steps_keeps_the_log_and_with_a_key_the_steps_too(store):
     """R31: delete_on_success forgets what a run wrote, not that it ran."""
     for name, key in (("one", None), ("two", "may")):
@@ -124,7 +146,7 @@ def test_a_claim_whose_end_could_not_be_written_runs_out_while_others_are_renewe
     with open_store(database_url, lease_s=0.3) as store, open_store(database_url) as other:
         store.runs.admit(a_run("kept"))
         store.runs.admit(a_run("forgotten"))
-        store.runs._let_go("forgotten")
+        store.runs._claims.let_go("forgotten")
         threading.Event().wait(1.0)
 
         assert other.runs.claim_orphan(["sum"]) == "forgotten"
