@@ -7,12 +7,10 @@ from then on. Made by `FlowRegistry.follow`.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from typing_extensions import Self
+from chainweaver.registry.background import BackgroundHandle
 
 if TYPE_CHECKING:
     from chainweaver.registry.stores import SharedRegistryStore
@@ -23,7 +21,7 @@ WAIT_S = 5.0
 """How long one wait for a notice lasts at most; a notice that was lost is noticed then."""
 
 
-class FollowHandle:
+class FollowHandle(BackgroundHandle):
     """A registry that follows its store, until it is stopped. A context manager: leaving the block stops it."""
 
     def __init__(
@@ -37,35 +35,10 @@ class FollowHandle:
         self._refresh = refresh
         self._on_change = on_change
         self._on_error = on_error
-        self._stopped = threading.Event()
         # Counted before the first look, so that nothing between the two is missed.
         self._seen = store.changes()
         refresh()
-        self._thread = threading.Thread(target=self._follow, name="chainweaver-follow", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether changes are still noticed."""
-        return self._thread.is_alive() and not self._stopped.is_set()
-
-    def stop(self, timeout: float | None = None) -> None:
-        """End it; may be called more than once, also from a callback.
-
-        Args:
-            timeout: Seconds to wait for what is going on; None: as long as it takes, half a second as a rule.
-        """
-        self._stopped.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
+        super().__init__("follow", self._follow)
 
     def _follow(self) -> None:
         while not self._stopped.is_set():

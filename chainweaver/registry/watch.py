@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING
 
+from chainweaver.registry.background import BackgroundHandle
 from chainweaver.registry.directory import ReloadReport, flow_files
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["DirectoryPoll", "WatchHandle"]
 
@@ -83,10 +78,8 @@ class DirectoryPoll:
         return tuple(looks)
 
 
-class WatchHandle:
-    """A watch on a directory; it goes on in a daemon thread until it is stopped.
-
-    A handle is a context manager: leaving the block stops the watch. A handle that nobody keeps goes on as well.
+class WatchHandle(BackgroundHandle):
+    """A watch on a directory, until it is stopped. A context manager: leaving the block stops it.
 
     Attributes:
         report: What the latest reading of the directory did, that of the beginning included.
@@ -106,34 +99,9 @@ class WatchHandle:
         self._interval_s = interval_s
         self._on_reload = on_reload
         self._on_error = on_error
-        self._stopped = threading.Event()
         for failed in report.failed:
             self._tell(failed.error)
-        self._thread = threading.Thread(target=self._watch, name="chainweaver-watch", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether changes are still noticed."""
-        return self._thread.is_alive() and not self._stopped.is_set()
-
-    def stop(self, timeout: float | None = None) -> None:
-        """End the watch; may be called more than once, also from `on_reload`.
-
-        Args:
-            timeout: Seconds to wait for a reading that is going on; None: as long as it takes.
-        """
-        self._stopped.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
+        super().__init__("watch", self._watch)
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._interval_s):
