@@ -492,16 +492,20 @@ def prune(
         raise CommandLineError("Nothing says which runs to forget", fix="--keep-last 100, --older-than 30d, or both")
     with opened(store) as opened_store:
         if not yes:
-            _ask(shown_url(store), output)
+            _ask(
+                opened_store.runs.prune(keep_last=keep_last, older_than=seconds, dry_run=True), shown_url(store), output
+            )
         forgotten = opened_store.runs.prune(keep_last=keep_last, older_than=seconds)
     return Answer(data={"forgotten": forgotten}, text=lambda screen: screen.line(f"forgot {counted(forgotten, 'run')}"))
 
 
-def _ask(store: str, output: Format) -> None:
+def _ask(runs: int, store: str, output: Format) -> None:
     if output is Format.JSON or not sys.stdin.isatty():
-        raise CommandLineError("Runs would be forgotten for good, and nobody is there to agree", fix="--yes")
+        raise CommandLineError(
+            f"{counted(runs, 'run')} would be forgotten for good, and nobody is there to agree", fix="--yes"
+        )
     try:
-        agreed = typer.confirm(f"Forget these runs of {store} for good?")
+        agreed = typer.confirm(f"Forget {counted(runs, 'run')} of {store} for good?")
     except typer.Abort:  # the end of the input is no agreement
         agreed = False
     if not agreed:

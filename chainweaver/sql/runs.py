@@ -326,12 +326,15 @@ class SqlRuns:
             raise CheckpointNotFoundError(trace_id)
         return self._info(found[0])
 
-    def prune(self, *, keep_last: int | None = None, older_than: timedelta | float | None = None) -> int:
+    def prune(
+        self, *, keep_last: int | None = None, older_than: timedelta | float | None = None, dry_run: bool = False
+    ) -> int:
         """Forget runs that have ended; how many.
 
         Args:
             keep_last: Of each flow, the latest that many stay.
             older_than: Only runs that ended longer ago than this; a timedelta, or seconds.
+            dry_run: Only count those that would be forgotten.
 
         Raises:
             ValueError: Neither is given, or one is negative.
@@ -339,7 +342,7 @@ class SqlRuns:
         if keep_last is None and older_than is None:
             raise ValueError("prune() needs keep_last=, older_than= or both: it forgets nothing by itself.")
         seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
-        if (keep_last or 0) < 0 or (seconds or 0) < 0:
+        if not ((keep_last or 0) >= 0 and (seconds or 0) >= 0):  # what is no number is not 0 or more either
             raise ValueError("keep_last and older_than have to be 0 or more.")
         has_ended = "status <> 'running' and owner is null"
         terms, params = [has_ended], []
@@ -352,9 +355,12 @@ class SqlRuns:
                 "as place from chainweaver_runs where status <> 'running') as ended where place <= ?)"
             )
             params.append(keep_last)
-        some = f"select id from chainweaver_runs where {' and '.join(terms)} order by id limit {_AT_ONCE}"
+        found = f"from chainweaver_runs where {' and '.join(terms)}"
+        if dry_run:
+            [(number,)] = self._database.rows(f"select count(*) {found}", params)
+            return int(number)
         # Asked for twice: somebody may go on with a failed run between the two.
-        where = f"{has_ended} and id in ({some})"
+        where = f"{has_ended} and id in (select id {found} order by id limit {_AT_ONCE})"
         forgotten = 0
         while True:
             # When the answer to its commit is lost, the number is that of the second time, which may be too low.

@@ -454,6 +454,7 @@ def test_somebody_at_a_terminal_is_asked(
     os.close(theirs)
 
     assert (done.returncode, told in done.stdout + done.stderr) == (status, True), done
+    assert "Forget 1 run of " in done.stdout
     assert len(store.runs.list_runs()) == left
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from datetime import datetime, timedelta, timezone
@@ -53,7 +54,7 @@ def test_pruning_forgets_what_it_is_told_to_and_nothing_that_runs(store):
             store.runs.finish(f"run{number}", "ok")
 
     assert store.runs.prune(older_than=60) == store.runs.prune(older_than=timedelta(days=1)) == 0
-    assert store.runs.prune(keep_last=1) == 3
+    assert [store.runs.prune(keep_last=1, dry_run=dry) for dry in (True, False, True)] == [3, 3, 0]
     assert ids(store) == ["run5", "run4", "run1"]
     time.sleep(0.01)  # SQLite's clock counts milliseconds
     assert store.runs.prune(keep_last=0, older_than=0.0) == 2
@@ -81,6 +82,17 @@ def test_any_number_of_runs_can_be_passed_over(store):
     store.runs.save(a_run("found"))
 
     assert store.runs.claim_orphan(["sum"], [f"run{number}" for number in range(100_000)]) == "found"
+
+
+@pytest.mark.parametrize("wrong", [{}, {"keep_last": -1}, {"older_than": -1}, {"older_than": math.nan}])
+def test_pruning_without_a_bound_that_means_something_forgets_nothing(store, wrong):
+    """R31: to PostgreSQL, NaN is later than everything."""
+    store.runs.admit(a_run("kept"))
+    store.runs.finish("kept", "ok")
+
+    with pytest.raises(ValueError, match="keep_last"):
+        store.runs.prune(**wrong)
+    assert ids(store) == ["kept"]
 
 
 def test_an_end_without_steps_keeps_the_log_and_with_a_key_the_steps_too(store):
