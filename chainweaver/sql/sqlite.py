@@ -180,10 +180,12 @@ class SqliteDatabase:
 
     def _refusal(self, exc: sqlite3.Error | UnicodeDecodeError) -> Exception:
         text = str(exc)
-        # SQLite repeats damaged text in what it complains of, and that cannot be decoded either.
-        is_garbled = isinstance(exc, UnicodeDecodeError) or "Could not decode" in text
+        # SQLite repeats damaged text in what it complains of, and that cannot be decoded either: Python 3.10 then says
+        # nothing at all.
+        is_garbled = isinstance(exc, UnicodeDecodeError) or not text or "Could not decode" in text
         if is_garbled or "malformed" in text or "not a database" in text:
-            return ArtifactCorruptError(self.name, f"{text}.", fix="restore the file from a backup")
+            detail = text or "it says something that cannot be decoded"
+            return ArtifactCorruptError(self.name, f"{detail}.", fix="restore the file from a backup")
         if _is_locked(exc):
             fix = f"end the process that keeps it locked for more than {self._patience_s:g} s, or raise patience_s"
         elif "unable to open" in text:
