@@ -144,6 +144,8 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
 async def drive(run: Run, performer: Performer) -> None:
     """Walk a run to its end, one command after the other.
 
+    A run that was told to end before its caller was interrupted has ended for that reason.
+
     Raises:
         BaseException: What ended the caller rather than the run (KeyboardInterrupt, the cancellation of the task),
             after the run was ended for it.
@@ -184,7 +186,7 @@ async def drive(run: Run, performer: Performer) -> None:
                     command = life.throw(failure)
                 else:
                     interrupt = interrupt or exc
-                    command = life.throw(RunCancelled("interrupt"))
+                    command = life.throw(RunCancelled(stop.reason or "interrupt"))
                 failure = None
             else:
                 clock.now_ns = now_ns()
@@ -237,7 +239,7 @@ async def enter(run: Run, performer: Performer, opened: list[Wrapper]) -> None:
                 command = life.throw(cancelled)
             except BaseException as exc:
                 interrupt = exc
-                command = life.throw(RunCancelled("interrupt"))
+                command = life.throw(RunCancelled(performer.stop.reason or "interrupt"))
             else:
                 command = life.send(reply)
     except StopIteration as end:
@@ -391,7 +393,7 @@ class Carrier:
                 failure = failure_of(exc, crowd.is_interrupted)
                 if failure is None:
                     self.interrupt = self.interrupt or exc
-                    failure = RunCancelled("interrupt")
+                    failure = RunCancelled(self.asked or "interrupt")
             going = self._reply(step_run, command, reply, failure)
 
     def ask(self, reason: CancelReason) -> None:

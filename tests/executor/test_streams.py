@@ -8,6 +8,7 @@ import gc
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -26,6 +27,7 @@ from chainweaver import (
     InMemoryCheckpointer,
     tool,
 )
+from chainweaver.sql import open_store
 from tests.executor.kit import Calls, chain, dag, linear
 from tests.lanes.kit import LIMIT_S, wait_until
 
@@ -489,3 +491,48 @@ def test_many_streams_at_once_do_not_mix(reader: Reader):
         assert seen[-1].result is not None
         assert seen[-1].result.final_output == {"n": at, "a_out": at + 1, "b_out": at + 2}
         assert len({event.trace_id for event in seen}) == 1
+
+
+@pytest.mark.parametrize("lane", READERS)
+@pytest.mark.parametrize("limit", [1, 4])
+def test_a_durable_run_whose_stream_is_closed_is_cancelled_for_good(lane: str, limit: int, tmp_path: Path):
+    """R38: on every lane, also where the loop ends right after; nobody goes on with it."""
+    calls, begun, goes_on = Calls(), threading.Event(), threading.Event()
+
+    def wait(given: Any) -> dict[str, int]:
+        begun.set()
+        goes_on.wait(LIMIT_S)
+        return {"out": given.n}
+
+    def read() -> None:
+        stream = executor.stream_flow("flow", {"n": 1})
+        assert next(event for event in stream if event.tool_name == "b").kind == "step_start"
+        begun.wait(LIMIT_S)
+        stream.close()  # type: ignore[attr-defined]  # it is a generator
+
+    async def read_async() -> None:
+        stream = executor.stream_flow_async("flow", {"n": 1})
+        async for event in stream:
+            if event.tool_name == "b":
+                break
+        while not begun.is_set():
+            await anyio.sleep(0.001)
+        await stream.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+    tools = [calls.tool("a"), calls.tool("b", wait), calls.tool("c")]
+    needs = {"a": [], "b": [], "c": ["a", "b"]}
+    steps = [DAGFlowStep(step_id=x, tool_name=x, depends_on=needs[x], output_mapping={x: "out"}) for x in needs]
+    with (
+        open_store(f"sqlite:///{tmp_path}/runs.db") as store,
+        FlowExecutor(tools=tools, flows=[dag(*steps)], checkpointer=store.runs, max_step_concurrency=limit) as executor,
+    ):
+        backend = READERS[lane]
+        if backend is None:
+            read()
+        else:
+            backend(read_async)
+        goes_on.set()
+        wait_until(lambda: [run.owner for run in store.runs.list_runs()] == [None])
+        assert [run.status for run in store.runs.list_runs()] == ["cancelled"]
+        assert executor.recover() == []
+    assert calls.counts["c"] == 0
