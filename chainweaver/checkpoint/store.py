@@ -21,6 +21,10 @@ class Checkpointer(Protocol):
     plain by `chainweaver.objects.bind_reduce`, and the executor restores their types after `load`. Objects whose type
     nobody declares, arrays and frames among them, come as they are: `chainweaver.objects.pack` tells which have bytes.
 
+    The async lane calls a store in the thread of its loop. One that may have to wait, for a lock, a disk or a network,
+    has a method `at_once(call)`: it makes a call of its own methods and returns what that returns, or raises
+    `BlockingIOError` where it would have to wait, and then the call is made again, in a thread.
+
     >>> class Forgetful:
     ...     def save(self, snapshot): pass
     ...     def load(self, trace_id): raise KeyError(trace_id)

@@ -393,7 +393,7 @@ class FlowExecutor:
         dry = rehearsal(dry_run, dry_run_unsupported)
         call = Call(prepared.plan, deadline, cancel_token, dynamic_params, lane, self._settings["lanes"], dry, key)
         try:
-            begun = runs.begin(prepared.plan, initial_input, self._listeners, call)
+            begun = await runs.begin_async(prepared.plan, initial_input, self._listeners, call)
         except KeyTaken as taken:
             options: Any = {"deadline": deadline, "cancel_token": cancel_token, "dynamic_params": dynamic_params}
             return await self.resume_flow_async(taken.trace_id, force=force, lane=lane, **options)

@@ -7,7 +7,9 @@ what a step does with it in the run core.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 # ---- a run begins
 
 
-def open_checkpoint(
+async def open_checkpoint(
     run: Run, services: Services, checkpointer: Checkpointer, store: RunStore | None = None, key: str | None = None
 ) -> None:
     """Save the snapshot that steps are appended to; what cannot be saved fails the run at its input (R16).
@@ -78,10 +80,10 @@ def open_checkpoint(
         )
         services.checkpoints = CheckpointService(checkpointer, run, snapshot)
         if store is None:
-            checkpointer.save(snapshot)
+            await services.asked(partial(checkpointer.save, snapshot))
         else:
             digest = None if key is None else digest_of(run.slots[0] or {})
-            taken = store.admit(snapshot, key=key, input_digest=digest)
+            taken = await services.asked(partial(store.admit, snapshot, key=key, input_digest=digest))
             if taken is not None:
                 raise KeyTaken(taken)
     except (KeyTaken, RunKeyError):
@@ -92,6 +94,14 @@ def open_checkpoint(
         error = FlowExecutionError(plan.flow_name, -1, f"checkpoint: {type(exc).__name__}: {exc}")
         error.__cause__ = exc
         run.input_error = error
+    except GeneratorExit:
+        raise
+    except BaseException:
+        if store is not None:
+            # It may be admitted, and whoever is interrupted carries no run.
+            with suppress(Exception):
+                await services.asked(partial(store.finish, run.trace_id(), "running"))
+        raise
     else:
         run.saving = True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from chainweaver._execution import Run, conclude, take_input
@@ -22,6 +23,7 @@ from chainweaver.executor.captures import capture_of, inspect_of
 from chainweaver.executor.durable import finish, joined, needed, run_store
 from chainweaver.executor.processes import process_options, trust_in
 from chainweaver.lanes.cancel import CancellationToken
+from chainweaver.lanes.drive import run_to_end
 from chainweaver.lanes.services import CacheService, CheckpointService, Services
 from chainweaver.lanes.sync import Resources, close_streams, enter_sync, run_sync
 from chainweaver.results import ExecutionResult
@@ -126,12 +128,30 @@ class Runs:
         take_input(run)
         if call is None and listeners is None and self.is_bare and not plan.has_processes:
             return run, self._services, self.resources, None
-        services = Services(runtime)
+        return run_to_end(self._opened(run, Services(runtime), listeners, call))
+
+    async def begin_async(
+        self, plan: Plan, initial_input: Mapping[str, Any], listeners: Listeners | None, call: Call
+    ) -> Begun:
+        """As `begin`, in a task that does not wait for a store."""
+        from chainweaver.lanes.async_ import asking
+
+        check_input(initial_input)
+        if call.key is not None:
+            needed(self.store, "execute_flow_async(key=...)")
+        run = self.new_run(plan, dict(initial_input))
+        take_input(run)
+        services = Services(self.runtime)
+        services.ask = asking(self.checkpointer, self.resources)
+        return await self._opened(run, services, listeners, call)
+
+    async def _opened(self, run: Run, services: Services, listeners: Listeners | None, call: Call | None) -> Begun:
+        """A run that has its input, attended and kept."""
         self.attend(run, services, listeners, call)
         if self.checkpointer is not None and run.input_error is None and run.rules.dry is None:
             from chainweaver.executor.resume import open_checkpoint
 
-            open_checkpoint(run, services, self.checkpointer, self.store, None if call is None else call.key)
+            await open_checkpoint(run, services, self.checkpointer, self.store, None if call is None else call.key)
         if services.listeners is not None:
             tell_start(run, services)
         return run, services, *self.means(call, services)
@@ -213,25 +233,29 @@ class Runs:
         self, run: Run, services: Services, resources: Resources, token: CancellationToken | None
     ) -> ExecutionResult:
         """Carry a run to its end in this task; as `carry_sync`."""
-        from chainweaver.lanes.async_ import close_streams_async, enter_async, run_async
+        from chainweaver.lanes.async_ import asking, close_streams_async, enter_async, run_async
 
         run.lane = "async"
+        if services.checkpoints is not None:
+            services.ask = asking(self.checkpointer, resources)
         opened: list[Wrapper] = []
         try:
             if run.rules.around_run:
                 await enter_async(run, services, resources, token, opened)
             if run.input_error is None and run.cancelled is None:
                 await run_async(run, services, resources, self._limit_of(run), token)
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, GeneratorExit):
+                services.ask = None  # a coroutine that is closed cannot wait
             conclude(run)
             if run.has_streams:
                 await close_streams_async(run, is_lost=True)
-            self._end(run, services, opened)
+            await self._end_async(run, services, opened)
             raise
         conclude(run)
         if run.has_streams:
             await close_streams_async(run)
-        result = self._end(run, services, opened)
+        result = await self._end_async(run, services, opened)
         return result if run.status == "ok" else _handed_out(run, result)
 
     def _limit_of(self, run: Run) -> int:
@@ -246,30 +270,47 @@ class Runs:
 
     def _end(self, run: Run, services: Services, opened: list[Wrapper]) -> ExecutionResult:
         """The end of a run that has its status: one result, one `flow_end` (R17)."""
+        result = self._left(run, opened)
+        if services.checkpoints is not None:
+            run_to_end(self._settle(run, services, services.checkpoints))
+        self._tell_end(run, services, result)
+        return result
+
+    async def _end_async(self, run: Run, services: Services, opened: list[Wrapper]) -> ExecutionResult:
+        """As `_end`, in a task that does not wait for a store."""
+        result = self._left(run, opened)
+        try:
+            if services.checkpoints is not None:
+                await self._settle(run, services, services.checkpoints)
+        finally:
+            self._tell_end(run, services, result)
+        return result
+
+    def _left(self, run: Run, opened: list[Wrapper]) -> ExecutionResult:
         if opened:
             leave_run(run, opened)
         if run.collisions or run.collided_inside:
             _log_collisions(run)
-        result = ExecutionResult.of(run)
-        if services.checkpoints is not None:
-            self._settle(run, services, services.checkpoints)
+        return ExecutionResult.of(run)
+
+    def _tell_end(self, run: Run, services: Services, result: ExecutionResult) -> None:
         if services.listeners is not None:
             from chainweaver.observe import telling
 
             telling.tell_end(services.listeners, run, result)
         if self.device_caches != "never":
             _release_caches(self.device_caches)
-        return result
 
-    def _settle(self, run: Run, services: Services, checkpoints: CheckpointService) -> None:
+    async def _settle(self, run: Run, services: Services, checkpoints: CheckpointService) -> None:
         """Tell the store that the run has ended, or have it forget one that ended well."""
         services.parted()
         trace_id = checkpoints.trace_id
         try:
             if self.store is not None:
-                finish(self.store, run, keep=not self.delete_on_success, handed_back=self.drain.is_cancelled)
+                keep, handed_back = not self.delete_on_success, self.drain.is_cancelled
+                await services.asked(partial(finish, self.store, run, keep=keep, handed_back=handed_back))
             elif run.status == "ok" and self.delete_on_success:
-                checkpoints.checkpointer.delete(trace_id)
+                await services.asked(partial(checkpoints.checkpointer.delete, trace_id))
         except RunClaimLostError:
             if run.status == "ok":
                 # All that it has done is committed, and by whom it is ended matters to nobody.

@@ -193,7 +193,7 @@ async def stream_async(
     async def work() -> None:
         end: BaseException | None = None
         try:
-            await runs.carry_async(*runs.begin(plan, initial_input, listeners, call))
+            await runs.carry_async(*await runs.begin_async(plan, initial_input, listeners, call))
         except BaseException as exc:
             end = exc
         put(end)

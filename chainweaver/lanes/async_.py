@@ -208,6 +208,79 @@ class AwaitingPerformer:
         return Stoppable(self.stop, self.reach, timeout_s)
 
 
+class StoreCalls:
+    """The calls of one run to its store, one after the other: made here where it answers at once, else in a thread.
+
+    Whoever cancels the task waits until a call has ended, so that none is lost, made twice, or under way when the run
+    is over.
+
+    Args:
+        at_once: Makes a call that does not wait; raises BlockingIOError where it would have to (see `Checkpointer`).
+    """
+
+    def __init__(self, at_once: Callable[[Callable[[], Any]], Any], resources: Resources) -> None:
+        self._at_once = at_once
+        self._resources = resources
+        self._under_way: anyio.Event | None = None
+
+    async def __call__(self, call: Callable[[], Any]) -> Any:
+        interrupt: BaseException | None = None
+        while self._under_way is not None:  # that of a sibling
+            interrupt = await _outlast(self._under_way) or interrupt
+        try:
+            try:
+                return self._at_once(call)
+            except BlockingIOError:
+                ended = self._begin(call)
+            return await ended()
+        finally:
+            if interrupt is not None:
+                raise interrupt
+
+    def _begin(self, call: Callable[[], Any]) -> Callable[[], Coroutine[Any, Any, Any]]:
+        """Have a thread make a call; what waits for its end."""
+        done = self._under_way = anyio.Event()
+
+        def end() -> None:
+            self._under_way = None
+            done.set()
+
+        job = ThreadJob(call, soon(end))
+        try:
+            self._resources.threads.start(job)
+        except BaseException:  # there are no more threads
+            end()
+            raise
+
+        async def ended() -> Any:
+            interrupt = await _outlast(done)
+            if interrupt is not None:
+                raise interrupt
+            return value_of(job)
+
+        return ended
+
+
+def asking(store: object, resources: Resources) -> StoreCalls | None:
+    """What makes the calls of a run to its store; None for a store that never has to wait."""
+    at_once = getattr(store, "at_once", None)
+    return None if at_once is None else StoreCalls(at_once, resources)
+
+
+async def _outlast(event: anyio.Event) -> BaseException | None:
+    """Wait for an event, whatever this task is told meanwhile; what that was."""
+    interrupt: BaseException | None = None
+    with anyio.CancelScope(shield=True):
+        while not event.is_set():
+            try:
+                await event.wait()
+            except GeneratorExit:  # a coroutine that is closed cannot wait
+                raise
+            except BaseException as exc:  # asyncio's own cancellation, which no scope holds off, or Ctrl-C
+                interrupt = interrupt or exc
+    return interrupt
+
+
 async def run_async(
     run: Run, services: Services, resources: Resources, limit: int, token: CancellationToken | None
 ) -> None:

@@ -210,8 +210,11 @@ def wind_up(run: Run, life: RunWalk, services: Services) -> None:
             if isinstance(command, Tell):
                 services.tell(command)
                 command = life.send(None)
-            elif isinstance(command, (Settle, Save)):
-                command = life.send(services.serve(command))
+            elif isinstance(command, Settle):
+                command = life.send(services.settle(command))
+            elif isinstance(command, Save):
+                services.save(command)
+                command = life.send(None)
             else:
                 command = life.throw(RunCancelled("interrupt"))
     except (StopIteration, RunCancelled):
@@ -271,7 +274,9 @@ async def perform(command: Command, performer: Performer) -> Any:
     if isinstance(command, Settle):
         return services.settle(command)
     if isinstance(command, Save):
-        return services.save(command)
+        if services.ask is None:
+            return services.save(command)
+        return await services.ask(services.commit_of(command))
     if isinstance(command, Tell):
         services.tell(command)
         # A stream whose reader is slow holds the run back here.

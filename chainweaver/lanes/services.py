@@ -1,7 +1,8 @@
 """Services: the commands of a run that touch no tool, performed the same way on every lane.
 
 Cache look-ups, checkpoints and telling listeners neither wait nor suspend (a look-up that has to wait for another run
-hands a flight back to the lane). One object per run; what it holds belongs to the executor.
+hands a flight back to the lane; a lane that must not wait for a store says how to ask it). One object per run; what it
+holds belongs to the executor.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Tell
 from chainweaver._execution.run import Detail
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from chainweaver.observe import Listeners
     from chainweaver.plan import PlannedStep, PlannedTool
     from chainweaver.runtime import Runtime
+
+T = TypeVar("T")
 
 Convert = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -163,10 +167,15 @@ class CheckpointService:
         Raises:
             RunCancelled: The run was claimed by somebody else meanwhile; nothing that it does counts any more.
         """
+        self.commit(self.delta_of(command))
+
+    def delta_of(self, command: Save) -> StepDelta:
+        """The finished step as it is stored."""
         run, step, outputs = command.run, command.step, command.outputs
         index = step.index
         detail = run.details.get(index) if run.details else None
-        if outputs is not None and (self.plain or step.rename is not None) and not is_put_together(detail):
+        is_put = detail is not None and is_put_together(detail)
+        if outputs is not None and not is_put and (self.plain or step.rename is not None):
             outputs = self._stored(run, step, outputs)
         started_ns = run.started[index]
         began_s = self._wall_minus_clock_s + started_ns / 1e9
@@ -174,12 +183,14 @@ class CheckpointService:
             # Nearly every checkpoint is one of these; see _new_tuple.
             head = self._heads[index]
             lasted_ns = run.clock.now_ns - started_ns
-            delta = _new_tuple(
+            return _new_tuple(
                 self._make,
                 head + ("ok", outputs, None, 1, (), False, None, began_s, lasted_ns, (), None, None, None),  # noqa: RUF005 - faster
             )
-        else:
-            delta = self._detailed(run, step, detail or _NO_DETAIL, outputs, run.now_ns)
+        return self._detailed(run, step, detail or _NO_DETAIL, outputs, run.now_ns)
+
+    def commit(self, delta: StepDelta) -> None:
+        """Append a finished step; see `save`."""
         if self.append is not None:
             try:
                 self.append(self.trace_id, delta)
@@ -293,6 +304,7 @@ class Services:
         callbacks: Who is asked for decisions, approvals and the like; shaped like tools, so that lanes call them alike.
         backlog: Waits until the reader of an event stream has caught up; None where nobody streams.
         blocking: The sync lane's performer for runs that nobody can stop, kept for the next run with these services.
+        ask: Makes a call of the store of checkpoints where the calling thread must not wait for it; None where it may.
         lock: Where several threads perform for one run: they save and tell one at a time. None elsewhere.
         parted: Called at the end of the run: its token listens to others no longer.
         trust: An object of one run in which nobody changes values; None elsewhere (see `Sharing.lend`).
@@ -304,6 +316,7 @@ class Services:
     checkpoints: CheckpointService | None = None
     listeners: Listeners | None = None
     backlog: Callable[[], Awaitable[None]] | None = None
+    ask: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None
     lock: AbstractContextManager[Any] | None = None
     trust: object = None
     parted: Callable[[], None] = staticmethod(_nothing)
@@ -323,6 +336,8 @@ class Services:
             self.tell(command)
             return None
         if type(command) is Save:
+            if self.ask is not None:
+                return LATER
             return self.save(command)
         if type(command) is Lookup:
             found = self.look_up(command)
@@ -362,6 +377,18 @@ class Services:
             return
         with self.lock:
             self.checkpoints.save(command)
+
+    def commit_of(self, command: Save) -> Callable[[], None]:
+        """What is left to do of a save, by whatever thread: the step is noted as it is now."""
+        assert self.checkpoints is not None, "a run without a checkpointer saves nothing"
+        return partial(self.checkpoints.commit, self.checkpoints.delta_of(command))
+
+    async def asked(self, call: Callable[[], T]) -> T:
+        """What a call of the store of checkpoints gives."""
+        if self.ask is None:
+            return call()
+        answer: T = await self.ask(call)
+        return answer
 
     def tell(self, command: Tell) -> None:
         """Tell the listeners."""
@@ -407,8 +434,10 @@ class Services:
 
     @property
     def saver(self) -> Callable[[Save], None] | None:
-        """What saves at once; None where there is no checkpointer, or where saving takes turns."""
-        return None if self.lock is not None or self.checkpoints is None else self.checkpoints.save
+        """What saves at once; None where there is no checkpointer, and where saving takes turns or may be awaited."""
+        if self.lock is not None or self.ask is not None or self.checkpoints is None:
+            return None
+        return self.checkpoints.save
 
     def listen(self, listeners: Listeners) -> None:
         """Have these told."""

@@ -80,6 +80,13 @@ class Database(Session, Protocol):
             snapshot: It only reads, and sees one state of the database.
         """
 
+    def at_once(self, call: Callable[[], T]) -> T:
+        """What a call gives that asks this database, where nobody has to be waited for.
+
+        Raises:
+            BlockingIOError: Somebody would have to be. What was not done may be asked for again.
+        """
+
     def wait_for_change(self, timeout_s: float, stopped: Callable[[], bool]) -> None:
         """Return when somebody may have changed flows, or the time is over, or `stopped` says so."""
 

@@ -123,6 +123,10 @@ class PostgresDatabase:
 
         return self._patiently(attempt)
 
+    def at_once(self, call: Callable[[], T]) -> T:
+        """Nothing ever: a commit waits for network and disk, which takes thirty times what going to a thread takes."""
+        raise BlockingIOError(f"{self.name} does not answer at once")
+
     def wait_for_change(self, timeout_s: float, stopped: Callable[[], bool]) -> None:
         """Listen on a connection of its own until something was heard that this thread was not told before."""
         ends = time.monotonic() + timeout_s

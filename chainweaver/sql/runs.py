@@ -9,10 +9,10 @@ Called by the executor from any thread, and by the command line. What may be res
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from chainweaver.checkpoint import ExecutionSnapshot, StepDelta
 from chainweaver.checkpoint.store import RUN_STATUSES, RunInfo, RunStatus
@@ -29,6 +29,8 @@ from chainweaver.sql.rows import content_of, header, read_header, read_step, ste
 from chainweaver.sql.texts import is_text, legible, storable, text_of
 
 __all__ = ["SqlRuns"]
+
+T = TypeVar("T")
 
 _STEP = (
     "path, step_index, step_id, tool_name, fingerprint, status, outputs, blobs, more, started_at, duration_ns, checksum"
@@ -73,6 +75,14 @@ class SqlRuns:
     def owner(self) -> str:
         """What claims of this object say: host, process and a number of its own. Another one after a fork."""
         return self._claims.owner
+
+    def at_once(self, call: Callable[[], T]) -> T:
+        """What a call of this object gives, where the database answers without waiting for anybody.
+
+        Raises:
+            BlockingIOError: It does not. The call may be made again, by a thread that may wait.
+        """
+        return self._database.at_once(call)
 
     # ---- a checkpointer
 
@@ -268,8 +278,12 @@ class SqlRuns:
 
         try:
             done = self._database.atomically(end)
-        finally:
+        except BlockingIOError:  # nothing was done, and whoever was in a hurry asks again
+            raise
+        except BaseException:
             self._claims.let_go(trace_id)
+            raise
+        self._claims.let_go(trace_id)
         if not done:
             raise RunClaimLostError(trace_id)
 

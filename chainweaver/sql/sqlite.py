@@ -1,7 +1,8 @@
 """SQLite: one connection per process, write-ahead log, and patience with other processes.
 
-Statements take tens of microseconds, so that one lock around one connection is cheaper than a pool; the async lane
-calls them where it stands. Another process that writes is waited for. Called by `open_store`.
+Statements take tens of microseconds, so that one lock around one connection is cheaper than a pool, and an event loop
+may run them where it stands. Another process that writes is waited for, but not by whoever asks `at_once`. Called by
+`open_store`.
 """
 
 from __future__ import annotations
@@ -114,6 +115,19 @@ class SqliteDatabase:
         with self._lock:
             return self._patiently(attempt)
 
+    def at_once(self, call: Callable[[], T]) -> T:
+        """What a call gives that asks this database, where nobody has to be waited for; see `Database.at_once`."""
+        lock = self._lock
+        # In "power" every commit waits for the disk.
+        if self._synchronous == "full" or not lock.acquire(blocking=False):
+            raise BlockingIOError(f"{self.name} does not answer at once")
+        self._own.hurries = True
+        try:
+            return call()
+        finally:
+            self._own.hurries = False
+            lock.release()
+
     def wait_for_change(self, timeout_s: float, stopped: Callable[[], bool]) -> None:
         """Look ten times a second whether another connection has written since this thread waited last."""
         ends = time.monotonic() + timeout_s
@@ -153,9 +167,9 @@ class SqliteDatabase:
         self._connection = None
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=0.2, isolation_level=None, check_same_thread=False)
+        # Waiting is for `_patiently`: here nobody could say that there is no time for it.
+        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("pragma busy_timeout = 200")
             connection.execute("pragma journal_mode = wal")
             connection.execute(f"pragma synchronous = {self._synchronous}")
         except BaseException:
@@ -169,6 +183,8 @@ class SqliteDatabase:
         pause_s = 0.001
         while True:
             if failed is not None:
+                if _is_locked(failed) and getattr(self._own, "hurries", False):
+                    raise BlockingIOError(f"{self.name} is locked") from failed
                 if not _is_locked(failed) or time.monotonic() >= ends:
                     raise self._refusal(failed) from failed
                 time.sleep(pause_s)
