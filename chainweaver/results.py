@@ -468,9 +468,21 @@ def redacted_text(run: Run, text: str) -> str:
     """What is shown of a text of a run that is under way, such as an error message that a store is to keep (R39)."""
     redaction = run.rules.redaction
     if redaction is None:
-        return text
+        return _without_parameters(run, text)
     shown: str = redaction.redact_text(text, _hidden_in(run))
     return shown
+
+
+def _without_parameters(run: Run, text: str) -> str:
+    """A text without the dynamic parameters of its run: these are given in confidence, policy or not."""
+    passed = (run.root.slots[-1] or {}).values()
+    if not passed:
+        return text
+    from chainweaver.observe.secret_texts import Literals
+
+    values = [value.get_secret_value() if hasattr(value, "get_secret_value") else value for value in passed]
+    literals = Literals({one for one in values if isinstance(one, str)}, spared=lambda one: False)
+    return literals.replaced(text, "***")
 
 
 def _hidden_in(run: Run) -> frozenset[str]:
@@ -511,7 +523,8 @@ def _own_secrets(run: Run) -> set[str]:
     if run.parent is None and run.plan.dynamic_params:
         # Records show a stand-in for them, which tells nothing of what an error message may repeat.
         places.append((-1, "dynamic", run.slots[-1]))
-    found: set[str] = set()
+    # Texts for tools that take secrets, whatever their key is called; a step that has not run tells nothing of them.
+    found = {text for key in run.plan.secret_inputs if isinstance(text := (run.given or {}).get(key), str)}
     for index, kind, values in places:
         if values:
             hidden = known.get((index, kind))

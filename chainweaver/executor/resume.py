@@ -100,6 +100,12 @@ def _reduced_input(run: Run, checkpointer: Checkpointer) -> dict[str, Any]:
     initial = run.slots[0] or {}
     if not getattr(checkpointer, "wants_plain", False):
         return initial
+    # A caller that reads its input from a file has texts where a tool takes secrets, and texts any store would take.
+    secret = next((key for key in run.plan.secret_inputs if initial.get(key) is not None), None)
+    if secret is not None:
+        detail = "it is a secret, and the checkpointer has no cipher"
+        fix = "list it in the flow's dynamic_params and pass it there, at every resume"
+        raise CheckpointEncodeError(run.plan.flow_name, -1, secret, detail, fix=fix)
     try:
         return bind_reduce(_input_model(run.plan))(initial)
     except PlainEncodeError as exc:

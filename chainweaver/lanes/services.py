@@ -219,8 +219,6 @@ class CheckpointService:
         return error_type, code, self._text(run, message), cause
 
     def _text(self, run: Run, text: str) -> str:
-        if run.rules.redaction is None:
-            return text
         from chainweaver.results import redacted_text
 
         return redacted_text(run, text)
