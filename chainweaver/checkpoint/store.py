@@ -137,6 +137,14 @@ class RunStore(AppendingCheckpointer, Protocol):
         """Claim a run of one of these flows that has not ended and that nobody executes; its id, or None."""
         ...
 
+    def info(self, trace_id: str) -> RunInfo:
+        """How a run stands.
+
+        Raises:
+            CheckpointNotFoundError: There is no such run.
+        """
+        ...
+
     def finish(self, trace_id: str, status: RunStatus | None, *, error: str | None = None, keep: bool = True) -> None:
         """End a claim: the run has ended, or, with "running", others may go on with it; None: as it stood before."""
         ...

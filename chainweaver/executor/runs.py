@@ -128,13 +128,20 @@ class Runs:
             return run, self._services, self.resources, None
         services = Services(runtime)
         self.attend(run, services, listeners, call)
-        if self.checkpointer is not None and run.input_error is None and run.rules.dry is None:
-            from chainweaver.executor.resume import open_checkpoint
+        try:
+            if self.checkpointer is not None and run.input_error is None and run.rules.dry is None:
+                from chainweaver.executor.resume import open_checkpoint
 
-            open_checkpoint(run, services, self.checkpointer, self.store, None if call is None else call.key)
-        if services.listeners is not None:
-            tell_start(run, services)
-        return run, services, *self.means(call, services)
+                key = None if call is None else call.key
+                open_checkpoint(run, services, self.checkpointer, self.store, key, initial_input)
+            if services.listeners is not None:
+                tell_start(run, services)
+            return run, services, *self.means(call, services)
+        except BaseException:
+            # Nobody would carry it, here or elsewhere, as long as it is claimed.
+            if self.store is not None and services.checkpoints is not None:
+                self.store.finish(services.checkpoints.trace_id, None)
+            raise
 
     def new_run(self, plan: Plan, initial: dict[str, Any]) -> Run:
         """A run with the clock and the records of the executor, for those that go on or are replayed."""
@@ -267,7 +274,13 @@ class Runs:
         trace_id = checkpoints.trace_id
         try:
             if self.store is not None:
-                finish(self.store, run, keep=not self.delete_on_success, handed_back=self.drain.is_cancelled)
+                finish(
+                    self.store,
+                    run,
+                    keep=not self.delete_on_success,
+                    handed_back=services.hands_back or self.drain.is_cancelled,
+                    out_of_reach=checkpoints.is_out_of_reach,
+                )
             elif run.status == "ok" and self.delete_on_success:
                 checkpoints.checkpointer.delete(trace_id)
         except RunClaimLostError:

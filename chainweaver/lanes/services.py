@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Tell
 from chainweaver._execution.run import Detail
-from chainweaver.exceptions import ChainWeaverError, CheckpointEncodeError, RunClaimLostError
+from chainweaver.exceptions import ChainWeaverError, CheckpointEncodeError, RunClaimLostError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from chainweaver._execution.commands import Command
@@ -138,7 +138,11 @@ def written_keys(model: Any) -> set[str] | None:
 
 
 class CheckpointService:
-    """The checkpoints of one run: a snapshot at its start, then one append per finished step."""
+    """The checkpoints of one run: a snapshot at its start, then one append per finished step.
+
+    Attributes:
+        is_out_of_reach: The store did not answer when a step was to be committed.
+    """
 
     def __init__(self, checkpointer: Checkpointer, run: Run, snapshot: ExecutionSnapshot) -> None:
         from chainweaver.checkpoint import StepDelta
@@ -156,6 +160,7 @@ class CheckpointService:
         self._heads = facts.heads
         # A step's date is a reading of the monotonic clock and this.
         self._wall_minus_clock_s = run.began_wall - run.began_ns / 1e9
+        self.is_out_of_reach = False
 
     def save(self, command: Save) -> None:
         """Append the finished step, in one atomic write.
@@ -185,6 +190,9 @@ class CheckpointService:
                 self.append(self.trace_id, delta)
             except RunClaimLostError as exc:
                 raise RunCancelled("claim") from exc
+            except StoreUnavailableError:
+                self.is_out_of_reach = True
+                raise
         else:
             self.snapshot.steps.append(delta)
             self.checkpointer.save(self.snapshot)
@@ -292,6 +300,7 @@ class Services:
         backlog: Waits until the reader of an event stream has caught up; None where nobody streams.
         blocking: The sync lane's performer for runs that nobody can stop, kept for the next run with these services.
         lock: Where several threads perform for one run: they save and tell one at a time. None elsewhere.
+        hands_back: A run that is stopped early has not ended, and is left to others.
         parted: Called at the end of the run: its token listens to others no longer.
         trust: An object of one run in which nobody changes values; None elsewhere (see `Sharing.lend`).
     """
@@ -304,6 +313,7 @@ class Services:
     backlog: Callable[[], Awaitable[None]] | None = None
     lock: AbstractContextManager[Any] | None = None
     trust: object = None
+    hands_back = False
     parted: Callable[[], None] = staticmethod(_nothing)
     _teller: Callable[[Tell], None] | None = None
     _leads: set[Lead] | None = None
