@@ -90,6 +90,8 @@ class RunInfo(NamedTuple):
         steps_done: How many steps of the flow itself are committed.
         owner: Who executes it; None where nobody does.
         is_orphan: It has not ended, and nobody executes it.
+        seconds_left: How long the claim of its owner holds unless it is renewed; None where nobody executes it, or
+            where a claim does not run out by itself.
     """
 
     trace_id: str
@@ -103,6 +105,7 @@ class RunInfo(NamedTuple):
     steps_done: int
     owner: str | None
     is_orphan: bool
+    seconds_left: float | None = None
 
 
 @runtime_checkable

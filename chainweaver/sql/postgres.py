@@ -365,6 +365,7 @@ def without_password(url: str) -> str:
     'postgresql://ann@db:5432/runs?sslmode=require'
     """
     scheme, who, place, query = _cut(url)
+    place = place.rpartition("@")[2]  # what stands before is the end of a password, in a URL that is refused
     kept = [one for one in query.split("&") if one and unquote(one.partition("=")[0]) not in _SECRETS]
     user = f"{who.partition(':')[0]}@" if who is not None else ""
     return f"{scheme}://{user}{place}" + ("?" + "&".join(kept) if kept else "")

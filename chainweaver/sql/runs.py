@@ -282,7 +282,7 @@ class SqlRuns:
         flow_name: str | None = None,
         key: str | None = None,
         orphaned: bool | None = None,
-        limit: int = 100,
+        limit: int | None = 100,
     ) -> list[RunInfo]:
         """Runs, the latest first.
 
@@ -291,14 +291,14 @@ class SqlRuns:
             flow_name: Only runs of this flow.
             key: Only the run with this key.
             orphaned: Only runs that nobody executes and that have not ended, or only others.
-            limit: How many at most.
+            limit: How many at most; None for all there are.
 
         Raises:
             ValueError: There is no such status, or the limit is negative.
         """
         if status is not None and status not in RUN_STATUSES:
             raise ValueError(f"status has to be one of {', '.join(RUN_STATUSES)}, not {status!r}.")
-        if limit < 0:
+        if limit is not None and limit < 0:
             raise ValueError(f"limit has to be 0 or more, not {limit}.")
         wanted = {"status": status, "flow_name": flow_name, "run_key": key}
         given = {column: text_of(value) for column, value in wanted.items() if value is not None}
@@ -307,9 +307,10 @@ class SqlRuns:
             is_orphan = f"(status = 'running' and (owner is null or lease_until < {self._now}))"
             terms.append(is_orphan if orphaned else f"not {is_orphan}")
         where = f" where {' and '.join(terms)}" if terms else ""
+        bound = "" if limit is None else " limit ?"
         found = self._database.rows(
-            f"select {_INFO}, {self._now} from chainweaver_runs{where} order by id desc limit ?",
-            (*given.values(), limit),
+            f"select {_INFO}, {self._now} from chainweaver_runs{where} order by id desc{bound}",
+            (*given.values(), *(() if limit is None else (limit,))),
         )
         return [self._info(row) for row in found]
 
@@ -466,6 +467,7 @@ class SqlRuns:
                 steps_done=steps_done,
                 owner=None if is_orphan else owner,
                 is_orphan=is_orphan,
+                seconds_left=None if is_orphan or owner is None else lease_until - now,
             )
         except (ValueError, TypeError, OverflowError, OSError) as exc:  # a date that is none is an OSError
             raise ArtifactCorruptError(f"run {trace_id} in {self._database.name}", f"{exc}.") from exc

@@ -40,9 +40,26 @@ def test_the_log_is_filtered_by_each_of_its_columns(store):
     assert ids(store, orphaned=True) == ["run3"]
     assert ids(store, orphaned=False, status="running") == ["now"]
     assert ids(store, limit=0) == []
+    assert ids(store, limit=None) == ids(store)
     info = store.runs.info("run1")
     assert (info.status, info.error, info.steps_done, info.owner) == ("failed", "E006 in 'a'", 1, None)
     assert abs(info.changed_at - datetime.now(timezone.utc)) < timedelta(seconds=5)
+
+
+def test_the_log_has_more_runs_than_it_shows_unasked(store):
+    """R31: a hundred unless more are wanted, or all."""
+    for number in range(101):
+        store.runs.save(a_run(f"run{number}"))
+    assert [len(ids(store)), len(ids(store, limit=101)), len(ids(store, limit=None))] == [100, 101, 101]
+
+
+def test_the_log_says_for_how_long_a_claim_holds(store):
+    """R32: unless it is renewed; of runs that nobody executes there is nothing to say."""
+    for number in range(2):
+        store.runs.admit(a_run(f"run{number}"))
+    store.runs.finish("run1", "running")
+    assert 15 < store.runs.info("run0").seconds_left <= 20
+    assert store.runs.info("run1").seconds_left is None
 
 
 def test_pruning_forgets_what_it_is_told_to_and_nothing_that_runs(store):
