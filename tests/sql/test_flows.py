@@ -241,6 +241,23 @@ def test_flows_are_put_into_a_store_all_or_none(database_url: str) -> None:
         assert store.flows.changes() == seen, "what is kept already is left alone"
 
 
+def test_a_program_gives_its_flows_at_each_start(url: str) -> None:
+    """An executor is given the definition that the store has, whatever its status is; another one is refused."""
+    with open_store(url) as store, open_store(url) as elsewhere:
+        late = FlowRegistry(elsewhere.flows)
+        with FlowExecutor(FlowRegistry(store.flows), tools=[double], flows=[a_flow()]) as executor:
+            executor.registry.set_flow_status("twice", "disabled")
+        for registry in (FlowRegistry(store.flows), late):
+            with FlowExecutor(registry, tools=[double], flows=[a_flow()]) as executor:
+                assert executor.registry.get_flow("twice").status is FlowStatus.DISABLED
+        other = a_flow().model_copy(update={"steps": [FlowStep(tool_name="triple")]})
+        with pytest.raises(FlowAlreadyExistsError):
+            FlowExecutor(FlowRegistry(store.flows), tools=[double], flows=[other])
+        with pytest.raises(FlowAlreadyExistsError):
+            FlowRegistry(store.flows).register_flow(a_flow())
+        assert elsewhere.flows.load_flows() == [a_flow(status="disabled")]
+
+
 def test_a_registry_that_follows_its_store_sees_what_others_change(url: str) -> None:
     """Plans of a flow that was changed elsewhere are not used again."""
     with open_store(url) as ours, open_store(url) as theirs:
