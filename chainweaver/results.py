@@ -468,21 +468,9 @@ def redacted_text(run: Run, text: str) -> str:
     """What is shown of a text of a run that is under way, such as an error message that a store is to keep (R39)."""
     redaction = run.rules.redaction
     if redaction is None:
-        return _without_parameters(run, text)
+        return text
     shown: str = redaction.redact_text(text, _hidden_in(run))
     return shown
-
-
-def _without_parameters(run: Run, text: str) -> str:
-    """A text without the dynamic parameters of its run: these are given in confidence, policy or not."""
-    passed = (run.root.slots[-1] or {}).values()
-    if not passed:
-        return text
-    from chainweaver.observe.secret_texts import Literals
-
-    values = [value.get_secret_value() if hasattr(value, "get_secret_value") else value for value in passed]
-    literals = Literals({one for one in values if isinstance(one, str)}, spared=lambda one: False)
-    return literals.replaced(text, "***")
 
 
 def _hidden_in(run: Run) -> frozenset[str]:

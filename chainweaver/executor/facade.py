@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from chainweaver.exceptions import (
+    FlowAlreadyExistsError,
     FlowCompileError,
     ToolNotFoundError,
 )
@@ -84,7 +85,8 @@ class FlowExecutor:
     Args:
         registry: The flows. None: a registry of its own.
         tools: Tools to register.
-        flows: Flows to register.
+        flows: Flows to register. One that the registry or its store has already is left alone, with its status, when
+            it runs the same; a program may give its flows at each start.
         cost_profile: Prices, for `result.cost_report`.
         redaction_policy: What records, nested results, contexts of middleware and reports do not show.
         trace_recorder: Keeps the results of runs; it watches after all other middleware.
@@ -125,6 +127,7 @@ class FlowExecutor:
 
     Raises:
         TypeError, ValueError: A setting is not what it has to be.
+        FlowAlreadyExistsError: The registry or its store has another flow of that name and version.
 
     >>> from chainweaver import Flow, FlowExecutor, FlowStep, tool
     >>> @tool
@@ -221,7 +224,7 @@ class FlowExecutor:
         self._listeners: Listeners | None = None
         self._listen_to(self._settings["middleware"])
         for flow in listed("flows", flows, "steps"):
-            registry.register_flow(flow)
+            _register(registry, flow)
         if discover_plugins:
             registry.load_plugins()
 
@@ -800,6 +803,22 @@ class FlowExecutor:
             if self._bound is None:
                 self._bound = Runs(self._settings, self._watching())
             return self._bound
+
+
+def _register(registry: FlowRegistry, flow: AnyFlow) -> None:
+    """Register a flow, unless there is the very same definition already, whatever its status."""
+    try:
+        registry.register_flow(flow)
+    except FlowAlreadyExistsError:
+        from chainweaver.compiler import flow_digest
+
+        key = (flow.name, flow.version)
+        if key not in registry.snapshot:
+            # Another process was faster.
+            registry.refresh()
+        known = registry.snapshot.get(key)
+        if known is None or flow_digest(known) != flow_digest(flow):
+            raise
 
 
 def _plugged_in(wanted: bool) -> dict[str, Tool]:

@@ -227,6 +227,8 @@ class CheckpointService:
         return error_type, code, self._text(run, message), cause
 
     def _text(self, run: Run, text: str) -> str:
+        if run.rules.redaction is None:
+            return without_parameters(run, text)
         from chainweaver.results import redacted_text
 
         return redacted_text(run, text)
@@ -263,6 +265,18 @@ class CheckpointService:
                 step.name, step.index, exc.key, str(exc), step_name=step.label,
                 fix="declare the type of the field, or return plain values",
             ) from exc  # fmt: skip
+
+
+def without_parameters(run: Run, text: str) -> str:
+    """A text without the dynamic parameters of its run, which are given in confidence, policy or not."""
+    passed = (run.root.slots[-1] or {}).values()
+    if not passed:
+        return text
+    from chainweaver.observe.secret_texts import Literals
+
+    values = [value.get_secret_value() if hasattr(value, "get_secret_value") else value for value in passed]
+    literals = Literals({one for one in values if isinstance(one, str)}, spared=lambda one: False)
+    return literals.replaced(text, "***")
 
 
 def is_put_together(detail: Detail | None) -> bool:

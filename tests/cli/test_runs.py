@@ -18,7 +18,7 @@ import pytest
 
 from chainweaver.cli._stores import shown_url
 from chainweaver.registry import FlowRegistry
-from chainweaver.sql import SqlStore, open_store
+from chainweaver.sql import SqlFlows, SqlStore, open_store
 from tests.cli.conftest import Call
 
 STORE = "sqlite:///runs.db"
@@ -625,6 +625,90 @@ def test_a_version_is_replaced_only_when_that_is_said(call: Call, desk: Path, st
     assert store.flows.list_keys() == [("order", "1.0.0")]
     assert call("flows", "push", "order.flow.yaml", "--overwrite").out.startswith("replaced")
     assert store.flows.load_flow("order", "1.0.0").description == "Another."
+
+
+def test_files_are_pushed_all_or_none(call: Call, desk: Path, store: SqlStore):
+    """CLI: what cannot be stored, or is there twice, is told before anything is written."""
+    text = (desk / "other.flow.yaml").read_text()
+    (desk / "long.flow.yaml").write_text(text.replace("name: other", f"name: {'x' * 1300}"))
+    (desk / "again.flow.yaml").write_text(text.replace("name: other", "name: order"))
+
+    called = call("flows", "push", "order.flow.yaml", "long.flow.yaml")
+    assert (called.status, "[CW-E106] The name of the flow" in called.err) == (1, True), called.err
+    assert "where   long.flow.yaml" in called.err
+
+    called = call("flows", "push", "order.flow.yaml", "again.flow.yaml", "--overwrite")
+    assert called.status == 1
+    assert "Flow 'order' 1.0.0 is in 'order.flow.yaml' and in 'again.flow.yaml'" in called.err
+    assert store.flows.list_keys() == []
+
+
+def test_a_push_does_not_switch_a_disabled_flow_on(call: Call, desk: Path, store: SqlStore):
+    """CLI: a status that was set in the store stays, unless the file says another one."""
+    call("flows", "push", "order.flow.yaml")
+    FlowRegistry(store.flows).set_flow_status("order", "disabled")
+    assert call("flows", "push", "order.flow.yaml").out.startswith("unchanged")
+    text = (desk / "order.flow.yaml").read_text().replace("An order.", "Another.")
+    (desk / "order.flow.yaml").write_text(text)
+    assert call("flows", "push", "order.flow.yaml", "--overwrite").out.startswith("replaced")
+    kept = store.flows.load_flow("order", "1.0.0")
+    assert (kept.description, kept.status.value) == ("Another.", "disabled")
+    (desk / "order.flow.yaml").write_text(text + "status: active\n")
+    called = call("flows", "push", "order.flow.yaml")
+    assert "pass --overwrite" in called.err
+    assert call("flows", "push", "order.flow.yaml", "--overwrite").out.startswith("replaced")
+    assert store.flows.load_flow("order", "1.0.0").status.value == "active"
+
+
+def test_a_flow_that_changes_during_a_push_is_left_alone(
+    call: Call, desk: Path, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+):
+    """CLI: of two who change a flow at once one wins, and the other is told what to do in a shell."""
+    call("flows", "push", "order.flow.yaml")
+    (desk / "order.flow.yaml").write_text((desk / "order.flow.yaml").read_text().replace("An order.", "Another."))
+    put_flows = SqlFlows.put_flows
+
+    def late(self, flows):
+        FlowRegistry(store.flows).set_flow_status("order", "disabled")
+        put_flows(self, flows)
+
+    monkeypatch.setattr(SqlFlows, "put_flows", late)
+    called = call("flows", "push", "order.flow.yaml", "other.flow.yaml", "--overwrite")
+    assert (called.status, "[CW-E134]" in called.err, "refresh()" in called.err) == (1, True, False)
+    assert "fix     look at it with chainweaver flows list, then push again" in called.err
+    assert store.flows.list_keys() == [("order", "1.0.0")]
+
+
+def test_a_damaged_flow_is_named_and_can_be_replaced(call: Call, desk: Path, store: SqlStore):
+    """CLI: what the message advises does it; the other flows can be had meanwhile."""
+    call("flows", "push", "order.flow.yaml", "other.flow.yaml")
+    store._database.run("update chainweaver_flows set definition = '{' where name = 'order'")
+    listed = call("flows", "list")
+    assert (listed.status, "flow 'order' 1.0.0 in sqlite:///runs.db" in listed.err) == (1, True)
+    assert "fix     put it there again: chainweaver flows push FILE --overwrite" in listed.err
+    assert call("flows", "pull", "other", "-o", "out").status == 0
+    assert call("flows", "push", "order.flow.yaml").status == 1
+    assert call("flows", "push", "order.flow.yaml", "--overwrite").out == "replaced   order 1.0.0  order.flow.yaml\n"
+    assert call("flows", "list").status == 0
+
+
+def test_a_flow_with_an_at_in_its_name_can_be_pulled(call: Call, desk: Path):
+    """CLI: whatever can be pushed can be named."""
+    text = (desk / "other.flow.yaml").read_text()
+    for name, version in (("a", "1.0.0"), ("a", "2.0.0"), ("a@b", "1.0.0"), ("a@1.0.0", "3.0.0")):
+        named = text.replace("version: 1.0.0", f"version: {version}").replace("name: other", f"name: '{name}'")
+        (desk / "one.flow.yaml").write_text(named)
+        call("flows", "push", "one.flow.yaml")
+    for wanted, found in (
+        ("a", ("a", "2.0.0")),
+        ("a@1.0.0", ("a", "1.0.0")),
+        ("a@b", ("a@b", "1.0.0")),
+        ("a@b@1.0.0", ("a@b", "1.0.0")),
+        ("a@1.0.0@3.0.0", ("a@1.0.0", "3.0.0")),
+    ):
+        data = call("flows", "pull", wanted, "-o", "-", "--format", "json").answer["data"]
+        assert (data["flow"], data["version"]) == found
+    assert "known   1.0.0, 2.0.0" in call("flows", "pull", "a@9.0.0").err
 
 
 @pytest.mark.parametrize(

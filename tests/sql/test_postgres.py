@@ -222,9 +222,12 @@ def test_a_change_of_a_flow_whose_answer_is_lost_was_made_by_us(wire):
         with pytest.raises(StaleFlowError):
             store.flows.swap_flow(a_flow(description="newer"), instead_of=a_flow())
         wire.lose(COMMITTED)
+        store.flows.put_flows([(a_flow(), a_flow(description="new")), (a_flow("2.0.0"), None)])
+        wire.lose(COMMITTED)
         store.flows.delete_flow("sum", "1.0.0")
+        store.flows.delete_flow("sum", "2.0.0")
 
-        assert wire.lost == 3
+        assert wire.lost == 4
         assert store.flows.list_keys() == []
 
 
