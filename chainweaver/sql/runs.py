@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -177,7 +178,17 @@ class SqlRuns:
         Raises:
             CheckpointNotFoundError: Nothing is kept for this run, or only that it has ended.
             ArtifactCorruptError: A row is damaged; the message names it.
+            RunClaimLostError: It was claimed here, and somebody else has claimed it since.
         """
+        claim, began = self._claims.get(trace_id), time.monotonic()
+        snapshot = self._read(trace_id)
+        # Whoever had to wait for the database may have waited for longer than the claim held, and would go on with what
+        # others went on with meanwhile. From now on it holds for a whole lease.
+        if claim is not None and time.monotonic() - began > self.lease_s / 3 and not self._renew([claim.run_id]):
+            raise RunClaimLostError(trace_id)
+        return snapshot
+
+    def _read(self, trace_id: str) -> ExecutionSnapshot:
         # One statement, so that the run and its steps are of one moment; the run stands first.
         found = self._database.rows(
             "select '', -1, flow_name, flow_version, flow_digest, '', header, header_blobs, '', started_at, id, "
@@ -286,9 +297,9 @@ class SqlRuns:
             if earlier:
                 # The answer to a commit was lost. If it was done, that run is ours, and nobody would look for it.
                 ours = session.rows(
-                    "select trace_id, id, epoch from chainweaver_runs "
-                    "where trace_id = ? and id = ? and epoch = ? and owner = ?",
-                    (*earlier[0], self.owner),
+                    f"update chainweaver_runs set lease_until = {self._now} + ? "
+                    "where trace_id = ? and id = ? and epoch = ? and owner = ? returning trace_id, id, epoch",
+                    (self.lease_s, *earlier[0], self.owner),
                 )
                 if ours:
                     return ours
@@ -553,14 +564,14 @@ class SqlRuns:
             self._claims[trace_id] = claim
             if self._beat is None or not self._beat.is_alive():
                 self._stop.clear()
-                self._beat = threading.Thread(target=self._renew, name="chainweaver-claims", daemon=True)
+                self._beat = threading.Thread(target=self._keep_renewing, name="chainweaver-claims", daemon=True)
                 self._beat.start()
 
     def _let_go(self, trace_id: str) -> None:
         with self._lock:
             self._claims.pop(trace_id, None)
 
-    def _renew(self) -> None:
+    def _keep_renewing(self) -> None:
         """Renew the claims of this process until it is told to stop."""
         while not self._stop.wait(self.lease_s / 3):
             # Only what is executed here: a claim that nobody remembers, because the store was out of reach when it was
@@ -568,14 +579,17 @@ class SqlRuns:
             held = [claim.run_id for claim in list(self._claims.values()) if claim is not None]
             try:
                 for at in range(0, len(held), _AT_ONCE):
-                    ids = held[at : at + _AT_ONCE]
-                    self._database.run(
-                        f"update chainweaver_runs set lease_until = {self._now} + ? "
-                        f"where owner = ? and id in ({', '.join('?' * len(ids))})",
-                        (self.lease_s, self.owner, *ids),
-                    )
+                    self._renew(held[at : at + _AT_ONCE])
             except (StoreUnavailableError, ArtifactCorruptError) as exc:
                 logging.getLogger("chainweaver.sql").warning("Claims of %s are not renewed: %s", self.owner, exc)
+
+    def _renew(self, run_ids: Sequence[int]) -> int:
+        """Have the claims hold for another lease, of those runs that nobody else has claimed; how many."""
+        return self._database.run(
+            f"update chainweaver_runs set lease_until = {self._now} + ? "
+            f"where owner = ? and id in ({', '.join('?' * len(run_ids))})",
+            (self.lease_s, self.owner, *run_ids),
+        )
 
     def _refuse(self, trace_id: str, claim: Claim | None) -> None:
         if claim is not None:
