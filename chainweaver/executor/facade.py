@@ -437,6 +437,7 @@ class FlowExecutor:
             CheckpointNotFoundError: Nothing is stored for this run.
             CheckpointDriftError: The flow, or a step that was executed, is not what it was.
             RunClaimedError: The run is being executed, here or by another process.
+            RunClaimLostError: Another process took the run over; it carries the result so far, if there is one.
         """
         options = (deadline, cancel_token, dynamic_params, lane)
         runs, begun = self._go_on(trace_id, force, migrate, "sync", options)

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 from weakref import WeakSet
@@ -111,13 +111,20 @@ class Claims:
             self._claims[trace_id] = claim
             if self._beat is None or not self._beat.is_alive():
                 self._stop.clear()
-                self._beat = threading.Thread(target=self._renew, name="chainweaver-claims", daemon=True)
+                self._beat = threading.Thread(target=self._keep_renewing, name="chainweaver-claims", daemon=True)
                 self._beat.start()
 
     def let_go(self, trace_id: str) -> None:
         """Forget a claim."""
         with self._lock:
             self._claims.pop(trace_id, None)
+
+    def renew(self, run_ids: Sequence[int]) -> int:
+        """Have claims hold for another lease, those on runs that nobody else has claimed; how many."""
+        return self._database.run(
+            f"update chainweaver_runs set lease_until = {self._until} where owner = ? and id in ({_marks(run_ids)})",
+            (self.lease_s, self.owner, *run_ids),
+        )
 
     def close(self) -> None:
         """Stop renewing. Runs that are still executed lose their claims when these run out."""
@@ -163,9 +170,9 @@ class Claims:
             if earlier:
                 # The answer to a commit was lost. If it was done, that run is ours, and nobody would look for it.
                 ours = session.rows(
-                    "select trace_id, id, epoch from chainweaver_runs "
-                    "where trace_id = ? and id = ? and epoch = ? and owner = ?",
-                    (*earlier[0], self.owner),
+                    f"update chainweaver_runs set lease_until = {self._until} "
+                    "where trace_id = ? and id = ? and epoch = ? and owner = ? returning trace_id, id, epoch",
+                    (self.lease_s, *earlier[0], self.owner),
                 )
                 if ours:
                     return ours
@@ -175,7 +182,7 @@ class Claims:
         taken = self._database.atomically(take)
         return taken[0] if taken else None
 
-    def _renew(self) -> None:
+    def _keep_renewing(self) -> None:
         """Renew the claims of this process until it is told to stop."""
         while not self._stop.wait(self.lease_s / 3):
             # Only what is executed here: a claim that nobody remembers, because the store was out of reach when it was
@@ -183,12 +190,7 @@ class Claims:
             held = [claim.run_id for claim in list(self._claims.values()) if claim is not None]
             try:
                 for at in range(0, len(held), _AT_ONCE):
-                    ids = held[at : at + _AT_ONCE]
-                    self._database.run(
-                        f"update chainweaver_runs set lease_until = {self._until} "
-                        f"where owner = ? and id in ({_marks(ids)})",
-                        (self.lease_s, self.owner, *ids),
-                    )
+                    self.renew(held[at : at + _AT_ONCE])
             except (StoreUnavailableError, ArtifactCorruptError) as exc:
                 logging.getLogger(_LOGGER).warning("Claims of %s are not renewed: %s", self.owner, exc)
 

@@ -9,6 +9,7 @@ Called by the executor from any thread, and by the command line. What may be res
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -153,26 +154,32 @@ class SqlRuns:
         Raises:
             CheckpointNotFoundError: Nothing is kept for this run, or only that it has ended.
             ArtifactCorruptError: A row is damaged; the message names it.
+            RunClaimLostError: It was claimed here, and somebody else has claimed it since.
         """
-        # One statement, so that the run and its steps are of one moment; the run stands first.
-        found = self._database.rows(
-            "select '', -1, flow_name, flow_version, flow_digest, '', header, header_blobs, '', started_at, id, "
-            "checksum from chainweaver_runs where trace_id = ? and is_kept = 1 union all "
-            f"select {', '.join('step.' + name for name in _STEP.split(', '))} from chainweaver_steps as step "
-            f"join chainweaver_runs as run on run.id = step.run_id where run.trace_id = ? and run.is_kept = 1 "
-            f"order by 1, 2",
-            (text_of(trace_id), text_of(trace_id)),
+        claim, began = self._claims.of(trace_id), time.monotonic()
+        # All of one moment, large objects included: the run may go on, or end, while it is read.
+        snapshot = self._database.atomically(lambda session: self._read(session, trace_id), snapshot=True)
+        if snapshot is None:
+            raise self._not_found(trace_id)
+        # Whoever had to wait for the database may have waited for longer than the claim held, and would go on with what
+        # others went on with meanwhile. From now on it holds for a whole lease.
+        was_slow = time.monotonic() - began > self._claims.lease_s / 3
+        if claim is not None and was_slow and not self._claims.renew([claim.run_id]):
+            raise RunClaimLostError(trace_id)
+        return snapshot
+
+    def _read(self, session: Session, trace_id: str) -> ExecutionSnapshot | None:
+        found = session.rows(
+            "select id, flow_name, flow_version, flow_digest, header, header_blobs, checksum from chainweaver_runs "
+            "where trace_id = ? and is_kept = 1",
+            (text_of(trace_id),),
         )
         if not found:
-            raise self._not_found(trace_id)
-        # Steps of the flow itself stand before those of nested runs, as '' comes before any path.
-        head, *steps = found
-        if head[1] != -1:
-            raise ArtifactCorruptError(f"run {trace_id}", f"its row is not the first of {len(found)}.")
-        _, _, flow_name, flow_version, flow_digest, _, text, blobs, _, _, run_id, checksum = head
+            return None
+        [(run_id, flow_name, flow_version, flow_digest, text, blobs, checksum)] = found
 
-        def read(name: str) -> bytes | None:
-            content = self._database.rows(
+        def artifact(name: str) -> bytes | None:
+            content = session.rows(
                 "select content from chainweaver_artifacts where run_id = ? and name = ?", (run_id, name)
             )
             return content_of(content)
@@ -181,9 +188,11 @@ class SqlRuns:
         columns = {
             "trace_id": trace_id, "flow_name": flow_name, "flow_version": flow_version, "flow_digest": flow_digest,
         }  # fmt: skip
-        snapshot = read_header(columns, text, blobs, checksum, place, read)
-        read_steps = [read_step(trace_id, row, place, read) for row in steps]
-        snapshot.steps = sorted(read_steps, key=lambda step: (step.path, step.step_index))
+        snapshot = read_header(columns, text, blobs, checksum, place, artifact)
+        rows = session.rows(f"select {_STEP} from chainweaver_steps where run_id = ?", (run_id,))
+        steps = [read_step(trace_id, row, place, artifact) for row in rows]
+        # Steps of the flow itself stand before those of nested runs.
+        snapshot.steps = sorted(steps, key=lambda step: (step.path, step.step_index))
         return snapshot
 
     def delete(self, trace_id: str) -> None:

@@ -13,11 +13,23 @@ from typing import Any
 import psycopg
 import pytest
 
-from chainweaver import ChainWeaverError, Flow, FlowStep, MissingExtraError, StaleFlowError, StoreUnavailableError
+from chainweaver import (
+    ChainWeaverError,
+    Flow,
+    FlowExecutor,
+    FlowStep,
+    MissingExtraError,
+    RunClaimLostError,
+    StaleFlowError,
+    StoreUnavailableError,
+)
 from chainweaver.cache import StepCacheKey
+from chainweaver.executor.durable import Recovered
 from chainweaver.sql import SqlStore, open_store
 from chainweaver.sql.postgres import without_password
 from chainweaver.testing.conformance.checkpoints import a_run, a_step
+from tests.sql.children import until
+from tests.sql.kit import Stop, Tools, flow
 from tests.sql.servers import PrivateServer
 from tests.sql.wires import Wire
 
@@ -177,6 +189,17 @@ def test_a_claim_whose_answer_is_lost_is_ours(wire):
         assert store.runs.claim_orphan(["sum"]) is None
 
 
+def test_a_claim_whose_answer_is_lost_for_long_holds_from_when_it_comes(wire, postgres_url):
+    """R32: nobody takes the run that another one is about to go on with."""
+    with open_store(wire.url, lease_s=2) as store, open_store(postgres_url) as other:
+        store.runs.save(a_run("one"))
+        wire.lose(COMMITTED, lambda: time.sleep(2.2))
+
+        assert store.runs.claim_orphan(["sum"]) == "one"
+        assert wire.lost == 1
+        assert other.runs.claim_orphan(["sum"]) is None
+
+
 @pytest.mark.parametrize("status", ["ok", "failed", "running"])
 def test_an_end_whose_answer_is_lost_is_an_end(wire, status):
     """R31: also of a run that was handed back."""
@@ -254,6 +277,28 @@ def test_rows_that_stay_locked_are_an_error_after_the_patience(postgres_url):
             store.runs.claim("one")
         other.rollback()
         store.runs.claim("one")
+
+
+def test_whoever_waits_for_a_run_until_somebody_else_has_it_calls_none_of_its_tools(postgres_url):
+    """R32: a claim may run out while the run is read, and what is read is not what is committed then."""
+    with open_store(postgres_url, lease_s=0.3) as store, open_store(postgres_url) as other:
+        with FlowExecutor(tools=Tools(2).all(), flows=[flow()], checkpointer=store.runs) as executor:
+            with pytest.raises(Stop):
+                executor.execute_flow("chain", {"n": 1})
+        tools, recovered = Tools(), list[Recovered]()
+        with FlowExecutor(tools=tools.all(), flows=[flow()], checkpointer=store.runs) as executor:
+            with psycopg.connect(postgres_url) as blocking:
+                blocking.execute("lock table chainweaver_steps")
+                recovering = threading.Thread(target=lambda: recovered.extend(executor.recover(limit=1)))
+                recovering.start()
+                until(lambda: store._database.rows("select owner from chainweaver_runs") == [(store.runs.owner,)])
+                store.runs.close()  # it renews no claim either while its database is away
+                until(lambda: other.runs.claim_orphan(["chain"]))
+            recovering.join(20)
+
+        [(_, result, error)] = recovered
+        assert (result, type(error), tools.calls) == (None, RunClaimLostError, [])
+        assert [one.owner for one in other.runs.list_runs()] == [other.runs.owner]
 
 
 def test_more_threads_than_connections_wait_for_each_other(postgres_url):
