@@ -436,11 +436,10 @@ class SqlRuns:
         params = (*columns.values(), self._claims.lease_s if claims else None)
 
         def write(session: Session) -> int | _Taken | None:
-            # Also what an attempt has written whose answer was lost, and which has no step then. When somebody has taken
-            # the run since, it is said to be executed elsewhere, which is true.
-            _delete_runs(
-                session, f"trace_id = ? and (owner is null or owner = ? and {_NO_STEP})", (trace_id, self.owner)
-            )
+            # Also what an attempt has written whose answer was lost, and which has no step then. When somebody has
+            # taken the run since, it is said to be executed elsewhere, which is true.
+            free = f"trace_id = ? and (owner is null or owner = ? and {_NO_STEP})"
+            _delete_runs(session, free, (trace_id, self.owner))
             written = session.rows(insert, params)
             if not written:
                 found = session.rows(
