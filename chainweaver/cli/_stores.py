@@ -38,7 +38,7 @@ def opened(given: str | None, *, makes: bool = False) -> Iterator[SqlStore]:
     """The store that was named, for the time of a command.
 
     Args:
-        makes: A file that is not there is made.
+        makes: A file and tables that are not there are made.
 
     Raises:
         CommandLineError: None was named, or there is no such store.
@@ -49,7 +49,7 @@ def opened(given: str | None, *, makes: bool = False) -> Iterator[SqlStore]:
     if not makes:
         _check_file(url)
     try:
-        store = open_store(url)
+        store = open_store(url, create=makes)
     except ValueError as exc:
         raise CommandLineError(f"--store is no store: {without_password(str(exc))}") from None
     with store:

@@ -45,6 +45,7 @@ WORDS: Final = Dialect(
     listed="select jsonb_array_elements_text(cast(? as jsonb))",
     unlocked=" for update skip locked",
     exclusive="select pg_advisory_xact_lock(7162538210459071)",
+    has_table="select 1 from pg_catalog.pg_tables where schemaname = current_schema() and tablename = ?",
     notify="notify chainweaver_flows",
     # jsonb holds no zero character; one such description would break the view for all flows.
     steps_view=r"""
