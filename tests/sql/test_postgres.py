@@ -361,6 +361,32 @@ def test_what_waiting_does_not_mend_is_said_at_once(postgres):
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize(
+    "query", ["sslmode=zz", "target_session_attrs=zz", "keepalives_idle=zz", "connect_timeout=zz", "port=99999"]
+)
+def test_a_parameter_that_means_nothing_is_no_server_that_is_away(postgres_url, query):
+    """Stores: said at once, and with what is wrong; there is nothing to start."""
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"cannot be opened: .*(zz|99999)"):
+        open_store(postgres_url.partition("?")[0] + "?" + query)
+    assert time.monotonic() - began < 5
+
+
+def test_a_value_that_is_larger_than_a_server_takes_is_no_failure_of_the_server(postgres_url, monkeypatch):
+    """Stores: the same call will not do better later."""
+    with open_store(postgres_url) as store:
+        began = time.monotonic()
+        with pytest.raises(ValueError, match="larger than store"):
+            store._database.rows("select repeat('x', cast(? as int))", (2**30,))
+        with pytest.raises(ValueError, match="larger than store"):
+            store._database.rows("select cast(? as bigint)", ("9" * 30,))
+        monkeypatch.setattr("chainweaver.sql.postgres.LONGEST", 1_000)
+        store.runs.admit(a_run("one"))
+        with pytest.raises(ValueError, match="1,000 bytes at most in one statement"):
+            store.runs.append("one", a_step(0, {"text": "x" * 1_000}))
+        assert time.monotonic() - began < 5
+
+
 def test_a_user_who_may_not_create_tables_opens_a_store_that_is_up_to_date(postgres, postgres_url):
     """Stores: the usual role in production reads and writes rows, and somebody else makes the tables."""
     role = f"chainweaver_app_{os.urandom(3).hex()}"
