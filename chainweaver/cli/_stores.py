@@ -22,6 +22,7 @@ from chainweaver.sql.postgres import without_password
 VARIABLE = "CHAINWEAVER_STORE"
 """The environment variable with the store of commands that are given none."""
 
+_WORKING_S: Final = 30.0
 _LOOKING_S: Final = 5.0
 """Seconds that a command which only looks waits for a database: a mistyped host is told before anybody gives up."""
 
@@ -41,7 +42,7 @@ def opened(given: str | None, *, makes: bool = False, works: bool = False) -> It
     """The store that was named, for the time of a command.
 
     Args:
-        makes: A file that is not there is made, to put something into it.
+        makes: A file and tables that are not there are made, to put something into them.
         works: Something is done to runs that are there. With either, the database is waited for as long as a program
             would; else for a few seconds.
 
@@ -54,7 +55,7 @@ def opened(given: str | None, *, makes: bool = False, works: bool = False) -> It
     if not makes:
         _check_file(url)
     try:
-        store = open_store(url) if makes or works else open_store(url, patience_s=_LOOKING_S)
+        store = open_store(url, create=makes, patience_s=_WORKING_S if makes or works else _LOOKING_S)
     except ValueError as exc:  # which never quotes the URL
         raise CommandLineError(f"--store is no store: {exc}") from None
     with store:

@@ -291,6 +291,18 @@ def test_looking_makes_no_store(call: Call, desk: Path):
     assert not (desk / "runs.db").exists()
 
 
+def test_looking_into_a_database_of_another_program_puts_nothing_into_it(call: Call, desk: Path):
+    """CLI: it is no store, and stays none."""
+    with sqlite3.connect(desk / "runs.db") as connection:
+        connection.execute("create table theirs (n)")
+    connection.close()
+    before = (desk / "runs.db").read_bytes()
+    for command in (("runs", "list"), ("flows", "list"), ("runs", "prune", "--keep-last", "0", "--yes")):
+        called = call(*command)
+        assert (called.status != 0, "it has no tables of chainweaver" in called.err) == (True, True), called.err
+    assert (desk / "runs.db").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
