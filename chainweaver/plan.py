@@ -444,6 +444,7 @@ class Plan:
         unpinned: Those of them that are named without a version.
         composition: Makes the errors of sub-flows that do not fit together; such a plan is never started.
         streams: What its input has to do with streams; None for nearly all.
+        secret_inputs: Keys of its input that a tool takes as a secret, which no store may see.
         needs_schedule: It has a map whose items overlap whatever the limit of the run is.
         facts: What a checkpoint notes; worked out on first use, since most plans never need it.
         liveness: How long values are needed; likewise.
@@ -478,6 +479,7 @@ class Plan:
     composition: tuple[Callable[[], ChainWeaverError], ...] = ()
     needs_schedule: bool = False
     streams: PlannedStreams | None = None
+    secret_inputs: tuple[str, ...] = ()
 
     def peak_memory(self, sizes: Mapping[str, int]) -> PeakMemory:
         """The most bytes of values that a run of this plan holds at once, and the step during which it does.

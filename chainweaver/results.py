@@ -511,7 +511,8 @@ def _own_secrets(run: Run) -> set[str]:
     if run.parent is None and run.plan.dynamic_params:
         # Records show a stand-in for them, which tells nothing of what an error message may repeat.
         places.append((-1, "dynamic", run.slots[-1]))
-    found: set[str] = set()
+    # Texts for tools that take secrets, whatever their key is called; a step that has not run tells nothing of them.
+    found = {text for key in run.plan.secret_inputs if isinstance(text := (run.given or {}).get(key), str)}
     for index, kind, values in places:
         if values:
             hidden = known.get((index, kind))

@@ -94,6 +94,8 @@ class RunInfo(NamedTuple):
         steps_done: How many steps of the flow itself are committed.
         owner: Who executes it; None where nobody does.
         is_orphan: It has not ended, and nobody executes it.
+        seconds_left: How long the claim of its owner holds unless it is renewed; None where nobody executes it, or
+            where a claim does not run out by itself.
     """
 
     trace_id: str
@@ -107,6 +109,7 @@ class RunInfo(NamedTuple):
     steps_done: int
     owner: str | None
     is_orphan: bool
+    seconds_left: float | None = None
 
 
 @runtime_checkable
@@ -139,6 +142,14 @@ class RunStore(AppendingCheckpointer, Protocol):
 
     def claim_orphan(self, flow_names: Collection[str], passed_over: Collection[str] = ()) -> str | None:
         """Claim a run of one of these flows that has not ended and that nobody executes; its id, or None."""
+        ...
+
+    def info(self, trace_id: str) -> RunInfo:
+        """How a run stands.
+
+        Raises:
+            CheckpointNotFoundError: There is no such run.
+        """
         ...
 
     def finish(self, trace_id: str, status: RunStatus | None, *, error: str | None = None, keep: bool = True) -> None:

@@ -7,10 +7,9 @@ put something into it, and by no other: a mistyped name would be an empty store.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import unquote
 
 import typer
@@ -18,9 +17,14 @@ import typer
 from chainweaver.cli._loading import near_file
 from chainweaver.exceptions import CommandLineError
 from chainweaver.sql import SqlStore, open_store
+from chainweaver.sql.postgres import without_password
 
 VARIABLE = "CHAINWEAVER_STORE"
 """The environment variable with the store of commands that are given none."""
+
+_WORKING_S: Final = 30.0
+_LOOKING_S: Final = 5.0
+"""Seconds that a command which only looks waits for a database: a mistyped host is told before anybody gives up."""
 
 StoreOption = Annotated[
     str | None,
@@ -34,11 +38,13 @@ def store_url(given: str | None) -> str | None:
 
 
 @contextmanager
-def opened(given: str | None, *, makes: bool = False) -> Iterator[SqlStore]:
+def opened(given: str | None, *, makes: bool = False, works: bool = False) -> Iterator[SqlStore]:
     """The store that was named, for the time of a command.
 
     Args:
-        makes: A file that is not there is made.
+        makes: A file and tables that are not there are made, to put something into them.
+        works: Something is done to runs that are there. With either, the database is waited for as long as a program
+            would; else for a few seconds.
 
     Raises:
         CommandLineError: None was named, or there is no such store.
@@ -49,26 +55,26 @@ def opened(given: str | None, *, makes: bool = False) -> Iterator[SqlStore]:
     if not makes:
         _check_file(url)
     try:
-        store = open_store(url)
-    except ValueError as exc:
-        raise CommandLineError(f"--store is no store: {without_password(str(exc))}") from None
+        store = open_store(url, create=makes, patience_s=_WORKING_S if makes or works else _LOOKING_S)
+    except ValueError as exc:  # which never quotes the URL
+        raise CommandLineError(f"--store is no store: {exc}") from None
     with store:
         yield store
 
 
 def shown_url(given: str | None) -> str:
-    """The store as messages show it."""
+    """The store as messages show it, without passwords."""
     return without_password(store_url(given) or "")
 
 
-def without_password(text: str) -> str:
-    """A text with what stands for a password in its URLs hidden.
+def is_in_memory(url: str) -> bool:
+    """Whether a store ends with the command that opens it.
 
-    >>> without_password("postgresql://ada:s3cret@db:5432/runs?sslmode=require&password=s3cret")
-    'postgresql://ada:***@db:5432/runs?sslmode=require&password=***'
+    >>> is_in_memory("sqlite://"), is_in_memory("sqlite:///runs.db")
+    (True, False)
     """
-    text = re.sub(r"(:/{2,}[^/\s:@]*):[^\s]*@", r"\1:***@", text)
-    return re.sub(r"(?i)\b(\w*password)=[^&\s'\"]*", r"\1=***", text)
+    scheme, _, rest = url.partition("://")
+    return scheme == "sqlite" and unquote(rest[1:]) in ("", ":memory:")
 
 
 def _check_file(url: str) -> None:

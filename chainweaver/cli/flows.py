@@ -6,22 +6,30 @@ import os
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from chainweaver.cli._answer import OK, Answer
+from chainweaver.cli._answer import Answer
 from chainweaver.cli._loading import Source, read_file
 from chainweaver.cli._options import Format, OutputOption, TracebackOption
 from chainweaver.cli._screen import Screen, counted
 from chainweaver.cli._stores import StoreOption, opened, shown_url
-from chainweaver.exceptions import CommandLineError, FlowAlreadyExistsError, FlowNotFoundError
-from chainweaver.flow import AnyFlow, DAGFlow, FlowStatus, validate_dag_topology
+from chainweaver.exceptions import (
+    CommandLineError,
+    FlowAlreadyExistsError,
+    FlowNotFoundError,
+    FlowSerializationError,
+    StaleFlowError,
+)
+from chainweaver.flow import AnyFlow, DAGFlow, FlowStatus, sorted_versions, validate_dag_topology
 from chainweaver.formats import flow_to_json, flow_to_yaml
 from chainweaver.objects.files import write_whole
 from chainweaver.registry import FlowRegistry
+from chainweaver.registry.directory import with_state
 from chainweaver.registry.stores import objection
-from chainweaver.sql import SqlStore
+from chainweaver.sql import SqlFlows
+from chainweaver.sql.texts import storable
 
 HELP = "List the flows of a store, put files into it, and get files out of it."
 
@@ -78,44 +86,101 @@ def push(
 ) -> Answer:
     """Put flow files into a store, all or none. A version that it has is left alone when nothing in it is different.
 
+    A status that was set in the store stays, unless the file says another one.
+
     A version that runs have begun with should not change: `chainweaver upgrade --check` says which would break.
     """
     sources = [_checked(read_file(file)) for file in files]
+    _check_that_each_is_another(sources)
     with opened(store, makes=True) as opened_store:
-        done = {source.name: _what_to_do(opened_store, source, overwrite, shown_url(store)) for source in sources}
-        for source in sources:
-            if done[source.name] != "unchanged":
-                opened_store.flows.save_flow(source.flow, overwrite=overwrite)
+        changes = [_change(opened_store.flows, source, overwrite, shown_url(store)) for source in sources]
+        _make(opened_store.flows, [one for one in changes if one.done != "unchanged"], shown_url(store))
 
     def text(screen: Screen) -> None:
-        for source in sources:
-            screen.line(f"{done[source.name]:<9}  {source.flow.name} {source.flow.version}  {source.name}")
+        for one in changes:
+            screen.line(f"{one.done:<9}  {one.flow.name} {one.flow.version}  {one.file}")
 
-    data = [{"file": one.name, **_data(one.flow), "done": done[one.name]} for one in sources]
-    return Answer(data={"flows": data}, exit_code=OK, text=text)
+    return Answer(
+        data={"flows": [{"file": one.file, **_data(one.flow), "done": one.done} for one in changes]}, text=text
+    )
+
+
+class _Change(NamedTuple):
+    """What a file means for a store.
+
+    Attributes:
+        file: Its name.
+        flow: What the store is to hold.
+        kept: What the store holds; None when that is nothing, or something damaged that is to be replaced.
+        done: In one word.
+    """
+
+    file: str
+    flow: AnyFlow
+    kept: AnyFlow | None
+    done: Literal["added", "unchanged", "replaced"]
 
 
 def _checked(source: Source) -> Source:
-    if isinstance(source.flow, DAGFlow):
-        validate_dag_topology(source.flow)
+    flow = source.flow
+    if isinstance(flow, DAGFlow):
+        validate_dag_topology(flow)
+    try:
+        storable("name of the flow", flow.name)
+        storable("version of the flow", flow.version)
+    except ValueError as exc:
+        raise CommandLineError(str(exc), invalid=True, where=source.name, fix="give it another one") from None
     return source
 
 
-def _what_to_do(store: SqlStore, source: Source, overwrite: bool, name: str) -> str:
-    flow = source.flow
-    if not store.flows.has_flow(flow.name, flow.version):
-        return "added"
-    if store.flows.load_flow(flow.name, flow.version) == flow:
-        return "unchanged"
+def _check_that_each_is_another(sources: Sequence[Source]) -> None:
+    files: dict[tuple[str, str], str] = {}
+    for source in sources:
+        name, version = key = (source.flow.name, source.flow.version)
+        if key in files:
+            raise CommandLineError(
+                f"Flow '{name}' {version} is in '{files[key]}' and in '{source.name}'",
+                invalid=True,
+                fix="push one file for each flow and version",
+            )
+        files[key] = source.name
+
+
+def _change(flows: SqlFlows, source: Source, overwrite: bool, store: str) -> _Change:
+    file, flow = source.name, source.flow
+    try:
+        kept = flows.load_flow(flow.name, flow.version)
+    except FlowNotFoundError:
+        return _Change(file, flow, None, "added")
+    except FlowSerializationError:
+        if not overwrite:
+            raise
+        return _Change(file, flow, None, "replaced")
+    own = with_state(flow, kept, None)
+    if own == kept:
+        return _Change(file, own, kept, "unchanged")
     if overwrite:
-        return "replaced"
+        return _Change(file, own, kept, "replaced")
     raise FlowAlreadyExistsError(
         flow.name,
         flow.version,
-        where=f"store '{name}'",
-        why=f"'{source.name}' defines it otherwise",
+        where=f"store '{store}'",
+        why=f"'{file}' defines it otherwise",
         fix="give it another version, or pass --overwrite",
     )
+
+
+def _make(flows: SqlFlows, changes: Sequence[_Change], store: str) -> None:
+    """Make changes, all or none, unless something damaged is in the way: that goes first."""
+    for one in changes:
+        if one.done == "replaced" and one.kept is None:
+            flows.delete_flow(one.flow.name, one.flow.version)
+    try:
+        flows.put_flows([(one.flow, one.kept) for one in changes])
+    except StaleFlowError as exc:
+        flow = next(one.flow for one in changes if (one.flow.name, one.flow.version) == (exc.flow_name, exc.version))
+        fix = "look at it with chainweaver flows list, then push again"
+        raise StaleFlowError(flow.name, flow.version, where=f"store '{store}'", fix=fix) from None
 
 
 def pull(
@@ -130,9 +195,8 @@ def pull(
     traceback: TracebackOption = False,
 ) -> Answer:
     """Get a flow out of a store, as a file."""
-    name, _, version = wanted.partition("@")
     with opened(store) as opened_store:
-        flow = _found(opened_store, name, version or None, shown_url(store))
+        flow = _found(opened_store.flows, wanted, shown_url(store))
     text = flow_to_yaml(flow) if form is Form.YAML else flow_to_json(flow) + "\n"
     if directory == "-":
         return Answer(data={**_data(flow), "text": text}, text=lambda screen: print(text, end=""))
@@ -149,17 +213,19 @@ def pull(
     )
 
 
-def _found(store: SqlStore, name: str, version: str | None, shown: str) -> AnyFlow:
-    keys: Sequence[tuple[str, str]] = store.flows.list_keys()
-    versions = [one for known, one in keys if known == name]
-    if not versions or version not in (None, *versions):
+def _found(flows: SqlFlows, wanted: str, store: str) -> AnyFlow:
+    """The flow that NAME or NAME@VERSION stands for; a name may have an @, a version has none."""
+    keys = flows.list_keys()
+    names = {name for name, _ in keys}
+    name, _, version = wanted.rpartition("@")
+    if not version or not name or ((name, version) not in keys and wanted in names):
+        name, version = wanted.removesuffix("@"), ""
+    versions = sorted_versions(one for known, one in keys if known == name)
+    if not versions or version not in ("", *versions):
         raise FlowNotFoundError(
-            name,
-            version if versions else None,
-            known=versions or sorted({known for known, _ in keys}),
-            where=f"store '{shown}'",
+            name, version if versions else None, known=versions or sorted(names), where=f"store '{store}'"
         )
-    return FlowRegistry(store.flows).get_flow(name, version=version)
+    return flows.load_flow(name, version or versions[-1])
 
 
 def _path(flow: AnyFlow, directory: str, form: Form) -> str:

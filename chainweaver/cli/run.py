@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -36,10 +37,11 @@ from chainweaver.cli._options import (
 from chainweaver.cli._progress import note_of
 from chainweaver.cli._ready import Ready, make_ready
 from chainweaver.cli._screen import Screen, counted, shown_size, shown_time
-from chainweaver.cli._stores import StoreOption, opened, shown_url, store_url
+from chainweaver.cli._stores import StoreOption, is_in_memory, opened, shown_url, store_url
 from chainweaver.cli._traces import check_target, write_trace
 from chainweaver.exceptions import CommandLineError, FlowCancelledError
 from chainweaver.executor import FlowExecutor
+from chainweaver.executor.call import checked_key
 from chainweaver.objects import ObjectInfo, inspect_object
 from chainweaver.results import ExecutionResult, StepRecord
 
@@ -107,7 +109,7 @@ def run(
     if trace is not None:
         check_target(trace)
     url = None if dry_run or checkpoint is not None else store_url(store)
-    _check_keeping(checkpoint, store, key, url)
+    _check_keeping(checkpoint, store, key, url, dry_run)
     faults = compile_faults(ready.source, ready.tools, ready.flows)
     if faults:
         return Answer(data={"tools": sorted(ready.tools)}, faults=faults, exit_code=FAILED)
@@ -139,10 +141,12 @@ def run(
                 key=key,
             )
 
-        outcome = carried(executor, screen, lambda: work().raise_for_failure(), durable=url is not None)
-    return answer_of(
-        ready, outcome, Keeping(checkpoint, None if url is None else shown_url(url)), trace, inspect, traceback
-    )
+        lasts = url is not None and not is_in_memory(url)
+        outcome = carried(executor, screen, lambda: work().raise_for_failure(), durable=lasts)
+    # Its flows are in the store by then; --flows is not asked for again.
+    again = () if url is None else going_on(store, ready, None, approve, decide)
+    keeping = Keeping(checkpoint, None if url is None else shown_url(url), again, tuple(params))
+    return answer_of(ready, outcome, keeping, trace, inspect, traceback)
 
 
 def _rehearsal(dry_run: bool, unsupported: Unrehearsed | None) -> Literal["skip", "abort"]:
@@ -164,11 +168,20 @@ def checked_seconds(deadline: float) -> float:
     return deadline
 
 
-def _check_keeping(checkpoint: str | None, store: str | None, key: str | None, url: str | None) -> None:
+def _check_keeping(checkpoint: str | None, store: str | None, key: str | None, url: str | None, dry_run: bool) -> None:
     if checkpoint is not None and store is not None:
         raise CommandLineError("--checkpoint and --store exclude each other: a run is kept in one place")
-    if key is not None and url is None:
-        raise CommandLineError("--key means nothing without --store", fix="--store sqlite:///runs.db")
+    if key is None:
+        return
+    if dry_run:
+        raise CommandLineError("--key means nothing with --dry-run: a rehearsal is not kept")
+    if url is None:
+        other = "" if checkpoint is None else ", in the place of --checkpoint"
+        raise CommandLineError("--key means nothing without --store", fix=f"--store sqlite:///runs.db{other}")
+    try:
+        checked_key(key)
+    except ValueError as exc:
+        raise CommandLineError(f"--key {shlex.quote(key)} names no run: {exc}") from None
 
 
 @contextmanager
@@ -199,19 +212,47 @@ class Keeping:
     Attributes:
         directory: Of its checkpoint.
         store: Of durable runs.
+        again: What `runs resume` has to be told, as on a command line.
+        params: Names of the dynamic parameters that it needs, too; values may be secrets, and are not said.
     """
 
     directory: str | None = None
     store: str | None = None
+    again: Sequence[str] = ()
+    params: Sequence[str] = ()
 
     def line(self, result: ExecutionResult) -> str | None:
         """Where it is found again, when there is something to find."""
+        if self.store is not None and is_in_memory(self.store):
+            return f"run {result.trace_id} is not kept: {self.store} ends with this command"
         if self.store is not None:
-            more = "" if result.success else f"; go on with: chainweaver runs resume {result.trace_id}"
+            more = "" if result.success else f"; go on with: {self._command(result.trace_id)}"
             return f"run {result.trace_id} is kept in {self.store}{more}"
         if self.directory is not None and not result.success:
             return f"run {result.trace_id} is kept in {self.directory}"
         return None
+
+    def _command(self, run: str) -> str:
+        line = shlex.join(["chainweaver", "runs", "resume", run, *self.again])
+        return f"{line}, and the same --param {' --param '.join(self.params)}" if self.params else line
+
+
+def going_on(
+    store: str | None,
+    ready: Ready,
+    flows: Sequence[str] | None,
+    approve: Sequence[str] | None,
+    decide: Sequence[str] | None,
+) -> list[str]:
+    """What `runs resume` has to be told to go on with what a command began; a store of the environment is not."""
+    options = {
+        "--store": [shown_url(store)] if store else [],
+        "--tools": [module.name for module in ready.modules],
+        "--flows": flows or [],
+        "--approve": approve or [],
+        "--decide": decide or [],
+    }
+    return [word for option, values in options.items() for value in values for word in (option, value)]
 
 
 def answer_of(

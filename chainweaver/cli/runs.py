@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -36,7 +37,7 @@ from chainweaver.cli._ready import Ready
 from chainweaver.cli._screen import STYLES, Screen, counted, shown_time
 from chainweaver.cli._stores import StoreOption, opened, shown_url
 from chainweaver.cli._traces import check_target
-from chainweaver.cli.run import HANDED_BACK, Keeping, answer_of, checked_seconds
+from chainweaver.cli.run import HANDED_BACK, Keeping, answer_of, checked_seconds, going_on
 from chainweaver.exceptions import (
     ChainWeaverError,
     CheckpointNotFoundError,
@@ -53,9 +54,6 @@ from chainweaver.sql import SqlStore
 HELP = "Look at the durable runs of a store, go on with them, forget them."
 
 RunArgument = Annotated[str, typer.Argument(metavar="ID", help="The run.", show_default=False)]
-DeadlineOption = Annotated[
-    float | None, typer.Option("--deadline", metavar="SECONDS", help="End each run when it takes longer than this.")
-]
 
 
 class Status(str, Enum):
@@ -95,7 +93,7 @@ def list_(
     def text(screen: Screen) -> None:
         if runs:
             rows = [_row(info) for info in runs]
-            columns = ("run", "flow", "status", "steps", "started", "key", "by", "error")
+            columns = ("run", "flow", "status", "steps", "started", "key", "by", "claimed for", "error")
             used = [at for at, name in enumerate(columns) if at < 5 or any(row[at] for row in rows)]
             kept = [[row[at] for at in used] for row in rows]
             screen.table(shown_url(store), [columns[at] for at in used], kept, right=("steps",), whole=("run",))
@@ -114,8 +112,13 @@ def _row(info: RunInfo) -> tuple[str, ...]:
         _shown_date(info.started_at),
         info.key or "",
         info.owner or "",
+        "" if info.seconds_left is None else _shown_left(info.seconds_left),
         info.error or "",
     )
+
+
+def _shown_left(seconds: float) -> str:
+    return f"{max(math.ceil(seconds), 0)} s"
 
 
 def _shown_date(date: datetime) -> str:
@@ -133,6 +136,7 @@ def run_data(info: RunInfo) -> dict[str, Any]:
         "steps": info.steps_done,
         "key": info.key,
         "owner": info.owner,
+        "seconds_left": info.seconds_left,
         "error": info.error,
         "started_at": info.started_at.isoformat(),
         "changed_at": info.changed_at.isoformat(),
@@ -214,7 +218,10 @@ def show(
 def _standing(info: RunInfo) -> str:
     if info.is_orphan:
         return "orphaned: it has not ended, and nobody executes it"
-    return f"running, executed by {info.owner}" if info.owner else info.status
+    if info.owner is None:
+        return info.status
+    left = "" if info.seconds_left is None else f", claimed for {_shown_left(info.seconds_left)} unless that is renewed"
+    return f"running, executed by {info.owner}{left}"
 
 
 def _step_data(step: StepDelta, policy: RedactionPolicy) -> dict[str, Any]:
@@ -282,7 +289,9 @@ def resume(
     flows: FlowsOption = None,
     param: ParamOption = None,
     concurrency: ConcurrencyOption = 1,
-    deadline: DeadlineOption = None,
+    deadline: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="End the run when it takes longer than this.")
+    ] = None,
     approve: ApproveOption = None,
     decide: DecideOption = None,
     trace: TraceOption = None,
@@ -299,7 +308,7 @@ def resume(
     seconds = None if deadline is None else checked_seconds(deadline)
     if trace is not None:
         check_target(trace)
-    with opened(store) as opened_store:
+    with opened(store, works=True) as opened_store:
         info = opened_store.runs.info(run)
         library = library_of(opened_store, shown_url(store), tools, flows)
         ready = _ready_for(library, info, shown_url(store))
@@ -319,7 +328,10 @@ def resume(
             ).raise_for_failure()
 
         outcome = carried(executor, screen, work, durable=True)
-    return answer_of(ready, outcome, Keeping(store=shown_url(store)), trace, inspect, traceback)
+    keeping = Keeping(
+        store=shown_url(store), again=going_on(store, ready, flows, approve, decide), params=tuple(params)
+    )
+    return answer_of(ready, outcome, keeping, trace, inspect, traceback)
 
 
 def _ready_for(library: Library, info: RunInfo, store: str) -> Ready:
@@ -395,7 +407,12 @@ def recover(
     flows: FlowsOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many runs at most.")] = None,
     concurrency: ConcurrencyOption = 1,
-    deadline: DeadlineOption = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="After this long begin with no further run, and hand back the one that is going on."
+        ),
+    ] = None,
     approve: ApproveOption = None,
     decide: DecideOption = None,
     force: Annotated[
@@ -406,10 +423,11 @@ def recover(
 ) -> Answer:
     """Go on with all runs that have not ended and that nobody executes, the oldest first. SIGTERM hands them back.
 
-    Runs of flows that need other tools than these are left to somebody who has them.
+    Runs of flows that need other tools than these are left to somebody who has them. The run of a process that died is
+    claimed for a while yet; how many claims there are is said.
     """
     seconds = None if deadline is None else checked_seconds(deadline)
-    with opened(store) as opened_store:
+    with opened(store, works=True) as opened_store:
         library = library_of(opened_store, shown_url(store), tools, flows)
         unfit = library.unfit()
         fit = [flow for flow in library.flows if (flow.name, flow.version) not in unfit]
@@ -418,12 +436,14 @@ def recover(
         executor.add_middleware(_RunLines(screen))
         with executor, handing_back(executor):
             recovered = executor.recover(limit=limit, force=force, deadline=_ends(seconds))
+        claimed = _claims(opened_store, {flow.name for flow in fit})
     errors = [(one.trace_id, one.error or _failure(one.result)) for one in recovered]
     faults, interrupted = [], False
     for trace_id, error in errors:
-        if isinstance(error, FlowCancelledError) and error.token_cancelled:
+        if isinstance(error, FlowCancelledError):
             interrupted = True
-            faults.append(Fault(f"CW-{FlowCancelledError.code}", f"Run '{trace_id}': {HANDED_BACK}"))
+            told = HANDED_BACK if error.token_cancelled else _OUT_OF_TIME
+            faults.append(Fault(f"CW-{FlowCancelledError.code}", f"Run '{trace_id}': {told}"))
         elif error is not None:
             faults.append(Fault.of(error.with_facts(where=f"run '{trace_id}'")))
     return Answer(
@@ -434,7 +454,7 @@ def recover(
                         one.trace_id,
                         None if one.result is None else one.result.flow_name,
                         None if one.result is None else one.result.flow_version,
-                        "left" if one.result is None else one.result.status,
+                        _what_became(one.result, error),
                         None if error is None else error.sentence,
                     )
                 )
@@ -443,12 +463,22 @@ def recover(
             "left_to_others": [
                 {"flow": name, "version": version, "why": why} for (name, version), why in unfit.items()
             ],
+            "claimed": {"runs": len(claimed), "seconds_left": max(claimed, default=None)},
         },
         faults=faults,
         exit_code=INTERRUPTED if interrupted else FAILED if faults else OK,
-        text=lambda screen: _show_recovered(screen, len(recovered), len(faults), unfit),
+        text=lambda screen: _show_recovered(screen, len(recovered), len(faults), unfit, claimed),
         error=next((error for _, error in errors if error is not None), None),
     )
+
+
+_OUT_OF_TIME = "The time of --deadline is over: the run was handed back, and anybody may go on with it."
+
+
+def _what_became(result: ExecutionResult | None, error: ChainWeaverError | None) -> str:
+    if isinstance(error, FlowCancelledError):
+        return "handed back"
+    return "left" if result is None else result.status
 
 
 def _failure(result: ExecutionResult | None) -> ChainWeaverError | None:
@@ -460,9 +490,20 @@ def _failure(result: ExecutionResult | None) -> ChainWeaverError | None:
     return None
 
 
-def _show_recovered(screen: Screen, runs: int, faults: int, unfit: dict[tuple[str, str], str]) -> None:
+def _claims(store: SqlStore, names: set[str]) -> list[float]:
+    """For how many seconds runs of these flows are claimed yet, by somebody who lives or has died."""
+    running = store.runs.list_runs(status="running", orphaned=False, limit=None)
+    return [one.seconds_left or 0.0 for one in running if one.flow_name in names]
+
+
+def _show_recovered(
+    screen: Screen, runs: int, faults: int, unfit: dict[tuple[str, str], str], claimed: Sequence[float]
+) -> None:
     for (name, version), why in unfit.items():
         screen.line(("left to others", "yellow"), f"  {name} {version}: {why}")
+    if claimed:
+        most = f"for {_shown_left(max(claimed))} at most unless that is renewed"
+        screen.line(("claimed", "yellow"), f"         {counted(len(claimed), 'run')}, {most}")
     if not runs:
         screen.line("nothing to go on with")
     else:
@@ -490,7 +531,7 @@ def prune(
     seconds = None if older_than is None else read_age(older_than)
     if keep_last is None and seconds is None:
         raise CommandLineError("Nothing says which runs to forget", fix="--keep-last 100, --older-than 30d, or both")
-    with opened(store) as opened_store:
+    with opened(store, works=True) as opened_store:
         if not yes:
             _ask(
                 opened_store.runs.prune(keep_last=keep_last, older_than=seconds, dry_run=True), shown_url(store), output

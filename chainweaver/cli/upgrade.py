@@ -7,13 +7,13 @@ and every run is held against it as `resume_flow` would do it. Runs nothing and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from chainweaver.checkpoint import RunInfo
-from chainweaver.checkpoint.store import RUN_STATUSES
 from chainweaver.cli._answer import FAILED, OK, Answer, Fault
 from chainweaver.cli._compiling import compile_faults
 from chainweaver.cli._durable import Library, library_of
@@ -21,12 +21,11 @@ from chainweaver.cli._loading import Source, companion_of, read_file
 from chainweaver.cli._options import FlowsOption, Format, OutputOption, ToolsOption, TracebackOption
 from chainweaver.cli._screen import Screen, counted
 from chainweaver.cli._stores import StoreOption, opened, shown_url
-from chainweaver.exceptions import CheckpointDriftError, CheckpointNotFoundError
+from chainweaver.exceptions import ArtifactCorruptError, CheckpointDriftError, CheckpointNotFoundError
 from chainweaver.executor import FlowExecutor, Verdict
 from chainweaver.sql import SqlStore
 
-_ALL = 2**31
-_STYLES = {"compatible": "green", "needs migration": "yellow", "refuse": "bold red"}
+_STYLES = {"compatible": "green", "needs migration": "yellow", "refuse": "bold red", "damaged": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,36 @@ class _Judged:
     moves: dict[str, Verdict]
 
 
+@dataclass(frozen=True, slots=True)
+class _Damaged:
+    """A run of which nobody can say what a deploy means for it.
+
+    Attributes:
+        run: Its id.
+        flow: Name and version of its flow; None where its line in the log is damaged.
+        error: What is wrong with it.
+    """
+
+    run: str
+    flow: tuple[str, str] | None
+    error: ArtifactCorruptError
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found out.
+
+    Attributes:
+        judged: Runs that the deploy concerns, the oldest first.
+        damaged: Runs that it may concern.
+        others: How many it does not concern.
+    """
+
+    judged: list[_Judged]
+    damaged: list[_Damaged]
+    others: int
+
+
 def upgrade(
     check: Annotated[
         list[str], typer.Option("--check", metavar="FILE", help="Flow file to be deployed. May be repeated.")
@@ -59,8 +88,9 @@ def upgrade(
 ) -> Answer:
     """Say which live runs of these flows, and of flows that run them, go on after a deploy, and why others do not.
 
-    The exit status is 1 when the deploy would break a run. A run keeps the version that it began with; whether it could
-    be moved to a new one is said as well. Tools come from --tools, else from the Python files beside the flow files.
+    The exit status is 1 when the deploy would break a run, or when one is damaged, so that nobody can tell. A run keeps
+    the version that it began with; whether it could be moved to a new one is said as well. Tools come from --tools,
+    else from the Python files beside the flow files.
     """
     new = [read_file(file) for file in check]
     with opened(store) as opened_store:
@@ -68,14 +98,19 @@ def upgrade(
         faults = [fault for source in new for fault in compile_faults(source, library.tools, library.flows)]
         if faults:
             return Answer(faults=faults, exit_code=FAILED)
-        judged, others = _judge(opened_store, library, new, ended)
-    faults = [Fault.of(_refusal(one)) for one in judged if one.stays.kind != "compatible"]
+        found = _judge(opened_store, library, new, ended)
+    faults = [Fault.of(_refusal(one)) for one in found.judged if one.stays.kind != "compatible"]
+    faults += [Fault.of(one.error) for one in found.damaged]
 
     return Answer(
-        data={"runs": [_data(one) for one in judged], "others": others},
+        data={
+            "runs": [_data(one) for one in found.judged],
+            "damaged": [_damaged_data(one) for one in found.damaged],
+            "others": found.others,
+        },
         faults=faults,
         exit_code=FAILED if faults else OK,
-        text=lambda screen: _show(screen, judged, others, new),
+        text=lambda screen: _show(screen, found, new),
     )
 
 
@@ -87,30 +122,45 @@ def _after(
     return library_of(store, name, tools or beside, flows, first=new)
 
 
-def _judge(store: SqlStore, library: Library, new: Sequence[Source], ended: bool) -> tuple[list[_Judged], int]:
-    """The runs that a deploy concerns, the oldest first, and how many it does not concern."""
+def _judge(store: SqlStore, library: Library, new: Sequence[Source], ended: bool) -> _Found:
     names = {source.flow.name for source in new}
     concerned = names | _around(library, names)
     executor = FlowExecutor(library.registry(), tools=library.tools.values())
-    judged, others = [], 0
-    wanted = [status for status in RUN_STATUSES if status == "running" or (ended and status != "ok")]
-    infos = [info for status in wanted for info in store.runs.list_runs(status=status, limit=_ALL)]
-    for info in sorted(infos, key=lambda one: one.started_at):
+    log = store.runs.list_runs(limit=None)
+    found = _Found([], _left_out(store, log), 0)
+    live = [one for one in log if one.status == "running" or (ended and one.status != "ok")]
+    for info in sorted(live, key=lambda one: one.started_at):
         if info.flow_name not in concerned:
-            others += 1
+            found.others += 1
             continue
+        versions = [one.flow.version for one in new if one.flow.name == info.flow_name]
         try:
-            snapshot = store.runs.load(info.trace_id)
+            found.judged.append(_judged(store, executor, info, versions))
         except CheckpointNotFoundError:
             continue  # it has ended meanwhile
-        versions = [one.flow.version for one in new if one.flow.name == info.flow_name]
-        moves = {
-            version: executor.check_upgrade(snapshot, version=version)
-            for version in versions
-            if version != info.flow_version
-        }
-        judged.append(_Judged(info, executor.check_upgrade(snapshot), moves))
-    return judged, others
+        except ArtifactCorruptError as exc:
+            found.damaged.append(_Damaged(info.trace_id, (info.flow_name, info.flow_version), exc))
+    return found
+
+
+def _judged(store: SqlStore, executor: FlowExecutor, info: RunInfo, versions: Sequence[str]) -> _Judged:
+    snapshot = store.runs.load(info.trace_id)
+    others = [version for version in versions if version != info.flow_version]
+    moves = {version: executor.check_upgrade(snapshot, version=version) for version in others}
+    return _Judged(info, executor.check_upgrade(snapshot), moves)
+
+
+def _left_out(store: SqlStore, log: Sequence[RunInfo]) -> list[_Damaged]:
+    """Runs that can be resumed and are not in the log, because their lines there are damaged."""
+    listed, found = {info.trace_id for info in log}, []
+    for run in store.runs.list_trace_ids():
+        if run not in listed:
+            with suppress(CheckpointNotFoundError):  # it was forgotten meanwhile
+                try:
+                    store.runs.info(run)
+                except ArtifactCorruptError as exc:
+                    found.append(_Damaged(run, None, exc))
+    return found
 
 
 def _around(library: Library, names: set[str]) -> set[str]:
@@ -149,6 +199,11 @@ def _data(one: _Judged) -> dict[str, Any]:
     }
 
 
+def _damaged_data(one: _Damaged) -> dict[str, Any]:
+    flow, version = one.flow or (None, None)
+    return {"run": one.run, "flow": flow, "version": version, "why": one.error.sentence}
+
+
 def _verdict_data(verdict: Verdict) -> dict[str, Any]:
     return {
         "verdict": verdict.kind,
@@ -156,8 +211,8 @@ def _verdict_data(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _show(screen: Screen, judged: Sequence[_Judged], others: int, new: Sequence[Source]) -> None:
-    for one in judged:
+def _show(screen: Screen, found: _Found, new: Sequence[Source]) -> None:
+    for one in found.judged:
         info = one.info
         style = _STYLES[one.stays.kind]
         screen.line((f"{one.stays.kind:<15}", style), f"  {info.trace_id}  {info.flow_name} {info.flow_version}")
@@ -167,10 +222,15 @@ def _show(screen: Screen, judged: Sequence[_Judged], others: int, new: Sequence[
             screen.line(f"                 to {version}: ", (verdict.kind, _STYLES[verdict.kind]))
             for change in verdict.changes:
                 screen.line(f"                   {change.detail}")
-    if judged:
+    for broken in found.damaged:
+        name = "" if broken.flow is None else f"  {' '.join(broken.flow)}"
+        screen.line((f"{'damaged':<15}", _STYLES["damaged"]), f"  {broken.run}{name}")
+        screen.line(f"                 {broken.error.detail}")
+    if found.judged or found.damaged:
         screen.line()
-    kinds = [one.stays.kind for one in judged]
+    kinds = [one.stays.kind for one in found.judged]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in _STYLES if kind in kinds)
     names = ", ".join(f"{one.flow.name} {one.flow.version}" for one in new)
-    aside = f", {counted(others, 'run')} of other flows not looked at" if others else ""
-    screen.line(f"{names}: {counted(len(judged), 'live run')}{f', {counts}' if counts else ''}{aside}")
+    aside = f", {counted(found.others, 'run')} of other flows not looked at" if found.others else ""
+    aside += f", {counted(len(found.damaged), 'damaged run')} nobody can check" if found.damaged else ""
+    screen.line(f"{names}: {counted(len(found.judged), 'live run')}{f', {counts}' if counts else ''}{aside}")

@@ -118,6 +118,7 @@ class Build:
         self.positions = {step.step_id: step.index for step in self.steps}
         self.ancestors: list[int] = []  # per step a set of positions, as the bits of one number
         self.once: Once | None = None
+        self.secret_inputs: dict[str, None] = {}  # keys of the initial context, in the order in which they are read
 
     def result(self) -> CompilationResult:
         for step in self.steps:
@@ -168,7 +169,19 @@ class Build:
             if id(known) not in self.planned_tools:
                 self.planned_tools[id(known)] = self._planned(step, known)
                 outputs.warn_of_copies(step, known.call or known, findings)
+        self._note_secrets(step, call)
         return inputs
+
+    def _note_secrets(self, step: Lowered, call: BoundInputs) -> None:
+        """Note which keys of the initial context the step, or a sub-flow of it, takes as secrets."""
+        child = self.children.get(step.index)
+        names = set() if child is None else set(child.secret_inputs)
+        for known in step.callees:
+            if self.planned_tools[id(known)].hide is not None:
+                names |= secret_names(known.takes)
+        if names:
+            read = [(key, seen) for name, found in call.origins.items() if name in names for key, seen in found]
+            self.secret_inputs.update(dict.fromkeys(key for key, seen in read if 0 in seen.place.slots))
 
     def _planned(self, step: Lowered, known: KnownTool) -> PlannedTool:
         if known.call is not None:
@@ -460,6 +473,7 @@ class Build:
             needs_schedule=any(plan.needs_schedule for plan in self.sub_plans.values())
             or any(step.each is not None and step.each.limit not in (None, 1) for step in steps),
             streams=self.streams.of_flow(),
+            secret_inputs=tuple(self.secret_inputs),
         )
 
     def _reading(self) -> Reading:

@@ -23,6 +23,10 @@ NEVER_S = 1e15
 """Seconds since the epoch that nobody lives to see, and that nanoseconds can still express."""
 
 
+LONGEST_KEY = 1_200
+"""Bytes of a key at most, whatever the store."""
+
+
 class ReplayMode(str, Enum):
     """How a recorded run is repeated.
 
@@ -121,6 +125,11 @@ def checked_key(key: object) -> str:
         raise TypeError(f"key has to be a text, not {named(key)}.")
     if not key:
         raise ValueError("key has to name the run, and an empty text names nothing.")
+    encoded = key.encode("utf-8", "replace")
+    if b"\0" in encoded or len(encoded) > LONGEST_KEY or encoded.decode() != key:
+        raise ValueError(
+            f"key has to be a text of {LONGEST_KEY:,} bytes at most, without zero characters and lone surrogates."
+        )
     return key
 
 

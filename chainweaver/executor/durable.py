@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chainweaver.exceptions import ChainWeaverError, CheckpointerNotConfiguredError
+from chainweaver.exceptions import (
+    ChainWeaverError,
+    CheckpointDriftError,
+    CheckpointerNotConfiguredError,
+    FlowCancelledError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +39,15 @@ class Recovered(NamedTuple):
     trace_id: str
     result: ExecutionResult | None
     error: ChainWeaverError | None
+
+    @classmethod
+    def stopped_by(cls, exc: Exception, trace_id: str) -> Recovered:
+        """Of a run that an exception kept from going on; one that `migrate=` has raised must not keep all others."""
+        if isinstance(exc, ChainWeaverError):
+            return cls(trace_id, getattr(exc, "result", None), exc)
+        error = CheckpointDriftError(trace_id, f"it could not be looked at: {type(exc).__name__}: {exc}")
+        error.__cause__ = exc
+        return cls(trace_id, None, error)
 
 
 class KeyTaken(Exception):
@@ -79,8 +93,13 @@ def digest_of(initial_input: dict[str, Any]) -> str | None:
         return None
 
 
-def finish(store: RunStore, run: Run, *, keep: bool, handed_back: bool) -> None:
+def finish(store: RunStore, run: Run, *, keep: bool, handed_back: bool, out_of_reach: bool) -> None:
     """Tell the store how a run has ended. One that was interrupted, or handed back, has not: others may go on with it.
+
+    Args:
+        keep: Whether a run that ended well is kept.
+        handed_back: A run that was cancelled was so for the sake of its process, not for its own.
+        out_of_reach: The store did not answer when the run wanted to commit a step.
 
     Raises:
         RunClaimLostError: Somebody else does so already.
@@ -90,6 +109,7 @@ def finish(store: RunStore, run: Run, *, keep: bool, handed_back: bool) -> None:
     is_open = run.status == "cancelled" and (
         cancelled is None or cancelled.reason in ("interrupt", "claim") or handed_back
     )
+    is_open = is_open or (run.status == "failed" and out_of_reach)
     status: RunStatus = "running" if is_open else _STATUSES[run.status]
     store.finish(run.trace_id(), status, error=_told(run), keep=keep or status != "ok")
 
@@ -103,7 +123,7 @@ def _told(run: Run) -> str | None:
 
     error = failure_of(run)
     if error is None:
-        return None
+        return f"CW-{FlowCancelledError.code}" if run.status == "cancelled" else None
     place = f" at step '{run.plan.steps[min(run.failures)].label}'" if run.failures else ""
     return f"CW-{error.code}{place}"
 

@@ -12,16 +12,26 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from chainweaver.exceptions import (
-    ChainWeaverError,
+    FlowAlreadyExistsError,
+    FlowCompileError,
     ToolNotFoundError,
 )
-from chainweaver.executor.call import Call, ReplayMode, check_input, checked_id, rehearsal
+from chainweaver.executor.call import (
+    Call,
+    ReplayMode,
+    check_input,
+    check_token,
+    checked_deadline,
+    checked_id,
+    rehearsal,
+)
 from chainweaver.executor.durable import KeyTaken, Recovered, calling_on, needed
 from chainweaver.executor.plans import Plans
 from chainweaver.executor.settings import (
     check_count,
     check_flag,
     check_has,
+    check_lane,
     check_middleware,
     check_settings,
     check_tool,
@@ -75,7 +85,8 @@ class FlowExecutor:
     Args:
         registry: The flows. None: a registry of its own.
         tools: Tools to register.
-        flows: Flows to register.
+        flows: Flows to register. One that the registry or its store has already is left alone, with its status, when
+            it runs the same; a program may give its flows at each start.
         cost_profile: Prices, for `result.cost_report`.
         redaction_policy: What records, nested results, contexts of middleware and reports do not show.
         trace_recorder: Keeps the results of runs; it watches after all other middleware.
@@ -116,6 +127,7 @@ class FlowExecutor:
 
     Raises:
         TypeError, ValueError: A setting is not what it has to be.
+        FlowAlreadyExistsError: The registry or its store has another flow of that name and version.
 
     >>> from chainweaver import Flow, FlowExecutor, FlowStep, tool
     >>> @tool
@@ -212,7 +224,7 @@ class FlowExecutor:
         self._listeners: Listeners | None = None
         self._listen_to(self._settings["middleware"])
         for flow in listed("flows", flows, "steps"):
-            registry.register_flow(flow)
+            _register(registry, flow)
         if discover_plugins:
             registry.load_plugins()
 
@@ -345,6 +357,7 @@ class FlowExecutor:
             FlowCompileError: `strict_compile` is set and the flow has errors; nothing was started.
             RunKeyError: The run that has the key is of another flow, or was begun with another input.
             RunClaimedError: The run that has the key is being executed.
+            CheckpointDriftError: The run that has the key has executed steps that are not what they were.
             RunClaimLostError: Another process took the run over; it carries the result so far.
             FlowCancelledError: The token was cancelled or the deadline passed; it carries the result so far.
             ContextKeyCollisionError: Under the collision policy "error"; it carries the result so far.
@@ -362,8 +375,8 @@ class FlowExecutor:
         try:
             begun = runs.begin(prepared.plan, initial_input, self._listeners, call)
         except KeyTaken as taken:
-            options: Any = {"deadline": deadline, "cancel_token": cancel_token, "dynamic_params": dynamic_params}
-            return self.resume_flow(taken.trace_id, force=force, lane=lane, **options)
+            options = (deadline, cancel_token, dynamic_params, lane)
+            runs, begun = self._go_on(taken.trace_id, force, None, "sync", options, asks=True)
         del initial_input  # a run may let go of its values, and this frame lasts as long as the run
         return runs.carry_sync(*begun)
 
@@ -395,8 +408,8 @@ class FlowExecutor:
         try:
             begun = await runs.begin_async(prepared.plan, initial_input, self._listeners, call)
         except KeyTaken as taken:
-            options: Any = {"deadline": deadline, "cancel_token": cancel_token, "dynamic_params": dynamic_params}
-            return await self.resume_flow_async(taken.trace_id, force=force, lane=lane, **options)
+            options = (deadline, cancel_token, dynamic_params, lane)
+            runs, begun = self._go_on(taken.trace_id, force, None, "async", options, asks=True)
         del initial_input  # as in execute_flow
         return await runs.carry_async(*begun)
 
@@ -424,6 +437,7 @@ class FlowExecutor:
             CheckpointNotFoundError: Nothing is stored for this run.
             CheckpointDriftError: The flow, or a step that was executed, is not what it was.
             RunClaimedError: The run is being executed, here or by another process.
+            RunClaimLostError: Another process took the run over; it carries the result so far, if there is one.
         """
         options = (deadline, cancel_token, dynamic_params, lane)
         runs, begun = self._go_on(trace_id, force, migrate, "sync", options)
@@ -462,22 +476,25 @@ class FlowExecutor:
 
         Args:
             limit: How many at most; None for all there are.
-            force, deadline, cancel_token, lane, migrate: As for `resume_flow`.
+            deadline, cancel_token: When to stop recovering. No run is claimed from then on, and the one that is gone on
+                with then is handed back.
+            force, lane, migrate: As for `resume_flow`.
 
         Returns:
-            What became of each, the oldest first. A run that cannot be gone on with is left as it was, with its error.
+            What became of each, the oldest first. A run that cannot be gone on with is left as it was, with its error;
+            so is one whose flow calls a tool that is not registered here.
 
         Raises:
             CheckpointerNotConfiguredError: The checkpointer is none that processes share.
         """
         options = (deadline, cancel_token, None, lane)
         recovered: list[Recovered] = []
-        for trace_id in self._orphans(recovered, limit, cancel_token):
+        for trace_id in self._orphans(recovered, limit, options):
             try:
                 runs, begun = self._go_on(trace_id, force, migrate, "sync", options, is_claimed=True)
                 recovered.append(Recovered(trace_id, runs.carry_sync(*begun), None))
-            except ChainWeaverError as exc:
-                recovered.append(Recovered(trace_id, getattr(exc, "result", None), exc))
+            except Exception as exc:
+                recovered.append(Recovered.stopped_by(exc, trace_id))
         return recovered
 
     async def recover_async(
@@ -493,12 +510,12 @@ class FlowExecutor:
         """Go on with orphaned runs on the async lane; see `recover`."""
         options = (deadline, cancel_token, None, lane)
         recovered: list[Recovered] = []
-        for trace_id in self._orphans(recovered, limit, cancel_token):
+        for trace_id in self._orphans(recovered, limit, options):
             try:
                 runs, begun = self._go_on(trace_id, force, migrate, "async", options, is_claimed=True)
                 recovered.append(Recovered(trace_id, await runs.carry_async(*begun), None))
-            except ChainWeaverError as exc:
-                recovered.append(Recovered(trace_id, getattr(exc, "result", None), exc))
+            except Exception as exc:
+                recovered.append(Recovered.stopped_by(exc, trace_id))
         return recovered
 
     def hand_back(self) -> None:
@@ -697,21 +714,34 @@ class FlowExecutor:
         options: CallOptions,
         *,
         is_claimed: bool = False,
+        asks: bool = False,
     ) -> tuple[Runs, Begun]:
-        """A stored run, claimed where others could go on with it too, and about to go on."""
+        """A stored run, claimed where others could go on with it too, and about to go on.
+
+        Args:
+            is_claimed: It is an orphan, claimed a moment ago.
+            asks: The caller wants its result, and of a run that has ended well only that.
+        """
         from chainweaver.executor.resume import prefill
 
         check_flag("force", force)
         runs = self._bound or self._bind()
-        if runs.store is not None and not is_claimed:
-            runs.store.claim(checked_id(trace_id))
-        try:
-            plan, snapshot, is_stored = self._stored(runs, trace_id, force, migrate, lane)
+        store = runs.store
+        if asks and store is not None and store.info(trace_id).status == "ok":
+            plan, snapshot, _ = self._stored(runs, trace_id, force, migrate, lane)
             call = Call(plan, *options, self._settings["lanes"])
-            return runs, prefill(runs, plan, snapshot, self._listeners, call, saves=not is_stored)
+            return runs, prefill(runs, plan, snapshot, self._listeners, call, keeps=False)
+        if store is not None and not is_claimed:
+            store.claim(checked_id(trace_id))
+        try:
+            plan, snapshot, is_stored = self._stored(runs, trace_id, force, migrate, lane, needs_tools=is_claimed)
+            call = Call(plan, *options, self._settings["lanes"])
+            begun = prefill(runs, plan, snapshot, self._listeners, call, saves=not is_stored)
+            begun[1].hands_back = is_claimed
+            return runs, begun
         except BaseException:
-            if runs.store is not None:
-                runs.store.finish(trace_id, None)
+            if store is not None:
+                store.finish(trace_id, None)
             raise
 
     def _stored(
@@ -721,6 +751,8 @@ class FlowExecutor:
         force: bool,
         migrate: Callable[[ExecutionSnapshot], ExecutionSnapshot] | None,
         lane: str,
+        *,
+        needs_tools: bool = False,
     ) -> tuple[Plan, ExecutionSnapshot, bool]:
         """What a run goes on from, the plan that it goes on with, and whether the store says just that."""
         from chainweaver.executor.resume import load, migrated, settled
@@ -736,11 +768,18 @@ class FlowExecutor:
         if changes and not force:
             raise drift(snapshot, prepared.plan, changes)
         self._plans.admit(prepared, force, lane)
+        if needs_tools and (missing := prepared.missing_tools()):
+            # Nobody asked for just this run: it would fail for good, and somebody else may have the tool.
+            raise FlowCompileError(snapshot.flow_name, missing)
         snapshot = settled(prepared.plan, snapshot, renews=not changes)
         return prepared.plan, snapshot, snapshot is stored
 
-    def _orphans(self, recovered: list[Recovered], limit: int | None, token: CancellationToken | None) -> Iterator[str]:
+    def _orphans(self, recovered: list[Recovered], limit: int | None, options: CallOptions) -> Iterator[str]:
         """Runs that nobody executed, each claimed when it is asked for; what became of the one before is known then."""
+        deadline, token, _, lane = options
+        ends = None if deadline is None else checked_deadline(deadline)
+        check_token(token)
+        check_lane(lane, self._settings["lanes"])
         runs = self._bound or self._bind()
         store = needed(runs.store, "recover")
         if limit is not None:
@@ -748,6 +787,8 @@ class FlowExecutor:
         open_still: list[str] = []
         while limit is None or len(recovered) < limit:
             if runs.drain.is_cancelled or (token is not None and token.is_cancelled):
+                return
+            if ends is not None and runs.runtime.wall_time() >= ends:
                 return
             trace_id = store.claim_orphan(self.registry.snapshot.names(), open_still)
             if trace_id is None:
@@ -763,6 +804,22 @@ class FlowExecutor:
             if self._bound is None:
                 self._bound = Runs(self._settings, self._watching())
             return self._bound
+
+
+def _register(registry: FlowRegistry, flow: AnyFlow) -> None:
+    """Register a flow, unless there is the very same definition already, whatever its status."""
+    try:
+        registry.register_flow(flow)
+    except FlowAlreadyExistsError:
+        from chainweaver.compiler import flow_digest
+
+        key = (flow.name, flow.version)
+        if key not in registry.snapshot:
+            # Another process was faster.
+            registry.refresh()
+        known = registry.snapshot.get(key)
+        if known is None or flow_digest(known) != flow_digest(flow):
+            raise
 
 
 def _plugged_in(wanted: bool) -> dict[str, Tool]:

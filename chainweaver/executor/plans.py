@@ -19,7 +19,7 @@ from chainweaver.executor.processes import called_tools, out_of_reach
 from chainweaver.executor.settings import OWN_LANES, check_flag, named
 
 if TYPE_CHECKING:
-    from chainweaver.compiler import CompilationResult, PlanCache
+    from chainweaver.compiler import CompilationError, CompilationResult, PlanCache
     from chainweaver.compiler.compose import Composition
     from chainweaver.flow import AnyFlow
     from chainweaver.plan import Plan
@@ -60,6 +60,11 @@ class Prepared:
         self.admitted = not (self.dormant or unknown_lanes or self.plan.composition or (is_strict and compiled.errors))
         self.snapshot = snapshot
         self.tools = tools
+
+    def missing_tools(self) -> list[CompilationError]:
+        """What the flow lacks here, in tools that others may have."""
+        errors = self.compiled.errors
+        return [one for one in errors if one.issue_type.startswith("missing_") and one.issue_type.endswith("_tool")]
 
 
 class Plans:

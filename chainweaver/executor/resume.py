@@ -6,8 +6,7 @@ what a step does with it in the run core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,13 +47,19 @@ if TYPE_CHECKING:
 
 
 async def open_checkpoint(
-    run: Run, services: Services, checkpointer: Checkpointer, store: RunStore | None = None, key: str | None = None
+    run: Run,
+    services: Services,
+    checkpointer: Checkpointer,
+    store: RunStore | None,
+    key: str | None,
+    initial_input: Mapping[str, Any],
 ) -> None:
     """Save the snapshot that steps are appended to; what cannot be saved fails the run at its input (R16).
 
     Args:
         store: The checkpointer, where it is shared: the run is admitted, and claimed with that.
         key: Name of the run, that at most one run has.
+        initial_input: What it was given, before a flow, of whatever version, has filled in what was left out.
 
     Raises:
         KeyTaken, RunKeyError: There is a run with the key.
@@ -82,7 +87,7 @@ async def open_checkpoint(
         if store is None:
             await services.asked(partial(checkpointer.save, snapshot))
         else:
-            digest = None if key is None else digest_of(run.slots[0] or {})
+            digest = None if key is None else digest_of(dict(initial_input))
             taken = await services.asked(partial(store.admit, snapshot, key=key, input_digest=digest))
             if taken is not None:
                 raise KeyTaken(taken)
@@ -94,14 +99,6 @@ async def open_checkpoint(
         error = FlowExecutionError(plan.flow_name, -1, f"checkpoint: {type(exc).__name__}: {exc}")
         error.__cause__ = exc
         run.input_error = error
-    except GeneratorExit:
-        raise
-    except BaseException:
-        if store is not None:
-            # It may be admitted, and whoever is interrupted carries no run.
-            with suppress(Exception):
-                await services.asked(partial(store.finish, run.trace_id(), "running"))
-        raise
     else:
         run.saving = True
 
@@ -110,6 +107,12 @@ def _reduced_input(run: Run, checkpointer: Checkpointer) -> dict[str, Any]:
     initial = run.slots[0] or {}
     if not getattr(checkpointer, "wants_plain", False):
         return initial
+    # A caller that reads its input from a file has texts where a tool takes secrets, and texts any store would take.
+    secret = next((key for key in run.plan.secret_inputs if initial.get(key) is not None), None)
+    if secret is not None:
+        detail = "it is a secret, and the checkpointer has no cipher"
+        fix = "list it in the flow's dynamic_params and pass it there, at every resume"
+        raise CheckpointEncodeError(run.plan.flow_name, -1, secret, detail, fix=fix)
     try:
         return bind_reduce(_input_model(run.plan))(initial)
     except PlainEncodeError as exc:
@@ -333,20 +336,29 @@ def _with_inside(steps: Iterable[StepDelta]) -> Iterator[StepDelta]:
 
 
 def prefill(
-    runs: Runs, plan: Plan, snapshot: ExecutionSnapshot, listeners: Listeners | None, call: Call, *, saves: bool
+    runs: Runs,
+    plan: Plan,
+    snapshot: ExecutionSnapshot,
+    listeners: Listeners | None,
+    call: Call,
+    *,
+    keeps: bool = True,
+    saves: bool = False,
 ) -> Begun:
     """A run in which the stored steps have their outcome already.
 
     Args:
+        keeps: The run goes on and is kept; otherwise it has ended, and nothing is told to the store.
         saves: The snapshot is not what is stored, and is stored before the run goes on.
     """
     checkpointer = runs.checkpointer
     assert checkpointer is not None, "only a stored run is prefilled"
     run = runs.new_run(plan, restored_input(plan, snapshot))
     run.trace_id(snapshot.trace_id)
-    run.saving = True
+    run.saving = keeps
     services = Services(runs.runtime)
-    services.checkpoints = CheckpointService(checkpointer, run, snapshot)
+    if keeps:
+        services.checkpoints = CheckpointService(checkpointer, run, snapshot)
     # No gate: what was stored has passed it, and validating it again could change it.
     run.given, run.given_references, _ = runs.capture(run.given)
     runs.attend(run, services, listeners, call)

@@ -128,7 +128,7 @@ class Runs:
         take_input(run)
         if call is None and listeners is None and self.is_bare and not plan.has_processes:
             return run, self._services, self.resources, None
-        return run_to_end(self._opened(run, Services(runtime), listeners, call))
+        return run_to_end(self._opened(run, Services(runtime), initial_input, listeners, call))
 
     async def begin_async(
         self, plan: Plan, initial_input: Mapping[str, Any], listeners: Listeners | None, call: Call
@@ -143,18 +143,34 @@ class Runs:
         take_input(run)
         services = Services(self.runtime)
         services.ask = asking(self.checkpointer, self.resources)
-        return await self._opened(run, services, listeners, call)
+        return await self._opened(run, services, initial_input, listeners, call)
 
-    async def _opened(self, run: Run, services: Services, listeners: Listeners | None, call: Call | None) -> Begun:
+    async def _opened(
+        self,
+        run: Run,
+        services: Services,
+        initial_input: Mapping[str, Any],
+        listeners: Listeners | None,
+        call: Call | None,
+    ) -> Begun:
         """A run that has its input, attended and kept."""
         self.attend(run, services, listeners, call)
-        if self.checkpointer is not None and run.input_error is None and run.rules.dry is None:
-            from chainweaver.executor.resume import open_checkpoint
+        try:
+            if self.checkpointer is not None and run.input_error is None and run.rules.dry is None:
+                from chainweaver.executor.resume import open_checkpoint
 
-            await open_checkpoint(run, services, self.checkpointer, self.store, None if call is None else call.key)
-        if services.listeners is not None:
-            tell_start(run, services)
-        return run, services, *self.means(call, services)
+                key = None if call is None else call.key
+                await open_checkpoint(run, services, self.checkpointer, self.store, key, initial_input)
+            if services.listeners is not None:
+                tell_start(run, services)
+            return run, services, *self.means(call, services)
+        except BaseException as exc:
+            if isinstance(exc, GeneratorExit):
+                services.ask = None  # a coroutine that is closed cannot wait
+            # Nobody would carry it, here or elsewhere, as long as it is claimed.
+            if self.store is not None and services.checkpoints is not None:
+                await services.asked(partial(self.store.finish, services.checkpoints.trace_id, None))
+            raise
 
     def new_run(self, plan: Plan, initial: dict[str, Any]) -> Run:
         """A run with the clock and the records of the executor, for those that go on or are replayed."""
@@ -307,8 +323,15 @@ class Runs:
         trace_id = checkpoints.trace_id
         try:
             if self.store is not None:
-                keep, handed_back = not self.delete_on_success, self.drain.is_cancelled
-                await services.asked(partial(finish, self.store, run, keep=keep, handed_back=handed_back))
+                ended = partial(
+                    finish,
+                    self.store,
+                    run,
+                    keep=not self.delete_on_success,
+                    handed_back=services.hands_back or self.drain.is_cancelled,
+                    out_of_reach=checkpoints.is_out_of_reach,
+                )
+                await services.asked(ended)
             elif run.status == "ok" and self.delete_on_success:
                 await services.asked(partial(checkpoints.checkpointer.delete, trace_id))
         except RunClaimLostError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from chainweaver._execution.commands import Invoke, Lead, Lookup, RunCancelled, Save, Settle, Tell
 from chainweaver._execution.run import Detail
-from chainweaver.exceptions import ChainWeaverError, CheckpointEncodeError, RunClaimLostError
+from chainweaver.exceptions import ChainWeaverError, CheckpointEncodeError, RunClaimLostError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from chainweaver._execution.commands import Command
@@ -142,7 +142,11 @@ def written_keys(model: Any) -> set[str] | None:
 
 
 class CheckpointService:
-    """The checkpoints of one run: a snapshot at its start, then one append per finished step."""
+    """The checkpoints of one run: a snapshot at its start, then one append per finished step.
+
+    Attributes:
+        is_out_of_reach: The store did not answer when a step was to be committed.
+    """
 
     def __init__(self, checkpointer: Checkpointer, run: Run, snapshot: ExecutionSnapshot) -> None:
         from chainweaver.checkpoint import StepDelta
@@ -160,6 +164,7 @@ class CheckpointService:
         self._heads = facts.heads
         # A step's date is a reading of the monotonic clock and this.
         self._wall_minus_clock_s = run.began_wall - run.began_ns / 1e9
+        self.is_out_of_reach = False
 
     def save(self, command: Save) -> None:
         """Append the finished step, in one atomic write.
@@ -196,6 +201,9 @@ class CheckpointService:
                 self.append(self.trace_id, delta)
             except RunClaimLostError as exc:
                 raise RunCancelled("claim") from exc
+            except StoreUnavailableError:
+                self.is_out_of_reach = True
+                raise
         else:
             self.snapshot.steps.append(delta)
             self.checkpointer.save(self.snapshot)
@@ -231,7 +239,7 @@ class CheckpointService:
 
     def _text(self, run: Run, text: str) -> str:
         if run.rules.redaction is None:
-            return text
+            return without_parameters(run, text)
         from chainweaver.results import redacted_text
 
         return redacted_text(run, text)
@@ -270,6 +278,18 @@ class CheckpointService:
             ) from exc  # fmt: skip
 
 
+def without_parameters(run: Run, text: str) -> str:
+    """A text without the dynamic parameters of its run, which are given in confidence, policy or not."""
+    passed = (run.root.slots[-1] or {}).values()
+    if not passed:
+        return text
+    from chainweaver.observe.secret_texts import Literals
+
+    values = [value.get_secret_value() if hasattr(value, "get_secret_value") else value for value in passed]
+    literals = Literals({one for one in values if isinstance(one, str)}, spared=lambda one: False)
+    return literals.replaced(text, "***")
+
+
 def is_put_together(detail: Detail | None) -> bool:
     """Whether the outputs of a step are those of a nested run, whose own steps are stored already (R31)."""
     return detail is not None and detail.nested is not None and detail.fallback is None
@@ -306,6 +326,7 @@ class Services:
         blocking: The sync lane's performer for runs that nobody can stop, kept for the next run with these services.
         ask: Makes a call of the store of checkpoints where the calling thread must not wait for it; None where it may.
         lock: Where several threads perform for one run: they save and tell one at a time. None elsewhere.
+        hands_back: A run that is stopped early has not ended, and is left to others.
         parted: Called at the end of the run: its token listens to others no longer.
         trust: An object of one run in which nobody changes values; None elsewhere (see `Sharing.lend`).
     """
@@ -319,6 +340,7 @@ class Services:
     ask: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None
     lock: AbstractContextManager[Any] | None = None
     trust: object = None
+    hands_back = False
     parted: Callable[[], None] = staticmethod(_nothing)
     _teller: Callable[[Tell], None] | None = None
     _leads: set[Lead] | None = None

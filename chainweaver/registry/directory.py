@@ -1,7 +1,8 @@
 """Flow files of a directory: reading all of them, and comparing them with what a registry holds.
 
 A file that cannot be read as a flow is noted with its reason and hides none of the others; whether it stops the whole
-reading is decided by the registry, which is the only caller. Nothing here changes a registry.
+reading is decided by the registry, which calls this; `flows push` compares a file in the same way. Nothing here changes
+a registry.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from chainweaver.tools.drift import tools_named_by
 if TYPE_CHECKING:
     from chainweaver.formats import FlowParseLimits
 
-__all__ = ["Comparison", "FailedFile", "Reading", "Remembered", "ReloadReport", "compare", "flow_files", "read_flows"]
+__all__ = [
+    "Comparison",
+    "FailedFile",
+    "Reading",
+    "Remembered",
+    "ReloadReport",
+    "compare",
+    "flow_files",
+    "read_flows",
+    "with_state",
+]
 
 _SUFFIXES: Final = (".flow.json", ".flow.yaml", ".flow.yml")
 _STATE: Final = ("status", "tool_schema_hashes")
@@ -216,7 +227,7 @@ def compare(reading: Reading, snapshot: RegistrySnapshot, last: Remembered) -> C
         if registered is None:
             found.added[path] = flow
             continue
-        own = flow if flow == before else _with_state(flow, registered, before)
+        own = flow if flow == before else with_state(flow, registered, before)
         if flow == before or own == registered:
             found.unchanged.append(key)
         else:
@@ -224,11 +235,16 @@ def compare(reading: Reading, snapshot: RegistrySnapshot, last: Remembered) -> C
     return found
 
 
-def _with_state(flow: AnyFlow, registered: AnyFlow, before: AnyFlow | None) -> AnyFlow:
+def with_state(flow: AnyFlow, registered: AnyFlow, before: AnyFlow | None) -> AnyFlow:
     """The flow of a file with the state that somebody gave the registered one, where the file says nothing new of it.
 
     A flow that was disabled at run time is not switched on again by a better description, and the schemas of the tools
     that it still names stay accepted.
+
+    Args:
+        flow: As it stands in the file.
+        registered: As it is known under its name and version.
+        before: As it stood in the file at the last reading; None where this is the first one.
     """
     said = flow.model_fields_set
     kept = {

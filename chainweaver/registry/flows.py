@@ -10,12 +10,18 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from chainweaver.exceptions import ChainWeaverError, FlowAlreadyExistsError
+from chainweaver.exceptions import (
+    ChainWeaverError,
+    DefinitionError,
+    FlowAlreadyExistsError,
+    FlowNotFoundError,
+    StaleFlowError,
+)
 from chainweaver.flow import (
     DEFAULT_REF_POLICY,
     AnyFlow,
@@ -77,6 +83,7 @@ class FlowRegistry:
     Raises:
         PluginDiscoveryError: A plugin cannot be used.
         SchemaRefPolicyError: The store holds a flow that names a class which the policy does not permit.
+        FlowSerializationError: The store holds something that is no flow. The message names it.
 
     >>> registry = FlowRegistry()
     >>> registry.register_flow(Flow(name="invoice", description="Adds up.", steps=[]))
@@ -186,10 +193,12 @@ class FlowRegistry:
 
         Args:
             flow: The definition.
-            overwrite: Whether it may replace one of the same name and version.
+            overwrite: Whether it may replace one of the same name and version. In a store that processes share it
+                replaces the one that this registry has read.
 
         Raises:
             FlowAlreadyExistsError: There is one of this name and version, and `overwrite` is False.
+            StaleFlowError: The store is shared, and somebody else has changed the flow since it was read from there.
             DAGDefinitionError: The steps of a DAG do not fit together.
             SchemaRefPolicyError: The flow names classes that the policy of this registry does not permit.
         """
@@ -197,7 +206,9 @@ class FlowRegistry:
         with self._writing:
             if not overwrite and (own.name, own.version) in self.snapshot:
                 raise FlowAlreadyExistsError(own.name, own.version)
-            if self.store is not None:
+            if overwrite and isinstance(self.store, SharedRegistryStore):
+                self.store.put_flows([(own, self._stored(own))])
+            elif self.store is not None:
                 self.store.save_flow(own, overwrite=overwrite)
             self._show([own])
 
@@ -231,7 +242,7 @@ class FlowRegistry:
         with self._writing:
             read = self.resolve(name, version)
             own = copy_flow(read, **changes)
-            if changes and isinstance(self.store, SharedRegistryStore):
+            if changes and self._stored(own) is not None and isinstance(self.store, SharedRegistryStore):
                 self.store.swap_flow(own, instead_of=read)
                 self._show([own])
             elif changes:
@@ -315,22 +326,25 @@ class FlowRegistry:
 
         Without a store, and when the store says what the registry knows already, nothing changes. Flows of plugins,
         which are not in the store, stay.
+
+        Raises:
+            FlowSerializationError: Something in the store is no flow; the message names it. What the registry knew of
+                it stays, and all others are loaded.
+            SchemaRefPolicyError: The same for a flow that names a class which the policy does not permit.
         """
         if self.store is None:
             return
         with self._writing:
             known = self.snapshot
-            if isinstance(self.store, SharedRegistryStore):
-                found = self.store.load_flows()
-            else:
-                found = [self.store.load_flow(name, version) for name, version in self.store.list_keys()]
-            loaded = [self._accepted(flow) for flow in found]
-            stored = {(flow.name, flow.version) for flow in loaded}
-            loaded += [known[key] for key in sorted(self._from_plugins - stored)]
+            loaded, refused = self._loaded(self.store)
+            self._from_plugins.difference_update((flow.name, flow.version) for flow in loaded)
+            loaded += [known[key] for key in self._from_plugins | refused.keys() if key in known]
             # A definition that did not change stays the same object, so that what was compiled from it stays valid.
             kept = [old if (old := known.get((flow.name, flow.version))) == flow else flow for flow in loaded]
             if len(kept) != len(known) or any(known.get((flow.name, flow.version)) is not flow for flow in kept):
                 self.snapshot = EMPTY_SNAPSHOT.changed(kept)
+        if refused:
+            raise next(iter(refused.values()))
 
     def follow(
         self,
@@ -345,7 +359,8 @@ class FlowRegistry:
 
         Args:
             on_change: Called in the following thread after flows were loaded.
-            on_error: Called there with what kept them from being loaded. It is tried again.
+            on_error: Called there with what kept them from being loaded, and it is tried again; also with a definition
+                that is none, while all others were loaded.
 
         Raises:
             ValueError: The registry has no store that processes share.
@@ -382,6 +397,7 @@ class FlowRegistry:
             SchemaRefPolicyError: A flow names classes that it may not name.
             DAGDefinitionError: The steps of a DAG do not fit together.
             FlowAlreadyExistsError: A flow differs from the registered one, and `overwrite` is False.
+            StaleFlowError: Somebody else has put another one into the store since the registry looked there.
             OSError: The directory or a file cannot be read.
         """
         with self._reading:
@@ -392,7 +408,14 @@ class FlowRegistry:
                 if found.updated and not overwrite:
                     path, flow = next(iter(found.updated.items()))
                     raise FlowAlreadyExistsError(flow.name, flow.version, where=str(path))
-                self._put((*found.added.values(), *found.updated.values()))
+                try:
+                    self._put([*found.added.values(), *found.updated.values()])
+                except StaleFlowError as exc:
+                    if overwrite:
+                        raise
+                    key = (exc.flow_name, exc.version)
+                    path, flow = next(one for one in found.added.items() if (one[1].name, one[1].version) == key)
+                    raise FlowAlreadyExistsError(flow.name, flow.version, where=str(path)) from None
                 return self._reported(directory, reading, found)
 
     def reload_from_directory(
@@ -511,26 +534,19 @@ class FlowRegistry:
         self._remembered[Path(directory).absolute()] = remembered
         return found.report(reading, gone)
 
-    def _put(self, flows: Iterable[AnyFlow]) -> None:
+    def _put(self, flows: list[AnyFlow]) -> None:
         """Write flows to the store, then show them, all or none; the caller holds the lock."""
-        listed = list(flows)
-        if not listed:
-            return
-        try:
-            for flow in listed:
-                self._save(flow)
-        except BaseException:
-            self._unsave(listed)
-            raise
-        self._show(listed)
+        if flows:
+            self._write(flows)
+            self._show(flows)
 
     def _put_good_ones(self, found: Comparison, reading: Reading) -> None:
         """Write flows to the store, then show those together that it took; the caller holds the lock."""
         shown = []
         for path, flow in (*found.added.items(), *found.updated.items()):
             try:
-                self._save(flow)
-            except (ChainWeaverError, OSError) as exc:
+                self._write([flow])
+            except (ChainWeaverError, OSError, ValueError) as exc:
                 found.leave_out(path)
                 reading.fail(path, exc)
             else:
@@ -544,18 +560,62 @@ class FlowRegistry:
         if self.store is not None:
             self._from_plugins.difference_update((flow.name, flow.version) for flow in flows)
 
-    def _save(self, flow: AnyFlow) -> None:
-        if self.store is not None:
-            self.store.save_flow(flow, overwrite=True)
+    def _stored(self, flow: AnyFlow) -> AnyFlow | None:
+        """What was read from the store of the name and version of a flow, or written there; None for nothing."""
+        key = (flow.name, flow.version)
+        return None if key in self._from_plugins else self.snapshot.get(key)
 
-    def _unsave(self, flows: Iterable[AnyFlow]) -> None:
-        """Let the store hold what the registry shows, as far as it still can be written to."""
-        for flow in flows:
-            key = (flow.name, flow.version)
+    def _write(self, flows: list[AnyFlow]) -> None:
+        """Have the store keep flows in the place of those that were read from it, all or none.
+
+        Raises:
+            StaleFlowError: It holds others by now. A store that cannot compare tells this of new flows only.
+        """
+        if isinstance(self.store, SharedRegistryStore):
+            self.store.put_flows([(flow, self._stored(flow)) for flow in flows])
+        elif self.store is not None:
+            begun: list[AnyFlow] = []
+            try:
+                for flow in flows:
+                    self._save(self.store, flow, begun)
+            except BaseException:
+                self._take_back(self.store, begun)
+                raise
+
+    def _save(self, store: RegistryStore, flow: AnyFlow, begun: list[AnyFlow]) -> None:
+        begun.append(flow)
+        try:
+            store.save_flow(flow, overwrite=self._stored(flow) is not None)
+        except FlowAlreadyExistsError:
+            begun.pop()
+            if store.load_flow(flow.name, flow.version) != flow:
+                raise StaleFlowError(flow.name, flow.version) from None
+
+    def _take_back(self, store: RegistryStore, begun: list[AnyFlow]) -> None:
+        """Let a store hold what it held before flows were written to it, as far as they are there and can be undone."""
+        for flow in begun:
             with contextlib.suppress(ChainWeaverError, OSError):
-                if self.store is None:
-                    return
-                if key in self.snapshot and key not in self._from_plugins:
-                    self.store.save_flow(self.snapshot[key], overwrite=True)
-                elif self.store.has_flow(*key):
-                    self.store.delete_flow(*key)
+                if store.load_flow(flow.name, flow.version) != flow:
+                    continue
+                if (before := self._stored(flow)) is None:
+                    store.delete_flow(flow.name, flow.version)
+                else:
+                    store.save_flow(before, overwrite=True)
+
+    def _loaded(self, store: RegistryStore) -> tuple[list[AnyFlow], dict[FlowKey, DefinitionError]]:
+        """The flows of a store, and why those are refused that are none, or not permitted."""
+        if isinstance(store, SharedRegistryStore):
+            # Together, and one by one only when there is one that hides the others.
+            with contextlib.suppress(DefinitionError):
+                return [self._accepted(flow) for flow in store.load_flows()], {}
+        loaded: list[AnyFlow] = []
+        refused: dict[FlowKey, DefinitionError] = {}
+        for key in store.list_keys():
+            try:
+                loaded.append(self._accepted(store.load_flow(*key)))
+            except FlowNotFoundError:
+                # It was deleted since the keys were read.
+                continue
+            except DefinitionError as exc:
+                refused[key] = exc
+        return loaded, refused

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from chainweaver.exceptions import DefinitionError
 from chainweaver.registry.background import BackgroundHandle
 
 if TYPE_CHECKING:
@@ -45,18 +46,25 @@ class FollowHandle(BackgroundHandle):
             try:
                 seen = self._store.wait_for_change(self._seen, WAIT_S, self._stopped.is_set)
                 if seen != self._seen and not self._stopped.is_set():
-                    self._refresh()
+                    self._load()
                     self._seen = seen
                     if self._on_change is not None:
                         self._on_change()
-            except Exception as exc:  # a store that is away, a row that is no flow: tell, and look again
+            except Exception as exc:  # a store that is away: tell, and look again
                 self._tell(exc)
+                self._stopped.wait(1.0)
+
+    def _load(self) -> None:
+        try:
+            self._refresh()
+        except DefinitionError as exc:
+            # All others were loaded. Whoever puts something better in its place changes the store.
+            self._tell(exc)
 
     def _tell(self, exc: Exception) -> None:
-        logger.warning("The store of flows cannot be followed: %s", exc)
+        logger.warning("A followed store of flows cannot be read: %s", exc)
         if self._on_error is not None:
             try:
                 self._on_error(exc)
             except Exception:
                 logger.exception("on_error of a followed store has raised")
-        self._stopped.wait(1.0)

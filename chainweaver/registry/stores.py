@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
@@ -73,6 +73,18 @@ class SharedRegistryStore(RegistryStore, Protocol):
         Raises:
             StaleFlowError: What is kept is not what was read.
             FlowNotFoundError: It is there no longer.
+        """
+
+    def put_flows(self, flows: Iterable[tuple[AnyFlow, AnyFlow | None]]) -> None:
+        """Keep definitions, each in the place of the one that was read; all of them or none.
+
+        What is kept already just as it is to be is left alone: of several processes that put the same none is refused.
+
+        Args:
+            flows: What to keep, with what was read of this name and version; None where there was nothing.
+
+        Raises:
+            StaleFlowError: What is kept is not what was read.
         """
 
     def changes(self) -> int:

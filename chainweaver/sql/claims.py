@@ -12,12 +12,11 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 from weakref import WeakSet
 
-from chainweaver.exceptions import ArtifactCorruptError, RunClaimedError, StoreUnavailableError
+from chainweaver.exceptions import RunClaimedError
 from chainweaver.sql.database import Database, Row, Session
 from chainweaver.sql.texts import as_list, is_text, text_of
 
@@ -63,10 +62,10 @@ class Claims:
     def _begin(self) -> None:
         """Have no claims yet. Called again after a fork: the claims that came along are the parent's."""
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
-        self._claims: dict[str, Claim | None] = {}
+        self._claims: dict[str, Claim] = {}
         self._lock = threading.Lock()
-        # From the statement that claims a run until it is in the table above, no other thread may claim: to the
-        # database a claim of ours that nobody remembers is free to be taken by us.
+        # From the question whether a run is in the table above until it is, no other thread may claim: to the database
+        # a claim of ours that nobody remembers is free to be taken by us.
         self._taking = threading.Lock()
         self._beat: threading.Thread | None = None
         self._stop = threading.Event()
@@ -81,7 +80,9 @@ class Claims:
         Raises:
             RunClaimedError: It is executed here.
         """
-        with self._claiming(trace_id), self._taking:
+        with self._taking:
+            if trace_id in self._claims:
+                raise RunClaimedError(trace_id, self.owner)
             # Whoever asks again, because the answer was lost, is the owner by then and takes it once more.
             taken = self._database.rows(
                 f"update chainweaver_runs set {self._take} "
@@ -109,20 +110,34 @@ class Claims:
         """Remember a claim, and renew it until it is let go."""
         with self._lock:
             self._claims[trace_id] = claim
-            if self._beat is None or not self._beat.is_alive():
-                self._stop.clear()
-                self._beat = threading.Thread(target=self._renew, name="chainweaver-claims", daemon=True)
-                self._beat.start()
+            # Not is_alive(): when Ctrl-C strikes in there, a thread counts as dead from then on.
+            if self._beat is None:
+                if self._stop.is_set():
+                    self._stop = threading.Event()
+                beat = threading.Thread(
+                    target=self._keep_renewing, args=(self._stop,), name="chainweaver-claims", daemon=True
+                )
+                beat.start()
+                self._beat = beat
 
     def let_go(self, trace_id: str) -> None:
         """Forget a claim."""
         with self._lock:
             self._claims.pop(trace_id, None)
 
+    def renew(self, run_ids: Sequence[int]) -> int:
+        """Have claims hold for another lease, those on runs that nobody else has claimed; how many."""
+        return self._database.run(
+            f"update chainweaver_runs set lease_until = {self._until} where owner = ? and id in ({_marks(run_ids)})",
+            (self.lease_s, self.owner, *run_ids),
+        )
+
     def close(self) -> None:
         """Stop renewing. Runs that are still executed lose their claims when these run out."""
-        self._stop.set()
-        beat = self._beat
+        with self._lock:
+            # Whoever claims a run from now on begins another thread: this one may be in the middle of a statement.
+            beat, self._beat = self._beat, None
+            self._stop.set()
         if beat is not None and beat is not threading.current_thread():
             beat.join(timeout=5)
 
@@ -132,20 +147,6 @@ class Claims:
     def _taker(self) -> tuple[str, float, str]:
         """The parameters of `_take`."""
         return self.owner, self.lease_s, self.owner
-
-    @contextmanager
-    def _claiming(self, trace_id: str) -> Iterator[None]:
-        """Lets one thread of this process at a time claim a run that nobody here executes."""
-        with self._lock:
-            if trace_id in self._claims:
-                raise RunClaimedError(trace_id, self.owner)
-            self._claims[trace_id] = None
-        try:
-            yield
-        finally:
-            with self._lock:
-                if self._claims.get(trace_id) is None:
-                    self._claims.pop(trace_id, None)
 
     def _take_orphan(self, flow_names: Collection[str], passed_over: Collection[str]) -> Row | None:
         words, nameless = self._database.dialect, sorted(self._nameless)
@@ -163,9 +164,9 @@ class Claims:
             if earlier:
                 # The answer to a commit was lost. If it was done, that run is ours, and nobody would look for it.
                 ours = session.rows(
-                    "select trace_id, id, epoch from chainweaver_runs "
-                    "where trace_id = ? and id = ? and epoch = ? and owner = ?",
-                    (*earlier[0], self.owner),
+                    f"update chainweaver_runs set lease_until = {self._until} "
+                    "where trace_id = ? and id = ? and epoch = ? and owner = ? returning trace_id, id, epoch",
+                    (self.lease_s, *earlier[0], self.owner),
                 )
                 if ours:
                     return ours
@@ -175,21 +176,16 @@ class Claims:
         taken = self._database.atomically(take)
         return taken[0] if taken else None
 
-    def _renew(self) -> None:
+    def _keep_renewing(self, stop: threading.Event) -> None:
         """Renew the claims of this process until it is told to stop."""
-        while not self._stop.wait(self.lease_s / 3):
+        while not stop.wait(self.lease_s / 3):
             # Only what is executed here: a claim that nobody remembers, because the store was out of reach when it was
             # to end, has to run out.
-            held = [claim.run_id for claim in list(self._claims.values()) if claim is not None]
+            held = [claim.run_id for claim in list(self._claims.values())]
             try:
                 for at in range(0, len(held), _AT_ONCE):
-                    ids = held[at : at + _AT_ONCE]
-                    self._database.run(
-                        f"update chainweaver_runs set lease_until = {self._until} "
-                        f"where owner = ? and id in ({_marks(ids)})",
-                        (self.lease_s, self.owner, *ids),
-                    )
-            except (StoreUnavailableError, ArtifactCorruptError) as exc:
+                    self.renew(held[at : at + _AT_ONCE])
+            except Exception as exc:  # whatever it is, the next time may be better, and nobody else renews
                 logging.getLogger(_LOGGER).warning("Claims of %s are not renewed: %s", self.owner, exc)
 
 

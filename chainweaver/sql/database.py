@@ -30,6 +30,7 @@ class Dialect(NamedTuple):
         listed: The texts in a parameter that is a list of them in JSON.
         unlocked: What takes rows for oneself and passes over those that others have taken.
         exclusive: A statement that lets one transaction at a time go on; None where beginning one does.
+        has_table: Asks whether tables are made where there is one of a name already.
         notify: A statement that tells other processes of a change; None where they have to look.
         steps_view: What `chainweaver_flow_steps` selects.
     """
@@ -45,6 +46,7 @@ class Dialect(NamedTuple):
     listed: str
     unlocked: str
     exclusive: str | None
+    has_table: str
     notify: str | None
     steps_view: str
 
@@ -63,7 +65,8 @@ class Database(Session, Protocol):
     """A database that any number of threads may use. A statement on its own is a transaction.
 
     Every method raises `StoreUnavailableError` when the database does not answer, or stays locked, for longer than its
-    patience; whatever it was asked for may be asked again. Bytes that no database wrote are `ArtifactCorruptError`.
+    patience; whatever it was asked for may be asked again. Bytes that no database wrote are `ArtifactCorruptError`, and
+    a value that is larger than the database takes is a `ValueError`.
 
     Attributes:
         name: What messages call it: its URL without a password.
@@ -91,4 +94,4 @@ class Database(Session, Protocol):
         """Return when somebody may have changed flows, or the time is over, or `stopped` says so."""
 
     def close(self) -> None:
-        """Let go of connections. A later call opens them again."""
+        """Let go of connections. A later call opens them again; what was in memory is gone, and that is an error."""

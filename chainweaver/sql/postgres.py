@@ -32,6 +32,9 @@ T = TypeVar("T")
 LARGEST: Final = 10
 """Connections of one process at most; more threads than that wait for each other."""
 
+LONGEST: Final = 2**30 - 2**20
+"""Bytes that a statement may have with all its values; a server takes 1 GiB."""
+
 WORDS: Final = Dialect(
     identity="bigint generated always as identity primary key",
     text='text collate "C"',
@@ -45,6 +48,7 @@ WORDS: Final = Dialect(
     listed="select jsonb_array_elements_text(cast(? as jsonb))",
     unlocked=" for update skip locked",
     exclusive="select pg_advisory_xact_lock(7162538210459071)",
+    has_table="select 1 from pg_catalog.pg_tables where schemaname = current_schema() and tablename = ?",
     notify="notify chainweaver_flows",
     # jsonb holds no zero character; one such description would break the view for all flows.
     steps_view=r"""
@@ -241,6 +245,10 @@ class PostgresDatabase:
     def _refusal(self, exc: psycopg.Error) -> Exception:
         detail = _first_line(exc)
         state = exc.sqlstate or ""
+        if not state and _is_wrong(detail):
+            return ValueError(f"Store '{self.name}' cannot be opened: {detail}.")
+        if state in ("22003", "54000") or "invalid memory alloc request size" in detail:
+            return ValueError(f"A value is larger than store '{self.name}' takes: {detail}.")
         if state.startswith("XX00"):
             return ArtifactCorruptError(self.name, f"{detail}.", fix="restore the database from a backup")
         if state in ("40001", "40P01", "55P03"):
@@ -268,10 +276,16 @@ class _Open:
         self._connection = connection
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        return self._connection.execute(_translated(sql), params or None).fetchall()
+        return self._execute(sql, params).fetchall()
 
     def run(self, sql: str, params: Sequence[Any] = ()) -> int:
-        return self._connection.execute(_translated(sql), params or None).rowcount
+        return self._execute(sql, params).rowcount
+
+    def _execute(self, sql: str, params: Sequence[Any]) -> psycopg.Cursor[Row]:
+        if sum(len(one) for one in params if isinstance(one, (str, bytes))) > LONGEST:
+            # The server would close the connection, which looks as if it had died.
+            raise ValueError(f"A value is larger than PostgreSQL takes: {LONGEST:,} bytes at most in one statement.")
+        return self._connection.execute(_translated(sql), params or None)
 
 
 class _Connections:
@@ -369,6 +383,7 @@ def without_password(url: str) -> str:
     'postgresql://ann@db:5432/runs?sslmode=require'
     """
     scheme, who, place, query = _cut(url)
+    place = place.rpartition("@")[2]  # what stands before is the end of a password, in a URL that is refused
     kept = [one for one in query.split("&") if one and unquote(one.partition("=")[0]) not in _SECRETS]
     user = f"{who.partition(':')[0]}@" if who is not None else ""
     return f"{scheme}://{user}{place}" + ("?" + "&".join(kept) if kept else "")
@@ -411,9 +426,11 @@ def _translated(sql: str) -> bytes:
 
 # Errors of a connection attempt have no code, only a text; where a server speaks another language, they are waited for.
 _REFUSED: Final = re.compile(
-    r"authentication failed|does not exist|no pg_hba\.conf entry|no password supplied|invalid .*connection option"
+    r"authentication failed|does not exist|no pg_hba\.conf entry|no password supplied"
     r"|is not permitted to log in|permission denied for database|certificate|does not support SSL"
 )
+_WRONG: Final = re.compile(r"invalid .*(value|connection option|port number)|bad value for|could not match \d+ port")
+"""What libpq, the driver or the server says of a parameter of the URL that is not what it has to be."""
 _PASSING: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006", "40001", "40P01", "55P03", "53300"})
 """Shut down, crashed, starting, idle for too long (twice), a standby, in each other's way (thrice), too many."""
 
@@ -424,13 +441,17 @@ def _passes(exc: psycopg.Error) -> bool:
     if state is not None:
         return state in _PASSING or state.startswith("08")
     # The driver's own: no connection, or one that broke.
-    return type(exc).__name__ in ("OperationalError", "InterfaceError", "ConnectionTimeout") and not _is_refused(
-        _first_line(exc)
-    )
+    detail = _first_line(exc)
+    is_about_connecting = type(exc).__name__ in ("OperationalError", "InterfaceError", "ConnectionTimeout")
+    return is_about_connecting and not _is_refused(detail) and not _is_wrong(detail)
 
 
 def _is_refused(text: str) -> bool:
     return _REFUSED.search(text) is not None
+
+
+def _is_wrong(text: str) -> bool:
+    return _WRONG.search(text) is not None
 
 
 def _first_line(exc: psycopg.Error) -> str:

@@ -9,10 +9,13 @@ Called by the executor from any thread, and by the command line. What may be res
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final, TypeVar
+from types import NoneType
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from chainweaver.checkpoint import ExecutionSnapshot, StepDelta
 from chainweaver.checkpoint.store import RUN_STATUSES, RunInfo, RunStatus
@@ -40,8 +43,20 @@ _INFO = (
     "(select count(*) from chainweaver_steps where run_id = chainweaver_runs.id and path = '')"
 )
 
+_NO_STEP: Final = "not exists (select 1 from chainweaver_steps where run_id = chainweaver_runs.id)"
 _AT_ONCE: Final = 500
 """Runs that one transaction forgets, so that others wait for none for long."""
+
+
+_StepRow: TypeAlias = "tuple[Row, list[tuple[str, bytes]]]"
+
+
+class _Taken(NamedTuple):
+    """The run that has a key already."""
+
+    trace_id: str
+    flow_name: str
+    input_digest: str | None
 
 
 class SqlRuns:
@@ -69,7 +84,7 @@ class SqlRuns:
             f"{words.shared} on conflict (run_id, path, step_index) do update set {replaced}"
         )
         self._commit_claimed = commit.format("id = ? and epoch = ?")
-        self._commit_unclaimed = commit.format("trace_id = ? and owner is null")
+        self._commit_unclaimed = commit.format("trace_id = ? and is_kept = 1 and owner is null")
 
     @property
     def owner(self) -> str:
@@ -116,17 +131,17 @@ class SqlRuns:
 
         Raises:
             RunKeyError: The run that has the key is of another flow, or had another input.
+            RunClaimedError: A run of this id is executed, here or elsewhere.
             CheckpointEncodeError: A value is not plain and has no codec. Nothing is written.
         """
         taken = self._write(snapshot, key=key, claims=True, input_digest=input_digest)
         if taken is None:
             return None
-        trace_id, flow_name, digest = taken
-        if flow_name != snapshot.flow_name:
-            raise RunKeyError(str(key), trace_id, f"it runs flow '{flow_name}'")
-        if input_digest is not None and digest is not None and digest != input_digest:
-            raise RunKeyError(str(key), trace_id, "it was begun with another input")
-        return str(trace_id)
+        if taken.flow_name != snapshot.flow_name:
+            raise RunKeyError(str(key), taken.trace_id, f"it runs flow '{taken.flow_name}'")
+        if None not in (input_digest, taken.input_digest) and input_digest != taken.input_digest:
+            raise RunKeyError(str(key), taken.trace_id, "it was begun with another input")
+        return str(taken.trace_id)
 
     def append(self, trace_id: str, delta: StepDelta) -> None:
         """Commit one finished step, in one statement; with large objects, in one transaction.
@@ -163,26 +178,32 @@ class SqlRuns:
         Raises:
             CheckpointNotFoundError: Nothing is kept for this run, or only that it has ended.
             ArtifactCorruptError: A row is damaged; the message names it.
+            RunClaimLostError: It was claimed here, and somebody else has claimed it since.
         """
-        # One statement, so that the run and its steps are of one moment; the run stands first.
-        found = self._database.rows(
-            "select '', -1, flow_name, flow_version, flow_digest, '', header, header_blobs, '', started_at, id, "
-            "checksum from chainweaver_runs where trace_id = ? and is_kept = 1 union all "
-            f"select {', '.join('step.' + name for name in _STEP.split(', '))} from chainweaver_steps as step "
-            f"join chainweaver_runs as run on run.id = step.run_id where run.trace_id = ? and run.is_kept = 1 "
-            f"order by 1, 2",
-            (text_of(trace_id), text_of(trace_id)),
+        claim, began = self._claims.of(trace_id), time.monotonic()
+        # All of one moment, large objects included: the run may go on, or end, while it is read.
+        snapshot = self._database.atomically(lambda session: self._read(session, trace_id), snapshot=True)
+        if snapshot is None:
+            raise self._not_found(trace_id)
+        # Whoever had to wait for the database may have waited for longer than the claim held, and would go on with what
+        # others went on with meanwhile. From now on it holds for a whole lease.
+        was_slow = time.monotonic() - began > self._claims.lease_s / 3
+        if claim is not None and was_slow and not self._claims.renew([claim.run_id]):
+            raise RunClaimLostError(trace_id)
+        return snapshot
+
+    def _read(self, session: Session, trace_id: str) -> ExecutionSnapshot | None:
+        found = session.rows(
+            "select id, flow_name, flow_version, flow_digest, header, header_blobs, checksum from chainweaver_runs "
+            "where trace_id = ? and is_kept = 1",
+            (text_of(trace_id),),
         )
         if not found:
-            raise self._not_found(trace_id)
-        # Steps of the flow itself stand before those of nested runs, as '' comes before any path.
-        head, *steps = found
-        if head[1] != -1:
-            raise ArtifactCorruptError(f"run {trace_id}", f"its row is not the first of {len(found)}.")
-        _, _, flow_name, flow_version, flow_digest, _, text, blobs, _, _, run_id, checksum = head
+            return None
+        [(run_id, flow_name, flow_version, flow_digest, text, blobs, checksum)] = found
 
-        def read(name: str) -> bytes | None:
-            content = self._database.rows(
+        def artifact(name: str) -> bytes | None:
+            content = session.rows(
                 "select content from chainweaver_artifacts where run_id = ? and name = ?", (run_id, name)
             )
             return content_of(content)
@@ -191,9 +212,11 @@ class SqlRuns:
         columns = {
             "trace_id": trace_id, "flow_name": flow_name, "flow_version": flow_version, "flow_digest": flow_digest,
         }  # fmt: skip
-        snapshot = read_header(columns, text, blobs, checksum, place, read)
-        read_steps = [read_step(trace_id, row, place, read) for row in steps]
-        snapshot.steps = sorted(read_steps, key=lambda step: (step.path, step.step_index))
+        snapshot = read_header(columns, text, blobs, checksum, place, artifact)
+        rows = session.rows(f"select {_STEP} from chainweaver_steps where run_id = ?", (run_id,))
+        steps = [read_step(trace_id, row, place, artifact) for row in rows]
+        # Steps of the flow itself stand before those of nested runs.
+        snapshot.steps = sorted(steps, key=lambda step: (step.path, step.step_index))
         return snapshot
 
     def delete(self, trace_id: str) -> None:
@@ -296,23 +319,26 @@ class SqlRuns:
         flow_name: str | None = None,
         key: str | None = None,
         orphaned: bool | None = None,
-        limit: int = 100,
+        limit: int | None = 100,
     ) -> list[RunInfo]:
-        """Runs, the latest first.
+        """Runs, the latest first. One whose row is damaged is left out, and named on the logger `chainweaver.sql`.
 
         Args:
             status: Only such.
             flow_name: Only runs of this flow.
             key: Only the run with this key.
             orphaned: Only runs that nobody executes and that have not ended, or only others.
-            limit: How many at most.
+            limit: How many at most; None for all there are.
 
         Raises:
             ValueError: There is no such status, or the limit is negative.
+            TypeError: The limit is no int.
         """
         if status is not None and status not in RUN_STATUSES:
             raise ValueError(f"status has to be one of {', '.join(RUN_STATUSES)}, not {status!r}.")
-        if limit < 0:
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool)):
+            raise TypeError(f"limit has to be an int, or None for all runs, not {limit!r}.")
+        if limit is not None and limit < 0:
             raise ValueError(f"limit has to be 0 or more, not {limit}.")
         wanted = {"status": status, "flow_name": flow_name, "run_key": key}
         given = {column: text_of(value) for column, value in wanted.items() if value is not None}
@@ -321,17 +347,25 @@ class SqlRuns:
             is_orphan = f"(status = 'running' and (owner is null or lease_until < {self._now}))"
             terms.append(is_orphan if orphaned else f"not {is_orphan}")
         where = f" where {' and '.join(terms)}" if terms else ""
+        bound = "" if limit is None else " limit ?"
         found = self._database.rows(
-            f"select {_INFO}, {self._now} from chainweaver_runs{where} order by id desc limit ?",
-            (*given.values(), limit),
+            f"select {_INFO}, {self._now} from chainweaver_runs{where} order by id desc{bound}",
+            (*given.values(), *(() if limit is None else (min(limit, 2**62),))),
         )
-        return [self._info(row) for row in found]
+        runs = []
+        for row in found:
+            try:
+                runs.append(self._info(row))
+            except ArtifactCorruptError as exc:
+                logging.getLogger("chainweaver.sql").warning("A run is left out of the list: %s", exc)
+        return runs
 
     def info(self, trace_id: str) -> RunInfo:
         """One run.
 
         Raises:
             CheckpointNotFoundError: There is no such run.
+            ArtifactCorruptError: Its row is damaged.
         """
         found = self._database.rows(
             f"select {_INFO}, {self._now} from chainweaver_runs where trace_id = ?", (text_of(trace_id),)
@@ -352,9 +386,12 @@ class SqlRuns:
 
         Raises:
             ValueError: Neither is given, or one is negative.
+            TypeError: One is no number.
         """
         if keep_last is None and older_than is None:
             raise ValueError("prune() needs keep_last=, older_than= or both: it forgets nothing by itself.")
+        if not isinstance(keep_last, (int, NoneType)) or not isinstance(older_than, (int, float, timedelta, NoneType)):
+            raise TypeError("keep_last has to be an int, older_than a timedelta or a number of seconds.")
         seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
         if not ((keep_last or 0) >= 0 and (seconds or 0) >= 0):  # what is no number is not 0 or more either
             raise ValueError("keep_last and older_than have to be 0 or more.")
@@ -391,65 +428,64 @@ class SqlRuns:
 
     def _write(
         self, snapshot: ExecutionSnapshot, *, key: str | None, claims: bool, input_digest: str | None = None
-    ) -> Row | None:
-        text, blobs, checksum, artifacts = header(snapshot)
-        rows = [step_row(snapshot.trace_id, step) for step in snapshot.steps]
-        trace_id, began = snapshot.trace_id, snapshot.started_at.timestamp()
-        names = {"trace id": trace_id, "key": key, "flow name": snapshot.flow_name, "version": snapshot.flow_version}
-        for what, given in names.items():
-            if given is not None:
-                storable(what, given)
-        columns = "trace_id, run_key, flow_name, flow_version, flow_digest, status, is_kept, input_digest, started_at"
+    ) -> _Taken | None:
+        """Keep a run; None where it was kept, else what has its key."""
+        columns, rows, artifacts = _encoded(snapshot)
+        trace_id = storable("trace id", snapshot.trace_id)
+        columns |= {
+            "trace_id": trace_id,
+            "run_key": None if key is None else storable("key", key),
+            "status": "running",
+            "is_kept": 1,
+            "input_digest": input_digest,
+            "started_at": snapshot.started_at.timestamp(),
+            "owner": self.owner if claims else None,
+            "epoch": 1,
+        }
         lease = f"{self._now} + ?" if claims else "?"
-        owner, lease_s = (self.owner, self._claims.lease_s) if claims else (None, None)
+        insert = (
+            f"insert into chainweaver_runs ({', '.join(columns)}, lease_until, changed_at) "
+            f"values ({', '.join('?' * len(columns))}, {lease}, {self._now}) on conflict do nothing returning id"
+        )
+        params = (*columns.values(), self._claims.lease_s if claims else None)
 
-        def write(session: Session) -> Row | tuple[int]:
-            # Also what an attempt has written whose answer was lost. When somebody has taken the run since, it is said
-            # to be executed elsewhere, which is true.
-            _delete_runs(session, "trace_id = ? and (owner is null or owner = ?)", (trace_id, self.owner))
-            written = session.rows(
-                f"insert into chainweaver_runs ({columns}, changed_at, header, header_blobs, checksum, owner, epoch, "
-                f"lease_until) values (?, ?, ?, ?, ?, 'running', 1, ?, ?, {self._now}, ?, ?, ?, ?, 1, {lease}) "
-                "on conflict do nothing returning id",
-                (
-                    trace_id, key, snapshot.flow_name, snapshot.flow_version, snapshot.flow_digest, input_digest, began,
-                    text, blobs, checksum, owner, lease_s,
-                ),
-            )  # fmt: skip
+        def write(session: Session) -> int | _Taken | None:
+            # Also what an attempt has written whose answer was lost, and which has no step then. When somebody has
+            # taken the run since, it is said to be executed elsewhere, which is true.
+            free = f"trace_id = ? and (owner is null or owner = ? and {_NO_STEP})"
+            _delete_runs(session, free, (trace_id, self.owner))
+            written = session.rows(insert, params)
             if not written:
-                taken = session.rows(
+                found = session.rows(
                     "select trace_id, flow_name, input_digest from chainweaver_runs where run_key = ?", (key,)
                 )
-                return taken[0] if taken else ()
+                return _Taken(*found[0]) if found else None
             [(run_id,)] = written
             _put_steps(session, run_id, rows)
             _put_artifacts(session, run_id, artifacts)
-            return (run_id,)
+            return int(run_id)
 
-        found = self._database.atomically(write)
-        if len(found) == 1:
-            if claims:
-                self._claims.hold(trace_id, Claim(found[0], 1))
-            else:
-                self._claims.let_go(trace_id)
-            return None
-        if not found:
+        done = self._database.atomically(write)
+        if isinstance(done, _Taken):
+            return done
+        if done is None:
             self._refuse(trace_id, None)
-        return found
+        elif claims:
+            self._claims.hold(trace_id, Claim(done, 1))
+        else:
+            self._claims.let_go(trace_id)
+        return None
 
     def _rewrite(self, snapshot: ExecutionSnapshot, claim: Claim) -> None:
         """Put another snapshot in the place of that of a run which is executed here, all or nothing."""
-        text, blobs, checksum, artifacts = header(snapshot)
-        rows = [step_row(snapshot.trace_id, step) for step in snapshot.steps]
-        names = {"flow name": snapshot.flow_name, "version": snapshot.flow_version, "digest": snapshot.flow_digest}
-        values = [storable(what, value) for what, value in names.items()]
+        columns, rows, artifacts = _encoded(snapshot)
+        update = (
+            f"update chainweaver_runs set {', '.join(f'{name} = ?' for name in columns)}, changed_at = {self._now} "
+            "where id = ? and epoch = ?"
+        )
 
         def rewrite(session: Session) -> int:
-            done = session.run(
-                "update chainweaver_runs set flow_name = ?, flow_version = ?, flow_digest = ?, header = ?, "
-                f"header_blobs = ?, checksum = ?, changed_at = {self._now} where id = ? and epoch = ?",
-                (*values, text, blobs, checksum, *claim),
-            )
+            done = session.run(update, (*columns.values(), *claim))
             if done:
                 for table in ("steps", "artifacts"):
                     session.run(f"delete from chainweaver_{table} where run_id = ?", (claim.run_id,))
@@ -480,9 +516,11 @@ class SqlRuns:
                 steps_done=steps_done,
                 owner=None if is_orphan else owner,
                 is_orphan=is_orphan,
+                seconds_left=None if is_orphan or owner is None else lease_until - now,
             )
         except (ValueError, TypeError, OverflowError, OSError) as exc:  # a date that is none is an OSError
-            raise ArtifactCorruptError(f"run {trace_id} in {self._database.name}", f"{exc}.") from exc
+            detail = f"its line in the log is damaged: {exc}."
+            raise ArtifactCorruptError(f"run {trace_id} in {self._database.name}", detail) from exc
 
     def _refuse(self, trace_id: str, claim: Claim | None) -> None:
         if claim is not None:
@@ -507,6 +545,20 @@ class SqlRuns:
         return CheckpointNotFoundError(trace_id, known=[one for (one,) in known])
 
 
+def _encoded(snapshot: ExecutionSnapshot) -> tuple[dict[str, Any], list[_StepRow], list[tuple[str, bytes]]]:
+    """How a run began as columns, its steps as rows, and its artifacts."""
+    text, blobs, checksum, artifacts = header(snapshot)
+    columns = {
+        "flow_name": storable("flow name", snapshot.flow_name),
+        "flow_version": storable("version", snapshot.flow_version),
+        "flow_digest": storable("digest", snapshot.flow_digest),
+        "header": text,
+        "header_blobs": blobs,
+        "checksum": checksum,
+    }
+    return columns, [step_row(snapshot.trace_id, step) for step in snapshot.steps], artifacts
+
+
 def _date(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
@@ -520,7 +572,7 @@ def _delete_runs(session: Session, where: str, params: Sequence[Any]) -> int:
     return len(ids)
 
 
-def _put_steps(session: Session, run_id: int, rows: Sequence[tuple[Row, list[tuple[str, bytes]]]]) -> None:
+def _put_steps(session: Session, run_id: int, rows: Sequence[_StepRow]) -> None:
     for row, artifacts in rows:
         marks = ", ".join("?" * (len(row) + 1))
         session.run(f"insert into chainweaver_steps (run_id, {_STEP}) values ({marks})", (run_id, *row))

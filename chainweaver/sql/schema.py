@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from chainweaver.exceptions import StoreVersionError
+from chainweaver.exceptions import ArtifactCorruptError, StoreUnavailableError, StoreVersionError
 from chainweaver.sql.database import Database, Dialect, Session
 
 __all__ = ["LATEST", "migrate"]
@@ -55,30 +55,52 @@ LATEST: Final = len(MIGRATIONS)
 """The version of the tables that this release reads and writes."""
 
 
-def migrate(database: Database) -> None:
-    """Bring the tables to the latest version.
+def migrate(database: Database, *, create: bool = True) -> None:
+    """Bring the tables to the latest version. Where they are, nothing is written and nobody is waited for.
+
+    Args:
+        create: Whether they are made where there are none.
 
     Raises:
         StoreVersionError: They are of a later release.
-        StoreUnavailableError: The database does not answer.
+        StoreUnavailableError: The database does not answer, or has no tables of ours and is to get none.
+        ArtifactCorruptError: Which version they have cannot be told.
     """
     words = database.dialect
-    create = f"create table if not exists chainweaver_schema (one {words.number} primary key, version {words.number})"
+    version = _version(database, database)
+    if version == LATEST:
+        return
+    if version == 0 and not create:
+        raise StoreUnavailableError(
+            database.name, "it has no tables of chainweaver", fix="name the database of a store"
+        )
 
     def bring_forward(session: Session) -> None:
         if words.exclusive is not None:
             session.run(words.exclusive)
-        session.run(create)
-        found = session.rows("select version from chainweaver_schema")
-        version = found[0][0] if found else 0
-        if version > LATEST:
-            raise StoreVersionError(database.name, version, LATEST)
+        # Another process may have been faster.
+        version = _version(database, session)
+        if version == 0:
+            session.run(f"create table chainweaver_schema (one {words.number} primary key, version {words.number})")
+            session.run("insert into chainweaver_schema (one, version) values (1, 0)")
         for step in MIGRATIONS[version:]:
             for statement in step(words):
                 session.run(statement)
-        if not found:
-            session.run("insert into chainweaver_schema (one, version) values (1, ?)", (LATEST,))
-        elif version < LATEST:
-            session.run("update chainweaver_schema set version = ?", (LATEST,))
+        session.run("update chainweaver_schema set version = ?", (LATEST,))
 
     database.atomically(bring_forward)
+
+
+def _version(database: Database, session: Session) -> int:
+    """The version of the tables; 0 where there are none."""
+    if not session.rows(database.dialect.has_table, ("chainweaver_schema",)):
+        return 0
+    found = session.rows("select version from chainweaver_schema")
+    # The table and its row are made together, and the row is never without a version.
+    if len(found) != 1 or type(found[0][0]) is not int or found[0][0] < 1:
+        detail = f"its table chainweaver_schema holds {found[:3]} and no version."
+        raise ArtifactCorruptError(database.name, detail, fix="restore the database from a backup")
+    version: int = found[0][0]
+    if version > LATEST:
+        raise StoreVersionError(database.name, version, LATEST)
+    return version

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,9 +16,9 @@ from textwrap import dedent
 
 import pytest
 
-from chainweaver.cli._stores import without_password
+from chainweaver.cli._stores import shown_url
 from chainweaver.registry import FlowRegistry
-from chainweaver.sql import SqlStore, open_store
+from chainweaver.sql import SqlFlows, SqlStore, open_store
 from tests.cli.conftest import Call
 
 STORE = "sqlite:///runs.db"
@@ -56,6 +59,8 @@ FILES = {
                 raise OSError("bank is down")
             while os.path.exists("slow"):
                 time.sleep(0.01)
+            if os.path.exists("late"):
+                time.sleep(2)
             return f"paid {net}"
 
         @tool
@@ -140,6 +145,30 @@ def test_a_key_without_a_store_is_told_so(call: Call, desk: Path, monkeypatch: p
     monkeypatch.delenv("CHAINWEAVER_STORE")
     called = call("run", "order", "--key", "order-7")
     assert (called.status, "--key means nothing without --store" in called.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--key", ""), "--key '' names no run"),
+        (("--key", "order-7", "--store", STORE, "--dry-run"), "--key means nothing with --dry-run"),
+        (("--key", "order-7", "--checkpoint", "kept"), "--store sqlite:///runs.db, in the place of --checkpoint"),
+    ],
+)
+def test_a_key_that_no_run_can_have_is_told_so(call: Call, desk: Path, options: tuple[str, ...], told: str):
+    """CLI: it is the command line that is wrong, and the message says what on it."""
+    called = call("run", "order", *GIVEN, *ALL, *options)
+    assert (called.status, told in called.err) == (2, True), called.err
+    assert not (desk / "calls.txt").exists()
+
+
+@pytest.mark.parametrize("store", ["sqlite://", "sqlite:///:memory:"])
+def test_a_run_in_memory_is_not_said_to_be_kept(call: Call, desk: Path, store: str):
+    """CLI: nobody finds it again, so that nobody is told to go on with it."""
+    (desk / "down").touch()
+    called = call("run", "order.flow.yaml", *GIVEN, *ALL, "--store", store)
+    assert (called.status, "is kept" in called.out, "go on with" in called.out) == (1, False, False)
+    assert f"is not kept: {store} ends with this command" in called.out
 
 
 def test_a_run_is_kept_in_one_place(call: Call, desk: Path):
@@ -262,18 +291,59 @@ def test_looking_makes_no_store(call: Call, desk: Path):
     assert not (desk / "runs.db").exists()
 
 
+def test_looking_into_a_database_of_another_program_puts_nothing_into_it(call: Call, desk: Path):
+    """CLI: it is no store, and stays none."""
+    with sqlite3.connect(desk / "runs.db") as connection:
+        connection.execute("create table theirs (n)")
+    connection.close()
+    before = (desk / "runs.db").read_bytes()
+    for command in (("runs", "list"), ("flows", "list"), ("runs", "prune", "--keep-last", "0", "--yes")):
+        called = call(*command)
+        assert (called.status != 0, "it has no tables of chainweaver" in called.err) == (True, True), called.err
+    assert (desk / "runs.db").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("postgresql://ada:p@ss:w/rd@db:5432/runs", "postgresql://ada:***@db:5432/runs"),
-        ("postgresql://db/runs?user=ada&password=s3cret", "postgresql://db/runs?user=ada&password=***"),
+        ("postgresql://ada:s3cret@db:5432/runs", "postgresql://ada@db:5432/runs"),
+        ("postgresql://ada:p@ss:w/rd@db:5432/runs", "postgresql://ada@db:5432/runs"),
+        ("postgresql://db/runs?user=ada&p%61ssword=s3cret", "postgresql://db/runs?user=ada"),
         ("postgresql://ada@db/runs", "postgresql://ada@db/runs"),
         ("sqlite:///runs.db", "sqlite:///runs.db"),
     ],
 )
 def test_a_password_of_a_url_is_never_shown(url: str, shown: str):
-    """CLI: neither in a heading nor in an error."""
-    assert without_password(url) == shown
+    """CLI: neither in a heading nor in an error, and a store has one name in both."""
+    assert shown_url(url) == shown
+
+
+@pytest.mark.parametrize("command", [("runs", "list"), ("flows", "list"), ("runs", "show", "x")])
+def test_whoever_only_looks_is_told_soon_that_nobody_answers(
+    call: Call, desk: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+):
+    """CLI: the patience of a program that must not lose a run is not that of a person who mistyped a host."""
+    pytest.importorskip("psycopg")
+    monkeypatch.setattr("chainweaver.cli._stores._LOOKING_S", 0.2)
+    called = call(*command, "--store", "postgresql://ada@127.0.0.1:1/runs")
+    assert (called.status, "it was tried for 0.2 s" in called.err) == (2, True), called.err
+
+
+def test_a_run_that_goes_on_is_listed_with_its_claim(call: Call, desk: Path, store: SqlStore):
+    """CLI, R32: by whom it is executed, and when others may go on with it if that process has died."""
+    run = failed_run(call, desk)
+    store.runs.claim(run)
+
+    lines = call("runs", "list").out.splitlines()
+    [data] = call("runs", "list", "--format", "json").answer["data"]["runs"]
+
+    assert "by  " in lines[2]
+    assert "claimed for" in lines[2]
+    left = re.search(rf"{store.runs.owner}  +(\d+) s", lines[3])
+    assert left is not None, lines[3]
+    assert 0 < int(left[1]) <= 30
+    assert 0 < data["seconds_left"] <= 30
+    assert f"running, executed by {store.runs.owner}, claimed for " in call("runs", "show", run).out
 
 
 def test_a_run_is_shown_with_its_steps_and_without_its_secrets(call: Call, desk: Path):
@@ -331,6 +401,43 @@ def test_a_resume_needs_the_approvals_that_a_run_needs(call: Call, desk: Path):
     assert f"go on with: chainweaver runs resume {run}" in called.out
 
 
+@pytest.mark.parametrize("more", [(), ("--store", "sqlite:///my runs.db"), ("--tools", "order.py")])
+def test_a_run_goes_on_with_the_command_that_is_shown(call: Call, desk: Path, more: tuple[str, ...]):
+    """CLI: as it stands there, in a shell of the same directory with the same environment."""
+    (desk / "down").touch()
+    first = call("run", "order.flow.yaml", *GIVEN, *ALL, *more)
+    again = call(*_shown_command(first.out))
+    (desk / "down").unlink()
+
+    done = call(*_shown_command(again.out))
+
+    assert (again.status, done.status) == (1, 0), again.err + done.err
+    assert calls(desk) == ["net", "pay", "pay", "pay", "mail"]
+
+
+def _shown_command(out: str) -> list[str]:
+    program, *words = shlex.split(out.partition("go on with: ")[2].splitlines()[0])
+    assert program == "chainweaver"
+    return words
+
+
+def test_a_command_that_is_shown_has_flows_and_parameters_as_well(call: Call, desk: Path, store: SqlStore):
+    """CLI: directories of flows as they were given; of parameters, which may be secrets, the names."""
+    text = (desk / "order.flow.yaml").read_text()
+    (desk / "order.flow.yaml").write_text(text.replace("steps:", "dynamic_params: [api_key]\nsteps:"))
+    (desk / "down").touch()
+    first = call("run", "order.flow.yaml", "--input", '{"price": 5}', *ALL, "--param", "api_key=s3cret-key")
+    assert first.out.splitlines()[-2].endswith("--tools order.py --approve all, and the same --param api_key")
+    [info] = store.runs.list_runs()
+    store.flows.delete_flow("order", "1.0.0")
+    given = ("--tools", "order.py", "--flows", ".")
+
+    again = call("runs", "resume", info.trace_id, *given, *ALL, "--param", "api_key=s3cret-key")
+
+    assert f"go on with: chainweaver runs resume {info.trace_id} {' '.join(given)} --approve all, and" in again.out
+    assert "s3cret-key" not in first.out + again.out
+
+
 def test_a_resume_without_the_tools_of_the_flow_does_not_begin(call: Call, desk: Path, store: SqlStore):
     """CLI: half a run more would help nobody."""
     run = failed_run(call, desk)
@@ -375,6 +482,34 @@ def test_as_many_runs_are_recovered_as_are_wanted(call: Call, desk: Path, store:
     data = call("runs", "recover", "--limit", "2", "--tools", "order.py", *ALL, "--format", "json").answer["data"]
     assert [(one["run"], one["status"]) for one in data["runs"]] == [(run, "ok") for run in runs[:2]]
     assert store.runs.info(runs[2]).is_orphan
+
+
+def test_runs_that_are_still_claimed_are_told(call: Call, desk: Path, store: SqlStore):
+    """CLI, R32: the run of a process that has just died is nobody's a little later, and whoever recovers is told so."""
+    run = failed_run(call, desk)
+    store.runs.claim(run)
+
+    called = call("runs", "recover", "--tools", "order.py")
+    data = call("runs", "recover", "--tools", "order.py", "--format", "json").answer["data"]
+
+    assert called.status == 0
+    first, last = called.out.splitlines()
+    assert re.fullmatch(r"claimed +1 run, for \d+ s at most unless that is renewed", first)
+    assert last == "nothing to go on with"
+    assert data["claimed"]["runs"] == 1
+    assert 0 < data["claimed"]["seconds_left"] <= 30
+
+
+def test_a_run_that_is_not_done_in_time_is_handed_back(call: Call, desk: Path, store: SqlStore):
+    """CLI: the deadline is one of the command, and is no reason why a run should have ended."""
+    run = orphan(call, desk, store)
+    (desk / "late").touch()
+
+    called = call("runs", "recover", "--tools", "order.py", *ALL, "--deadline", "1")
+
+    assert called.status == 130
+    assert f"Run '{run}': The time of --deadline is over: the run was handed back" in called.err
+    assert calls(desk) == ["net", "pay", "pay"]
 
 
 def test_a_run_that_fails_again_is_told(call: Call, desk: Path, store: SqlStore):
@@ -504,6 +639,90 @@ def test_a_version_is_replaced_only_when_that_is_said(call: Call, desk: Path, st
     assert store.flows.load_flow("order", "1.0.0").description == "Another."
 
 
+def test_files_are_pushed_all_or_none(call: Call, desk: Path, store: SqlStore):
+    """CLI: what cannot be stored, or is there twice, is told before anything is written."""
+    text = (desk / "other.flow.yaml").read_text()
+    (desk / "long.flow.yaml").write_text(text.replace("name: other", f"name: {'x' * 1300}"))
+    (desk / "again.flow.yaml").write_text(text.replace("name: other", "name: order"))
+
+    called = call("flows", "push", "order.flow.yaml", "long.flow.yaml")
+    assert (called.status, "[CW-E106] The name of the flow" in called.err) == (1, True), called.err
+    assert "where   long.flow.yaml" in called.err
+
+    called = call("flows", "push", "order.flow.yaml", "again.flow.yaml", "--overwrite")
+    assert called.status == 1
+    assert "Flow 'order' 1.0.0 is in 'order.flow.yaml' and in 'again.flow.yaml'" in called.err
+    assert store.flows.list_keys() == []
+
+
+def test_a_push_does_not_switch_a_disabled_flow_on(call: Call, desk: Path, store: SqlStore):
+    """CLI: a status that was set in the store stays, unless the file says another one."""
+    call("flows", "push", "order.flow.yaml")
+    FlowRegistry(store.flows).set_flow_status("order", "disabled")
+    assert call("flows", "push", "order.flow.yaml").out.startswith("unchanged")
+    text = (desk / "order.flow.yaml").read_text().replace("An order.", "Another.")
+    (desk / "order.flow.yaml").write_text(text)
+    assert call("flows", "push", "order.flow.yaml", "--overwrite").out.startswith("replaced")
+    kept = store.flows.load_flow("order", "1.0.0")
+    assert (kept.description, kept.status.value) == ("Another.", "disabled")
+    (desk / "order.flow.yaml").write_text(text + "status: active\n")
+    called = call("flows", "push", "order.flow.yaml")
+    assert "pass --overwrite" in called.err
+    assert call("flows", "push", "order.flow.yaml", "--overwrite").out.startswith("replaced")
+    assert store.flows.load_flow("order", "1.0.0").status.value == "active"
+
+
+def test_a_flow_that_changes_during_a_push_is_left_alone(
+    call: Call, desk: Path, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+):
+    """CLI: of two who change a flow at once one wins, and the other is told what to do in a shell."""
+    call("flows", "push", "order.flow.yaml")
+    (desk / "order.flow.yaml").write_text((desk / "order.flow.yaml").read_text().replace("An order.", "Another."))
+    put_flows = SqlFlows.put_flows
+
+    def late(self, flows):
+        FlowRegistry(store.flows).set_flow_status("order", "disabled")
+        put_flows(self, flows)
+
+    monkeypatch.setattr(SqlFlows, "put_flows", late)
+    called = call("flows", "push", "order.flow.yaml", "other.flow.yaml", "--overwrite")
+    assert (called.status, "[CW-E134]" in called.err, "refresh()" in called.err) == (1, True, False)
+    assert "fix     look at it with chainweaver flows list, then push again" in called.err
+    assert store.flows.list_keys() == [("order", "1.0.0")]
+
+
+def test_a_damaged_flow_is_named_and_can_be_replaced(call: Call, desk: Path, store: SqlStore):
+    """CLI: what the message advises does it; the other flows can be had meanwhile."""
+    call("flows", "push", "order.flow.yaml", "other.flow.yaml")
+    store._database.run("update chainweaver_flows set definition = '{' where name = 'order'")
+    listed = call("flows", "list")
+    assert (listed.status, "flow 'order' 1.0.0 in sqlite:///runs.db" in listed.err) == (1, True)
+    assert "fix     put it there again: chainweaver flows push FILE --overwrite" in listed.err
+    assert call("flows", "pull", "other", "-o", "out").status == 0
+    assert call("flows", "push", "order.flow.yaml").status == 1
+    assert call("flows", "push", "order.flow.yaml", "--overwrite").out == "replaced   order 1.0.0  order.flow.yaml\n"
+    assert call("flows", "list").status == 0
+
+
+def test_a_flow_with_an_at_in_its_name_can_be_pulled(call: Call, desk: Path):
+    """CLI: whatever can be pushed can be named."""
+    text = (desk / "other.flow.yaml").read_text()
+    for name, version in (("a", "1.0.0"), ("a", "2.0.0"), ("a@b", "1.0.0"), ("a@1.0.0", "3.0.0")):
+        named = text.replace("version: 1.0.0", f"version: {version}").replace("name: other", f"name: '{name}'")
+        (desk / "one.flow.yaml").write_text(named)
+        call("flows", "push", "one.flow.yaml")
+    for wanted, found in (
+        ("a", ("a", "2.0.0")),
+        ("a@1.0.0", ("a", "1.0.0")),
+        ("a@b", ("a@b", "1.0.0")),
+        ("a@b@1.0.0", ("a@b", "1.0.0")),
+        ("a@1.0.0@3.0.0", ("a@1.0.0", "3.0.0")),
+    ):
+        data = call("flows", "pull", wanted, "-o", "-", "--format", "json").answer["data"]
+        assert (data["flow"], data["version"]) == found
+    assert "known   1.0.0, 2.0.0" in call("flows", "pull", "a@9.0.0").err
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
@@ -566,6 +785,27 @@ def test_a_deploy_that_breaks_a_run_says_which_and_why(
     assert f"Run '{run}' cannot be resumed: {why}" in called.err
     data = call("upgrade", "--check", "new.flow.yaml", "--tools", "order.py", "--format", "json").answer["data"]
     assert [(one["run"], one["verdict"]) for one in data["runs"]] == [(run, verdict)]
+
+
+def test_a_damaged_run_hides_no_other(call: Call, desk: Path, store: SqlStore):
+    """R33, CLI: all others are looked at, and the exit status says that not all could be."""
+    broken, whole = orphan(call, desk, store), orphan(call, desk, store)
+    with sqlite3.connect("runs.db") as connection:
+        connection.execute(
+            "update chainweaver_steps set outputs = 'x' where run_id = "
+            "(select id from chainweaver_runs where trace_id = ?)", (broken,)
+        )  # fmt: skip
+    connection.close()
+
+    called = call("upgrade", "--check", "order.flow.yaml")
+    data = call("upgrade", "--check", "order.flow.yaml", "--format", "json").answer["data"]
+
+    assert called.status == 1
+    lines = called.out.splitlines()
+    assert lines[:2] == [f"compatible       {whole}  order 1.0.0", f"damaged          {broken}  order 1.0.0"]
+    assert lines[-1] == "order 1.0.0: 1 live run, 1 compatible, 1 damaged run nobody can check"
+    assert "[CW-E102]" in called.err
+    assert ([one["run"] for one in data["runs"]], [one["run"] for one in data["damaged"]]) == ([whole], [broken])
 
 
 def test_a_deploy_of_a_sub_flow_concerns_the_runs_around_it(call: Call, desk: Path, store: SqlStore):

@@ -15,6 +15,7 @@ from chainweaver.exceptions import (
     FlowAlreadyExistsError,
     FlowSerializationError,
     SchemaRefPolicyError,
+    StaleFlowError,
 )
 from chainweaver.flow import DAGFlow, DAGFlowStep, FlowStatus, FlowStep, SchemaRefAllowlist
 from chainweaver.formats import FlowParseLimits
@@ -114,6 +115,57 @@ def test_a_store_that_refuses_a_flow_gets_none_of_a_loading(tmp_path):
         registry.load_from_directory(tmp_path)
     assert store.list_keys() == [("a", "1.0")]
     assert store.load_flow("a", "1.0") == registry.get_flow("a") == a_flow("a")
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_a_load_that_fails_takes_back_what_it_has_written_and_no_more(kind, tmp_path):
+    """api.md: all or nothing; what others have put into the store since is theirs."""
+
+    class Shared(InMemoryStore if kind == "memory" else FileStore):
+        def save_flow(self, flow, *, overwrite=False):
+            if flow.name == "z":
+                for one in ("b", "d"):
+                    super().save_flow(a_flow(one, description="Theirs."), overwrite=True)
+                raise OSError(28, "No space left on device")
+            super().save_flow(flow, overwrite=overwrite)
+
+    directory = tmp_path / "flows"
+    directory.mkdir()
+    for name in "abcdez":
+        write(directory / f"{name}.flow.json", a_flow(name, description="New."))
+    store = Shared(*([tmp_path / "store"] if kind == "files" else []))
+    store.save_flow(a_flow("a"))
+    store.save_flow(a_flow("b"))
+    registry = FlowRegistry(store)
+    store.save_flow(a_flow("c", description="New."))
+    with pytest.raises(OSError, match="No space left"):
+        registry.load_from_directory(directory)
+    kept = [store.load_flow(*key) for key in store.list_keys()]
+    assert {flow.name: flow.description for flow in kept} == {
+        "a": "Adds up.",
+        "b": "Theirs.",
+        "c": "New.",
+        "d": "Theirs.",
+    }
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_a_flow_that_the_registry_has_not_seen_in_its_store_is_not_replaced(kind, tmp_path):
+    """api.md: load_from_directory(overwrite=False); what the store has counts, not when the registry looked last."""
+    directory = tmp_path / "flows"
+    directory.mkdir()
+    write(directory / "a.flow.json", a_flow("a", description="New."))
+    store = InMemoryStore() if kind == "memory" else FileStore(tmp_path / "store")
+    late = FlowRegistry(store)
+    store.save_flow(a_flow("a"))
+    with pytest.raises(FlowAlreadyExistsError):
+        late.load_from_directory(directory, overwrite=False)
+    with pytest.raises(StaleFlowError):
+        late.load_from_directory(directory)
+    assert store.load_flow("a", "1.0") == a_flow("a")
+    late.refresh()
+    late.load_from_directory(directory)
+    assert store.load_flow("a", "1.0").description == "New."
 
 
 @pytest.mark.parametrize("read", ["load_from_directory", "reload_from_directory", "watch"])

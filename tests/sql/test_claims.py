@@ -173,6 +173,56 @@ def test_a_claim_whose_end_could_not_be_written_runs_out(tmp_path: Path):
         assert other.runs.claim_orphan(["flow"]) is None
 
 
+def test_a_claim_that_is_taken_while_the_store_is_closed_is_renewed(url: str, monkeypatch: pytest.MonkeyPatch):
+    """R31: the thread that renews may be in the middle of a statement when it is told to stop."""
+    with open_store(url, lease_s=0.3) as store, open_store(url) as other:
+        is_renewing, goes_on = threading.Event(), threading.Event()
+        run = store._database.run
+
+        def slow(sql: str, params: Any = ()) -> int:
+            if "set lease_until" in sql and not is_renewing.is_set():
+                is_renewing.set()
+                goes_on.wait(20)
+            return run(sql, params)
+
+        monkeypatch.setattr(store._database, "run", slow)
+        store.runs.admit(snapshot("before"))
+        assert is_renewing.wait(20)
+        closing = threading.Thread(target=store.runs.close)
+        closing.start()
+        time.sleep(0.1)
+        store.runs.admit(snapshot("after"))
+        goes_on.set()
+        closing.join(20)
+        time.sleep(0.9)
+
+        assert other.runs.claim_orphan(["flow"], ["before"]) is None
+
+
+def test_of_threads_that_claim_one_run_at_once_one_gets_it(url: str):
+    """R31: the others hear that it is executed here."""
+    with open_store(url) as store:
+        for at in range(10):
+            store.runs.save(snapshot(f"run{at}"))
+            together = threading.Barrier(4)
+            told: list[str] = []
+
+            def claim(at: int = at, together: threading.Barrier = together, told: list[str] = told) -> None:
+                together.wait(20)
+                try:
+                    store.runs.claim(f"run{at}")
+                    told.append("claimed")
+                except RunClaimedError:
+                    told.append("refused")
+
+            threads = [threading.Thread(target=claim) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(20)
+            assert sorted(told) == ["claimed", "refused", "refused", "refused"]
+
+
 def in_a_fork(work: Callable[[], object]) -> tuple[int, Callable[[], object]]:
     """Have a forked process do something and wait; its id and what it answers."""
     reading, writing = os.pipe()

@@ -10,6 +10,7 @@ import errno
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from chainweaver import ChainWeaverError, FileCheckpointer, FlowExecutor
 from chainweaver.exceptions import StoreUnavailableError
 from chainweaver.sql import open_store
+from chainweaver.testing.conformance.checkpoints import a_run, a_step
 from tests.sql.faults import STATEMENT_ERRORS, failing_file_call, failing_statement
 from tests.sql.kit import Tools, flow, url_of
 
@@ -217,6 +219,55 @@ def test_a_database_that_stays_locked_for_too_long_says_so(tmp_path: Path) -> No
         locker.close()
         store.runs._database.run("update chainweaver_runs set lease_until = 0.0")
         check_what_is_left(store.runs, tools, result)
+
+
+def test_each_thread_has_the_patience_that_was_asked_for(tmp_path: Path) -> None:
+    """R32: whoever waits does not wait for others that wait, and who only reads waits for nobody."""
+    path = tmp_path / "chainweaver.db"
+    with open_store(url_of(path), patience_s=1.0) as store:
+        locker = sqlite3.connect(path, isolation_level=None)
+        locker.execute("begin immediate")
+        told: list[tuple[str, float]] = []
+
+        def write(at: int) -> None:
+            began = time.monotonic()
+            try:
+                store.flows.save_flow(flow(f"flow{at}"))
+            except StoreUnavailableError as exc:
+                told.append((exc.detail, time.monotonic() - began))
+
+        threads = [threading.Thread(target=write, args=(at,)) for at in range(8)]
+        for thread in threads:
+            thread.start()
+        longest = 0.0
+        while any(thread.is_alive() for thread in threads):
+            began = time.monotonic()
+            store.runs.list_runs()
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(0.01)
+        locker.execute("rollback")
+        locker.close()
+
+    assert [detail for detail, _ in told] == ["database is locked"] * 8
+    assert all(0.9 < took < 2.5 for _, took in told), told
+    assert longest < 0.5
+
+
+def test_a_value_that_is_larger_than_the_database_takes_is_no_failure_of_the_database(tmp_path: Path) -> None:
+    """R32: the same call will not do better later; what was committed before is there."""
+    with open_store(url_of(tmp_path / "chainweaver.db")) as store:
+        connection: Any = store.runs._database._opened()  # type: ignore[attr-defined]
+        if not hasattr(connection, "setlimit"):
+            pytest.skip("this Python cannot lower the limits of SQLite")
+        connection.setlimit(0, 100_000)  # SQLITE_LIMIT_LENGTH
+        store.runs.admit(a_run("one"))
+        store.runs.append("one", a_step(0))
+        with pytest.raises(ValueError, match=r"A value is larger than store .* takes: string or blob too big\."):
+            store.runs.append("one", a_step(1, {"text": "x" * 200_000}))
+        with pytest.raises(ValueError, match="larger than store"):
+            store.runs._database.rows("select ?", (2**70,))
+        store.runs.append("one", a_step(1))
+        assert len(store.runs.load("one").steps) == 2
 
 
 def test_a_lock_that_is_let_go_in_time_is_not_noticed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -13,11 +14,23 @@ from typing import Any
 import psycopg
 import pytest
 
-from chainweaver import ChainWeaverError, Flow, FlowStep, MissingExtraError, StaleFlowError, StoreUnavailableError
+from chainweaver import (
+    ChainWeaverError,
+    Flow,
+    FlowExecutor,
+    FlowStep,
+    MissingExtraError,
+    RunClaimLostError,
+    StaleFlowError,
+    StoreUnavailableError,
+)
 from chainweaver.cache import StepCacheKey
+from chainweaver.executor.durable import Recovered
 from chainweaver.sql import SqlStore, open_store
-from chainweaver.sql.postgres import without_password
+from chainweaver.sql.postgres import WORDS, without_password
 from chainweaver.testing.conformance.checkpoints import a_run, a_step
+from tests.sql.children import until
+from tests.sql.kit import Stop, Tools, flow
 from tests.sql.servers import PrivateServer
 from tests.sql.wires import Wire
 
@@ -177,6 +190,17 @@ def test_a_claim_whose_answer_is_lost_is_ours(wire):
         assert store.runs.claim_orphan(["sum"]) is None
 
 
+def test_a_claim_whose_answer_is_lost_for_long_holds_from_when_it_comes(wire, postgres_url):
+    """R32: nobody takes the run that another one is about to go on with."""
+    with open_store(wire.url, lease_s=2) as store, open_store(postgres_url) as other:
+        store.runs.save(a_run("one"))
+        wire.lose(COMMITTED, lambda: time.sleep(2.2))
+
+        assert store.runs.claim_orphan(["sum"]) == "one"
+        assert wire.lost == 1
+        assert other.runs.claim_orphan(["sum"]) is None
+
+
 @pytest.mark.parametrize("status", ["ok", "failed", "running"])
 def test_an_end_whose_answer_is_lost_is_an_end(wire, status):
     """R31: also of a run that was handed back."""
@@ -222,9 +246,12 @@ def test_a_change_of_a_flow_whose_answer_is_lost_was_made_by_us(wire):
         with pytest.raises(StaleFlowError):
             store.flows.swap_flow(a_flow(description="newer"), instead_of=a_flow())
         wire.lose(COMMITTED)
+        store.flows.put_flows([(a_flow(), a_flow(description="new")), (a_flow("2.0.0"), None)])
+        wire.lose(COMMITTED)
         store.flows.delete_flow("sum", "1.0.0")
+        store.flows.delete_flow("sum", "2.0.0")
 
-        assert wire.lost == 3
+        assert wire.lost == 4
         assert store.flows.list_keys() == []
 
 
@@ -251,6 +278,28 @@ def test_rows_that_stay_locked_are_an_error_after_the_patience(postgres_url):
             store.runs.claim("one")
         other.rollback()
         store.runs.claim("one")
+
+
+def test_whoever_waits_for_a_run_until_somebody_else_has_it_calls_none_of_its_tools(postgres_url):
+    """R32: a claim may run out while the run is read, and what is read is not what is committed then."""
+    with open_store(postgres_url, lease_s=0.3) as store, open_store(postgres_url) as other:
+        with FlowExecutor(tools=Tools(2).all(), flows=[flow()], checkpointer=store.runs) as executor:
+            with pytest.raises(Stop):
+                executor.execute_flow("chain", {"n": 1})
+        tools, recovered = Tools(), list[Recovered]()
+        with FlowExecutor(tools=tools.all(), flows=[flow()], checkpointer=store.runs) as executor:
+            with psycopg.connect(postgres_url) as blocking:
+                blocking.execute("lock table chainweaver_steps")
+                recovering = threading.Thread(target=lambda: recovered.extend(executor.recover(limit=1)))
+                recovering.start()
+                until(lambda: store._database.rows("select owner from chainweaver_runs") == [(store.runs.owner,)])
+                store.runs.close()  # it renews no claim either while its database is away
+                until(lambda: other.runs.claim_orphan(["chain"]))
+            recovering.join(20)
+
+        [(_, result, error)] = recovered
+        assert (result, type(error), tools.calls) == (None, RunClaimLostError, [])
+        assert [one.owner for one in other.runs.list_runs()] == [other.runs.owner]
 
 
 def test_more_threads_than_connections_wait_for_each_other(postgres_url):
@@ -358,6 +407,78 @@ def test_what_waiting_does_not_mend_is_said_at_once(postgres):
     ):
         open_store(postgres.url.replace("/postgres", "/nowhere"))
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "query", ["sslmode=zz", "target_session_attrs=zz", "keepalives_idle=zz", "connect_timeout=zz", "port=99999"]
+)
+def test_a_parameter_that_means_nothing_is_no_server_that_is_away(postgres_url, query):
+    """Stores: said at once, and with what is wrong; there is nothing to start."""
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"cannot be opened: .*(zz|99999)"):
+        open_store(postgres_url.partition("?")[0] + "?" + query)
+    assert time.monotonic() - began < 5
+
+
+def test_a_value_that_is_larger_than_a_server_takes_is_no_failure_of_the_server(postgres_url, monkeypatch):
+    """Stores: the same call will not do better later."""
+    with open_store(postgres_url) as store:
+        began = time.monotonic()
+        with pytest.raises(ValueError, match="larger than store"):
+            store._database.rows("select repeat('x', cast(? as int))", (2**30,))
+        with pytest.raises(ValueError, match="larger than store"):
+            store._database.rows("select cast(? as bigint)", ("9" * 30,))
+        monkeypatch.setattr("chainweaver.sql.postgres.LONGEST", 1_000)
+        store.runs.admit(a_run("one"))
+        with pytest.raises(ValueError, match="1,000 bytes at most in one statement"):
+            store.runs.append("one", a_step(0, {"text": "x" * 1_000}))
+        assert time.monotonic() - began < 5
+
+
+def test_a_user_who_may_not_create_tables_opens_a_store_that_is_up_to_date(postgres, postgres_url):
+    """Stores: the usual role in production reads and writes rows, and somebody else makes the tables."""
+    role = f"chainweaver_app_{os.urandom(3).hex()}"
+    postgres.execute(f"create role {role} login")
+    try:
+        theirs = postgres_url.replace("//tester@", f"//{role}@")
+        with psycopg.connect(postgres_url, autocommit=True) as admin:
+            admin.execute("revoke create on schema public from public")
+            with pytest.raises(StoreUnavailableError, match=r"permission denied[^$]*let this user create tables"):
+                open_store(theirs)
+            open_store(postgres_url).close()
+            admin.execute(f"grant select, insert, update, delete on all tables in schema public to {role}".encode())
+        with open_store(theirs) as store:
+            store.runs.admit(a_run("one"))
+            store.runs.append("one", a_step(0))
+            store.runs.finish("one", "ok")
+            assert [one.status for one in store.runs.list_runs()] == ["ok"]
+        with psycopg.connect(postgres_url, autocommit=True) as admin:
+            admin.execute(f"drop owned by {role}".encode())
+    finally:
+        postgres.execute(f"drop role {role}")
+
+
+def test_a_store_is_opened_while_somebody_else_makes_tables_in_the_database(postgres_url):
+    """Stores: what is up to date is read, without the lock of those who make tables."""
+    open_store(postgres_url).close()
+    with psycopg.connect(postgres_url) as other:
+        other.execute(WORDS.exclusive.encode())
+        with open_store(postgres_url, patience_s=0.3) as store:
+            assert store.runs.list_runs() == []
+
+
+def test_a_schema_without_our_tables_is_left_alone_by_those_who_look(postgres_url):
+    """Stores: create=False makes nothing, and a store in another schema is not taken for the one of this schema."""
+    open_store(postgres_url).close()
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute(b"create schema theirs")
+        elsewhere = postgres_url + "&options=-csearch_path%3Dtheirs,public"
+        with pytest.raises(StoreUnavailableError, match="no tables of chainweaver"):
+            open_store(elsewhere, create=False)
+        count = b"select count(*) from pg_tables where schemaname = 'theirs'"
+        assert admin.execute(count).fetchall() == [(0,)]
+        open_store(elsewhere).close()
+        assert admin.execute(count).fetchall() != [(0,)]
 
 
 def test_without_psycopg_the_message_says_what_to_install(monkeypatch):

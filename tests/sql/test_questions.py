@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from chainweaver import ArtifactCorruptError, RunClaimedError, RunClaimLostError, RunKeyError
+from chainweaver import ArtifactCorruptError, CheckpointNotFoundError, RunClaimedError, RunClaimLostError, RunKeyError
 from chainweaver.sql import SqlStore, open_store
 from chainweaver.testing.conformance.checkpoints import a_run, a_step
 
@@ -40,9 +40,26 @@ def test_the_log_is_filtered_by_each_of_its_columns(store):
     assert ids(store, orphaned=True) == ["run3"]
     assert ids(store, orphaned=False, status="running") == ["now"]
     assert ids(store, limit=0) == []
+    assert ids(store, limit=None) == ids(store)
     info = store.runs.info("run1")
     assert (info.status, info.error, info.steps_done, info.owner) == ("failed", "E006 in 'a'", 1, None)
     assert abs(info.changed_at - datetime.now(timezone.utc)) < timedelta(seconds=5)
+
+
+def test_the_log_has_more_runs_than_it_shows_unasked(store):
+    """R31: a hundred unless more are wanted, or all."""
+    for number in range(101):
+        store.runs.save(a_run(f"run{number}"))
+    assert [len(ids(store)), len(ids(store, limit=101)), len(ids(store, limit=None))] == [100, 101, 101]
+
+
+def test_the_log_says_for_how_long_a_claim_holds(store):
+    """R32: unless it is renewed; of runs that nobody executes there is nothing to say."""
+    for number in range(2):
+        store.runs.admit(a_run(f"run{number}"))
+    store.runs.finish("run1", "running")
+    assert 15 < store.runs.info("run0").seconds_left <= 20
+    assert store.runs.info("run1").seconds_left is None
 
 
 def test_pruning_forgets_what_it_is_told_to_and_nothing_that_runs(store):
@@ -197,3 +214,73 @@ def test_a_snapshot_sees_one_state(store, database_url):
 
         assert store._database.atomically(look, snapshot=True) == ([(0,)], [(0,)])
     assert ids(store) == ["one"]
+
+
+def test_a_damaged_line_of_the_log_hides_no_other(database_url, caplog):
+    """R34: it is left out of lists and named, and whoever asks for it hears that it is damaged."""
+    with open_store(database_url) as store:
+        for name in ("one", "two", "three"):
+            store.runs.admit(a_run(name))
+        store._database.run("update chainweaver_runs set started_at = 1e300 where trace_id = 'two'")
+
+        assert ids(store) == ["three", "one"]
+        assert "run two" in caplog.text
+        with pytest.raises(ArtifactCorruptError, match=r"run two .*damaged"):
+            store.runs.info("two")
+
+
+@pytest.mark.parametrize("wrong", [1.5, "3", True])
+def test_a_limit_that_is_no_int_is_refused(store, wrong):
+    """R31: before the database is asked."""
+    with pytest.raises(TypeError, match="limit has to be an int"):
+        store.runs.list_runs(limit=wrong)
+    with pytest.raises(TypeError, match="keep_last has to be an int"):
+        store.runs.prune(keep_last="3")
+    assert store.runs.list_runs(limit=2**70) == []
+
+
+def test_a_run_that_is_executed_here_is_not_admitted_again(store):
+    """R31: whoever gives ids twice hears of it, and the run keeps its steps and its key."""
+    store.runs.admit(a_run("one"), key="may")
+    store.runs.append("one", a_step(0))
+    with pytest.raises(RunClaimedError):
+        store.runs.admit(a_run("one"))
+
+    assert store.runs.load("one").steps == [a_step(0)]
+    assert ids(store, key="may") == ["one"]
+
+
+def test_a_step_of_a_run_that_was_not_kept_is_not_kept_either(store):
+    """R31: nothing is left behind that no run belongs to."""
+    store.runs.admit(a_run("one"))
+    store.runs.finish("one", "ok", keep=False)
+    with pytest.raises(CheckpointNotFoundError):
+        store.runs.append("one", a_step(0))
+
+    assert store._database.rows("select count(*) from chainweaver_steps") == [(0,)]
+
+
+def test_a_run_that_ends_while_it_is_read_is_there_as_a_whole_or_not_at_all(database_url):
+    """R31: large objects lie in rows of their own, and are of the same moment as the steps that need them."""
+    with open_store(database_url) as ours, open_store(database_url) as theirs:
+        over = threading.Event()
+
+        def work() -> None:
+            for number in range(40):
+                ours.runs.admit(a_run(f"run{number % 2}"))
+                ours.runs.append(f"run{number % 2}", a_step(0, {"raw": bytes(200_000)}))
+                ours.runs.finish(f"run{number % 2}", "ok", keep=False)
+            over.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        seen = []
+        while not over.is_set():
+            for name in ("run0", "run1"):
+                try:
+                    seen.append(len(theirs.runs.load(name).steps))
+                except CheckpointNotFoundError:
+                    continue
+        thread.join(60)
+
+        assert set(seen) <= {0, 1}

@@ -72,7 +72,7 @@ class RunStoreConformance(CheckpointerConformance):
     def test_the_store_follows_the_protocol_of_shared_runs(self) -> None:
         """The executor knows the protocol only."""
         with self.opened() as store:
-            wanted = "save, load, delete, list_trace_ids, append, admit, claim, claim_orphan and finish"
+            wanted = "save, load, delete, list_trace_ids, append, admit, claim, claim_orphan, info and finish"
             assert isinstance(store, RunStore), f"{type(store).__name__} has to have {wanted}"
 
     def test_an_admitted_run_is_there_and_claimed(self) -> None:
