@@ -371,6 +371,10 @@ class Schedule:
                 return
             self._places.held += 1
             step_run.holds_slot = True
+        elif type(command) is Save:
+            # A crash repeats what has run and is not committed, and that is to be no more than may run at once (R31).
+            self._places.held += 1
+            step_run.holds_slot = True
         going.append(step_run)
 
     def _rivals_closed(self, step_run: StepRun) -> bool:

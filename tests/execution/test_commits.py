@@ -215,13 +215,27 @@ def test_an_interrupt_while_a_step_is_told_that_could_not_start_leaves_its_error
     assert statuses(walk.run) == {"0": "failed"}
 
 
-def test_telling_and_saving_hold_no_slot():
-    """R4: with one slot, the next call starts while the outcome of the one before is written."""
+def test_saving_holds_the_slot_of_the_call():
+    """R32: the next call starts when the outcome of the one before is written, or a crash would repeat both."""
     other = a_tool("other", ["n"], ["o"])
     run = Crowd(a_run(a_plan([a_step("a"), a_step("other")], [A, other]), {"n": 1}, saving=True), limit=1)
 
     assert run.began == ["a"]
+    assert run.ok("a", {"a_out": 1}) == ["a"]
+    assert run.asks("a") == ("save", "a", {"a_out": 1})
+    assert run.ok("a") == ["other"]
+
+
+def test_telling_holds_no_slot():
+    """R4: with one slot, the next call starts while listeners hear of the one before."""
+    other = a_tool("other", ["n"], ["o"])
+    run = Crowd(a_run(a_plan([a_step("a"), a_step("other")], [A, other]), {"n": 1}, listening=True), limit=1)
+    assert [run.asks(step) for step in run.began] == [("step_start", "a"), ("step_start", "other")]
+    run.ok("a")
+    run.ok("other")
+
     assert run.ok("a", {"a_out": 1}) == ["a", "other"]
+    assert run.asks("a") == ("step_end", "a")
 
 
 def test_a_cancelled_run_still_saves_and_tells_what_was_done():
