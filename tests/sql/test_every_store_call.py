@@ -61,8 +61,8 @@ def test_a_run_that_is_killed_at_any_call_of_its_file_goes_on_as_if_it_had_not(t
 
 
 def check_every_call(url: str, directory: Path) -> None:
-    """End runs at every call, and some at two; on a server, where each takes long, at every third but for proofs."""
-    stride = 3 if url.startswith("postgresql") and not PROOF else 1
+    """End runs at every call, and some at two; where each takes long, at every third but for proofs."""
+    stride = 1 if url.startswith("sqlite") or PROOF else 3
     whole, runs = runs_of(url, directory, stride, TWICE)
     for run in runs:
         deaths = zip(run["deaths"], run["died"], strict=False)
