@@ -14,7 +14,7 @@ TRIES = 3
     ("payload", "large"), [("float64 array", 80_000_000), ("list of ints", 8_000_000)], ids=["80 MB", "1 M items"]
 )
 def test_what_passing_an_object_costs_does_not_depend_on_its_size(payload: str, large: int):
-    """R14, issue line 3: five steps, over the same with 1 KB; a busy machine has three tries."""
+    """R14: five steps, over the same with 1 KB; a busy machine has three tries."""
     ratios: list[float] = []
     while not ratios or (ratios[-1] >= PROMISED and len(ratios) < TRIES):
         ratios.append(objects.ratio_by_size(objects.PAYLOADS[payload], large, 1_000))
@@ -22,7 +22,7 @@ def test_what_passing_an_object_costs_does_not_depend_on_its_size(payload: str, 
 
 
 def test_a_typed_list_is_validated_once_where_the_flow_says_so():
-    """R14, issue line 3: five steps for the price of one validation; every border costs two in each of five steps."""
+    """R14: five steps for the price of one validation; every border costs two in each of five steps."""
     ratios = []
     for _ in range(TRIES):
         seconds = objects.validations(200_000)

@@ -123,7 +123,7 @@ def test_a_chunked_step_gives_the_same_on_every_lane(lane, limit, combine):
 
 @pytest.mark.parametrize("lane", LANES, ids=str)
 def test_outputs_are_put_one_after_the_other_or_added(lane):
-    """Issue 4, larger than memory: combine="concat" and "sum"."""
+    """Larger than memory: combine="concat" and "sum"."""
 
     @tool(output="made")
     def twice(data: Any) -> Any:
@@ -161,13 +161,13 @@ def test_a_chunked_step_is_recorded_as_one_step():
 
 
 def test_a_single_chunk_and_none_at_all_are_chunks_like_others():
-    """Issue 4, larger than memory: an empty input has one empty chunk."""
+    """Larger than memory: an empty input has one empty chunk."""
     assert run(a_flow(), [total], [1, 2]).final_output["total"] == 3
     assert run(a_flow(), [total], []).final_output["total"] == 0
 
 
 def test_parquet_files_are_read_chunk_by_chunk_from_their_path(tmp_path):
-    """Issue 4, larger than memory: what is cut need not be of the type that the tool takes."""
+    """Larger than memory: what is cut need not be of the type that the tool takes."""
     pq.write_table(pa.table({"a": range(1_000)}), tmp_path / "data.parquet")
     flow = a_flow("rows", Chunk(input="data", rows=300))
 
@@ -184,7 +184,7 @@ def test_parquet_files_are_read_chunk_by_chunk_from_their_path(tmp_path):
 
 
 def test_no_more_than_one_chunk_is_alive():
-    """Issue 4, larger than memory: the one before is let go before the next one is read, and no record holds it."""
+    """Larger than memory: the one before is let go before the next one is read, and no record holds it."""
     alive: list[weakref.ref[Any]] = []
     most = 0
 
@@ -575,7 +575,7 @@ def test_outputs_of_one_call_are_held_against_the_model_of_one_call(validation):
 
 
 def test_a_chunk_is_part_of_the_definition():
-    """Issue 4, larger than memory: in JSON and YAML."""
+    """Larger than memory: in JSON and YAML."""
     flow = a_flow(chunk=Chunk(input="data", bytes=64 << 20, combine="concat"))
 
     assert flow_from_json(flow_to_json(flow)) == flow
@@ -591,14 +591,14 @@ def test_a_chunk_is_part_of_the_definition():
     ],
 )
 def test_what_does_not_go_together_with_chunks_is_refused_in_the_definition(fields, says):
-    """Issue 4, larger than memory: not combinable with map_over."""
+    """Larger than memory: not combinable with map_over."""
     with pytest.raises(ValueError, match=says):
         FlowStep(chunk=Chunk(input="data", rows=1), **fields)
 
 
 @pytest.mark.parametrize("limits", [{}, {"bytes": 1, "rows": 1}, {"rows": 0}])
 def test_a_chunk_has_one_limit(limits):
-    """Issue 4, larger than memory: bytes or rows."""
+    """Larger than memory: bytes or rows."""
     with pytest.raises(ValueError, match=r"exactly one|greater than or equal to 1"):
         Chunk(input="data", **limits)
 
@@ -647,7 +647,7 @@ def test_the_compiler_finds_what_cannot_work(flow, issue, says):
 
 
 def test_later_steps_are_held_against_what_the_chunks_give():
-    """Issue 4, larger than memory: a list of an output is a list to the compiler."""
+    """Larger than memory: a list of an output is a list to the compiler."""
     flow = a_flow("total", Chunk(input="data", rows=1))
     fits = FlowStep(tool_name="largest")
     misfits = FlowStep(tool_name="closed", input_mapping={"wrong": "total"})
@@ -667,7 +667,7 @@ def test_another_chunk_is_another_step_to_a_resumed_run():
 
 
 def test_explain_and_drawings_show_the_chunks():
-    """Issue 4, larger than memory: in explain and in drawings."""
+    """Larger than memory: in explain and in drawings."""
     flow = a_flow(chunk=Chunk(input="data", bytes=64 << 20, combine="sum"))
     with FlowExecutor(tools=[total], flows=[flow]) as executor:
         [step] = executor.explain_flow("f", {"data": []}).steps

@@ -81,12 +81,12 @@ def peak_of(executor: FlowExecutor, lane: Lane, given: Any) -> int:
         tracemalloc.stop()
 
 
-# ---- issue line 4
+# ---- what is held at a time
 
 
 @pytest.mark.parametrize("lane", LANES, ids=repr)
 def test_a_chain_of_thirty_large_values_holds_two_of_them(lane: Lane):
-    """R37, issue line 4: 30 steps with values of 10 MB grow by at most 25 MB."""
+    """R37: 30 steps with values of 10 MB grow by at most 25 MB."""
     flow, tools = a_chain(Seen(), 10 * MB)
     with lane.executor(tools=tools, flows=[flow], trace_values="summary") as executor:
         lane.run(executor, "flow", {}).raise_for_failure()
@@ -95,7 +95,7 @@ def test_a_chain_of_thirty_large_values_holds_two_of_them(lane: Lane):
 
 @pytest.mark.parametrize("lane", LANES, ids=repr)
 def test_an_output_is_dead_before_the_step_after_the_next_one_starts(lane: Lane):
-    """R37, issue line 4: without the garbage collector; step k + 1 reads it, step k + 2 must not find it alive."""
+    """R37: without the garbage collector; step k + 1 reads it, step k + 2 must not find it alive."""
     seen = Seen()
     flow, tools = a_chain(seen, 16)
     with lane.executor(tools=tools, flows=[flow], trace_values="summary") as executor:

@@ -213,7 +213,7 @@ def is_the_same_everywhere(seen: Seen, result: ExecutionResult, value: Any) -> b
 @pytest.mark.parametrize("lane", LANES, ids=repr)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_object_in_step_five_is_the_one_that_step_one_was_given(name: str, lane: Lane, shape: str, tmp_path: Path):
-    """R14, issue line 1: whatever its type, in a line and in a graph, on every lane, without stores."""
+    """R14: whatever its type, in a line and in a graph, on every lane, without stores."""
     value = made(name, tmp_path)
     seen, result = passed(value, lane, FLOWS[shape], max_step_concurrency=4)
     assert is_the_same_everywhere(seen, result, value)
@@ -222,7 +222,7 @@ def test_the_object_in_step_five_is_the_one_that_step_one_was_given(name: str, l
 @pytest.mark.parametrize("trace_values", ["snapshot", "reference", "summary"])
 @pytest.mark.parametrize("name", NAMES)
 def test_records_leave_the_object_alone(name: str, trace_values: str, tmp_path: Path):
-    """R14, R36, issue line 1: records copy for themselves, or name what they show by reference."""
+    """R14, R36: records copy for themselves, or name what they show by reference."""
     value = made(name, tmp_path)
     seen, result = passed(value, SYNC, LINE, trace_values=trace_values)
     assert is_the_same_everywhere(seen, result, value)
@@ -232,7 +232,7 @@ def test_records_leave_the_object_alone(name: str, trace_values: str, tmp_path: 
 @pytest.mark.parametrize("lane", LANES, ids=repr)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_cache_that_misses_changes_nothing(name: str, lane: Lane, tmp_path: Path):
-    """R14, R29, R30, issue line 1: what is stored is a copy and what goes on is the object; or a note says why not."""
+    """R14, R29, R30: what is stored is a copy and what goes on is the object; or a note says why not."""
     value = made(name, tmp_path)
     seen, result = passed(value, lane, LINE, step_cache=InMemoryStepCache())
     assert is_the_same_everywhere(seen, result, value)
@@ -242,7 +242,7 @@ def test_a_step_cache_that_misses_changes_nothing(name: str, lane: Lane, tmp_pat
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_step_cache_of_files_that_misses_changes_nothing(name: str, tmp_path: Path):
-    """R14, R30, issue line 1: as in memory."""
+    """R14, R30: as in memory."""
     value = made(name, tmp_path)
     seen, result = passed(value, SYNC, LINE, step_cache=FileStepCache(tmp_path / "cache"))
     assert is_the_same_everywhere(seen, result, value)
@@ -254,7 +254,7 @@ def test_a_step_cache_of_files_that_misses_changes_nothing(name: str, tmp_path: 
     "name", [name for name in [*NAMES, "nested dict of what can be copied"] if name not in UNCOPYABLE]
 )
 def test_a_checkpointer_in_memory_changes_nothing(name: str, lane: Lane, shape: str, tmp_path: Path):
-    """R14, R31, issue line 1: what is kept is a copy, and the objects go on."""
+    """R14, R31: what is kept is a copy, and the objects go on."""
     value = made(name, tmp_path)
     seen, result = passed(value, lane, FLOWS[shape], checkpointer=InMemoryCheckpointer())
     assert is_the_same_everywhere(seen, result, value)
@@ -262,7 +262,7 @@ def test_a_checkpointer_in_memory_changes_nothing(name: str, lane: Lane, shape: 
 
 @pytest.mark.parametrize("name", UNCOPYABLE)
 def test_a_checkpointer_refuses_what_it_cannot_keep_before_anything_starts(name: str, tmp_path: Path):
-    """R16, issue line 1: what has no copy that shares nothing is named, and no tool is called."""
+    """R16: what has no copy that shares nothing is named, and no tool is called."""
     seen, result = passed(made(name, tmp_path), SYNC, LINE, checkpointer=InMemoryCheckpointer())
     with pytest.raises(CheckpointEncodeError, match="Input 'value' of flow 'flow' cannot be checkpointed"):
         result.raise_for_failure()
@@ -271,7 +271,7 @@ def test_a_checkpointer_refuses_what_it_cannot_keep_before_anything_starts(name:
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_checkpointer_of_files_changes_nothing(name: str, tmp_path: Path):
-    """R14, R31, issue line 1: plain values are stored, and the objects go on."""
+    """R14, R31: plain values are stored, and the objects go on."""
     value = made(name, tmp_path)
     seen, result = passed(value, SYNC, LINE, checkpointer=FileCheckpointer(tmp_path / "runs"))
     assert is_the_same_everywhere(seen, result, value)
@@ -297,7 +297,7 @@ CLASSES: dict[str, tuple[Any, Callable[[], Any]]] = {
 @pytest.mark.parametrize("lane", LANES, ids=repr)
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_declared_class_is_no_reason_to_copy(name: str, lane: Lane):
-    """R14, issue line 1: `@tool` functions that say what they take and give hand on the object all the same."""
+    """R14: `@tool` functions that say what they take and give hand on the object all the same."""
     annotation, make = CLASSES[name]
     value, seen = make(), Seen()
 
@@ -325,7 +325,7 @@ def facts_of(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_type_index_and_device_are_kept(name: str):
-    """R14, issue line 1: nothing about an object is touched on its way."""
+    """R14: nothing about an object is touched on its way."""
     value = LIBRARIES[name]()
     before = facts_of(value)
     seen, result = passed(value, SYNC, LINE)
@@ -351,7 +351,7 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any]
 @pytest.mark.parametrize("lane", LANES, ids=repr)
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_in_place_is_seen_by_the_steps_after_it_and_by_the_caller(name: str, lane: Lane):
-    """R14, issue line 1: there is one object, so a change in step 1 is there in step 2 and for whoever gave it."""
+    """R14: there is one object, so a change in step 1 is there in step 2 and for whoever gave it."""
     make, change, look = CHANGES[name]
     value, found = make(), []
     before = look(make())

@@ -85,7 +85,7 @@ LOAD = Tool(name="load", description="", input_schema=Nothing, output_schema=Row
 
 @pytest.mark.parametrize("lane", LANES, ids=repr)
 def test_five_steps_get_the_object_that_was_validated_first(lane: Lane):
-    """R14, issue line 3: steps that hand a typed list on, and steps that read it, see one object."""
+    """R14: steps that hand a typed list on, and steps that read it, see one object."""
     seen = Seen()
     handing = [seen.tool(f"t{at}", Rows, Rows, lambda model: {"rows": model.rows}) for at in range(5)]
     reading = [seen.tool(f"r{at}", Rows, a_model(f"S{at}", **{f"s{at}": int}), _summed(at)) for at in range(3)]
@@ -577,7 +577,7 @@ def best(run: Callable[[], Any], times: int = 7) -> float:
 
 
 def test_a_million_numbers_pass_five_steps_for_the_price_of_one_validation():
-    """R14, issue line 3: at most 1.3 times one validation, in three ways to pass them; the best try counts."""
+    """R14: at most 1.3 times one validation, in three ways to pass them; the best try counts."""
     rows = list(range(1_000_000))
     handing = [
         Tool(name=f"t{at}", description="", input_schema=Rows, output_schema=Rows, fn=lambda m: {"rows": m.rows})

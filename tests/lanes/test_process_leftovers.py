@@ -71,7 +71,7 @@ if __name__ == "__main__":
 
 
 def test_a_program_that_was_killed_takes_its_workers_along(program: Path) -> None:
-    """Issue 4, line 5: SIGKILL of the owner, in the middle of a call that would never end."""
+    """SIGKILL of the owner, in the middle of a call that would never end."""
     before = segments()
     child = started(program, "killed")
     assert child.stdout is not None
@@ -89,7 +89,7 @@ def test_a_program_that_was_killed_takes_its_workers_along(program: Path) -> Non
     ids=["normal exit", "after close()", "SIGKILL of a worker", "exception"],
 )
 def test_a_program_leaves_no_process_no_segment_and_no_line(program: Path, how: str, said: str) -> None:
-    """Issue 4, line 5: nothing in /dev/shm, nothing on stderr but its own words, no worker."""
+    """Nothing in /dev/shm, nothing on stderr but its own words, no worker."""
     before = segments()
     child = started(program, how)
     output, errors = child.communicate(timeout=60)
@@ -205,7 +205,7 @@ def segments() -> set[str]:
 
 @pytest.mark.slow
 def test_eighty_megabytes_reach_two_steps_ten_times() -> None:
-    """Issue 4, line 5: under 64 KB through pipes, under 5 MB written in the worker, 50 times faster than pickling."""
+    """Under 64 KB through pipes, under 5 MB written in the worker, 50 times faster than pickling."""
     data = np.random.default_rng(1).random(10_000_000)
     with FlowExecutor(tools=[crew.size, crew.private_dirty], lane="process", process_workers=1) as executor:
         result, sent = measured(executor, data, ["private_dirty", "size"] * 10)
@@ -239,7 +239,7 @@ def crew_output(name: str) -> str:
 
 
 def test_an_object_is_packed_once_for_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 4: the same value of a run is one segment, whoever uses it."""
+    """the same value of a run is one segment, whoever uses it."""
     packed: list[int] = []
     pool = Processes(1)
     put = pool.sharing.store.put_packed

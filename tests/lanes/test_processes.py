@@ -316,7 +316,7 @@ KILLS = 100 if PROOF else 20
 
 @pytest.mark.slow
 def test_no_run_is_lost_when_workers_are_killed_one_after_the_other() -> None:
-    """Issue 4, line 8: a retry policy gets another worker, every time."""
+    """A retry policy gets another worker, every time."""
     flow = flow_of(crew.die_at_first, retry=RetryPolicy(max_retries=1, backoff_seconds=0))
     with crewed(crew.die_at_first, flow=flow) as (executor, _):
         for number in range(KILLS):
@@ -342,7 +342,7 @@ def test_a_worker_that_died_while_it_was_idle_costs_nobody_a_call() -> None:
 
 @lanes
 def test_a_busy_loop_is_killed_at_its_limit_and_the_next_step_runs(lane: Lane) -> None:
-    """R22, issue 4, line 8: 0.2 s on a loop of 10 s ends within 0.6 s."""
+    """R22: 0.2 s on a loop of 10 s ends within 0.6 s."""
     steps = [FlowStep(tool_name="spin", on_error="skip"), FlowStep(tool_name="pid")]
     flow = Flow(name="flow", description="late", steps=steps)
     with crewed(crew.spin, crew.pid, flow=flow, lane=None) as (executor, workers):
@@ -445,7 +445,7 @@ def test_what_a_tool_has_started_ends_with_its_worker(tmp_path: Path) -> None:
 
 
 def test_a_large_object_is_seen_and_not_sent() -> None:
-    """Issue 4, line 5: 8 MB reach a worker in a few hundred bytes, read-only, and the result comes back as cheaply."""
+    """8 MB reach a worker in a few hundred bytes, read-only, and the result comes back as cheaply."""
     data = np.random.default_rng(1).random(BIG)
     with crewed(crew.total, crew.write_into, crew.doubled) as (executor, workers):
         executor.execute_flow("flow", {"data": data})
@@ -563,7 +563,7 @@ def test_a_library_that_writes_past_the_flags_of_an_array_harms_nobody() -> None
 
 @pytest.mark.parametrize("make", [bytes, bytearray], ids=["bytes", "bytearray"])
 def test_large_bytes_travel_in_shared_memory_too(make: Any) -> None:
-    """Issue 4, line 5: what needs no library at all."""
+    """What needs no library at all."""
     data = make(b"abcd" * 250_000)
     with crewed(crew.passed) as (executor, workers):
         executor.execute_flow("flow", {"data": data})
@@ -574,7 +574,7 @@ def test_large_bytes_travel_in_shared_memory_too(make: Any) -> None:
 
 @pytest.mark.parametrize("nested", [lambda data: {"deep": [data, data]}, lambda data: (data, {"again": data})])
 def test_large_objects_inside_of_others_are_shared_and_stay_one(nested: Any) -> None:
-    """Issue 4, line 5: an array that is there twice is packed once, and is one array on the other side."""
+    """An array that is there twice is packed once, and is one array on the other side."""
     data = np.arange(BIG)
     with crewed(crew.passed) as (executor, workers):
         before = workers.traffic
@@ -600,7 +600,7 @@ def test_memory_is_given_back_when_nobody_holds_the_object() -> None:
 
 
 def test_a_view_outlives_the_pool() -> None:
-    """Issue 4, line 5: memory is tied to the last array over it, and not to who made it."""
+    """Memory is tied to the last array over it, and not to who made it."""
     with FlowExecutor(tools=[crew.doubled], flows=[flow_of(crew.doubled)], lane="process") as executor:
         found = final(executor.execute_flow("flow", {"data": np.ones(BIG)}))["data"][10:]
     assert found.sum() == 2 * (BIG - 10)

@@ -43,7 +43,7 @@ LARGE = {
 @pytest.mark.parametrize("name", LARGE)
 @pytest.mark.parametrize("rows", [1, 100, 250, 1_000])
 def test_chunks_put_together_are_the_value(name, rows):
-    """Issue 4, larger than memory: iter_chunks over arrays, tables, frames and iterables; every row once, in order."""
+    """Larger than memory: iter_chunks over arrays, tables, frames and iterables; every row once, in order."""
     value = LARGE[name]()
 
     chunks = list(iter_chunks(value, rows=rows))
@@ -55,7 +55,7 @@ def test_chunks_put_together_are_the_value(name, rows):
 
 @pytest.mark.parametrize("name", LARGE)
 def test_a_chunk_has_at_most_so_many_bytes(name):
-    """Issue 4, larger than memory: bytes=."""
+    """Larger than memory: bytes=."""
     chunks = list(iter_chunks(LARGE[name](), bytes=800))
 
     sizes = [getattr(chunk, "nbytes", 0) for chunk in chunks if name not in ("frame", "polars")]
@@ -65,7 +65,7 @@ def test_a_chunk_has_at_most_so_many_bytes(name):
 
 
 def test_a_row_that_is_larger_than_a_chunk_is_a_chunk():
-    """Issue 4, larger than memory: rows are not torn."""
+    """Larger than memory: rows are not torn."""
     assert [chunk.shape for chunk in iter_chunks(np.zeros((3, 100)), bytes=10)] == [(1, 100)] * 3
     assert list(iter_chunks([b"x" * 100, b"y"], bytes=10)) == [[b"x" * 100], [b"y"]]
 
@@ -74,7 +74,7 @@ def test_a_row_that_is_larger_than_a_chunk_is_a_chunk():
     "value", [np.empty((0, 3)), pd.DataFrame({"a": []}), pa.table({"a": pa.array([], pa.int8())}), b"", [], ()]
 )
 def test_what_is_empty_gives_one_empty_chunk(value):
-    """Issue 4, larger than memory: the tool of a step is called once and says of what type nothing is."""
+    """Larger than memory: the tool of a step is called once and says of what type nothing is."""
     [chunk] = iter_chunks(value, rows=5)
 
     assert type(chunk) is type(value)
@@ -82,14 +82,14 @@ def test_what_is_empty_gives_one_empty_chunk(value):
 
 
 def test_chunks_of_an_array_share_its_memory():
-    """Issue 4, larger than memory: mapped inputs by reference."""
+    """Larger than memory: mapped inputs by reference."""
     value = np.arange(10)
 
     assert all(np.shares_memory(chunk, value) for chunk in iter_chunks(value, rows=3))
 
 
 def test_a_generator_is_read_no_further_than_asked_for():
-    """Issue 4, larger than memory: one chunk at a time."""
+    """Larger than memory: one chunk at a time."""
     read = []
 
     def numbers():
@@ -111,7 +111,7 @@ def parquet(folder: Path, rows: int = 1_000) -> Path:
 
 @pytest.mark.parametrize("form", ["path", "text", "file", "reader"])
 def test_parquet_and_batches_come_as_tables(form, tmp_path):
-    """Issue 4, larger than memory: parquet files and paths, and readers of record batches."""
+    """Larger than memory: parquet files and paths, and readers of record batches."""
     path = parquet(tmp_path)
     file = pq.ParquetFile(path)
     values = {
@@ -129,7 +129,7 @@ def test_parquet_and_batches_come_as_tables(form, tmp_path):
 
 
 def test_parquet_is_cut_by_its_own_figures_and_may_be_empty(tmp_path):
-    """Issue 4, larger than memory: bytes= asks the metadata of the file."""
+    """Larger than memory: bytes= asks the metadata of the file."""
     path = parquet(tmp_path)
     group = pq.ParquetFile(path).metadata
     size = sum(group.row_group(at).total_byte_size for at in range(group.num_row_groups))
@@ -155,14 +155,14 @@ def test_parquet_is_cut_by_its_own_figures_and_may_be_empty(tmp_path):
     ],
 )
 def test_what_has_no_rows_is_refused_with_advice(value, says):
-    """Issue 4, larger than memory: a value that cannot be cut is told at once."""
+    """Larger than memory: a value that cannot be cut is told at once."""
     with pytest.raises(ChunkError, match=says):
         iter_chunks(value, rows=1)
 
 
 @pytest.mark.parametrize("limits", [{}, {"bytes": 1, "rows": 1}, {"rows": 0}, {"bytes": -1}])
 def test_a_chunk_has_one_sensible_limit(limits):
-    """Issue 4, larger than memory: bytes= or rows=."""
+    """Larger than memory: bytes= or rows=."""
     with pytest.raises(ValueError, match=r"exactly one|at least 1"):
         iter_chunks([1], **limits)
 
@@ -181,7 +181,7 @@ def resident_kb(path: Path) -> int:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("form", ["memmap", "store"])
 def test_pages_of_used_chunks_are_given_back(form, tmp_path):
-    """Issue 4, larger than memory: madvise hints, sequential and not needed after use."""
+    """Larger than memory: madvise hints, sequential and not needed after use."""
     path = tmp_path / "mapped.bin"
     np.ones(4_000_000).tofile(path)
     if form == "memmap":
@@ -203,7 +203,7 @@ def test_pages_of_used_chunks_are_given_back(form, tmp_path):
 @pytest.mark.skipif(not hasattr(mmap.mmap, "madvise"), reason="needs madvise")
 @pytest.mark.parametrize("form", ["memmap", "view of a memmap", "read-only memmap", "mmap", "anonymous"])
 def test_changes_of_private_pages_are_not_given_back(form, tmp_path):
-    """Issue 4, larger than memory: advice never changes a value, whatever shows it, and read-only as well."""
+    """Larger than memory: advice never changes a value, whatever shows it, and read-only as well."""
     path = tmp_path / "private.bin"
     np.zeros(100_000).tofile(path)
     if form == "mmap":
@@ -223,7 +223,7 @@ def test_changes_of_private_pages_are_not_given_back(form, tmp_path):
 
 
 def test_pieces_of_a_pass_are_combined():
-    """Issue 4, larger than memory: concat, sum and list."""
+    """Larger than memory: concat, sum and list."""
     found = {}
     for combine in ("concat", "sum", "list"):
         pieces = Pieces(np.arange(5), None, 2, combine)
@@ -257,13 +257,13 @@ def test_pieces_of_a_pass_are_combined():
     ],
 )
 def test_values_that_cannot_be_joined_are_told(values, says):
-    """Issue 4, larger than memory: a combination that is none names the output and the way out."""
+    """Larger than memory: a combination that is none names the output and the way out."""
     with pytest.raises(ChunkError, match=says):
         concatenated("it", values)
 
 
 def test_masks_and_widths_of_texts_are_kept():
-    """Issue 4, larger than memory: what is joined has lost nothing."""
+    """Larger than memory: what is joined has lost nothing."""
     masked = np.ma.array([1, 2, 3, 4], mask=[0, 1, 0, 1], fill_value=9)
     joined = concatenated("it", list(iter_chunks(masked, rows=2)))
 
@@ -284,7 +284,7 @@ UNLIKE = {
 
 @pytest.mark.parametrize("case", UNLIKE)
 def test_values_of_other_shapes_and_labels_are_not_added(case):
-    """Issue 4, larger than memory: a shorter last chunk is not repeated, and no label becomes NaN."""
+    """Larger than memory: a shorter last chunk is not repeated, and no label becomes NaN."""
     one, other, says = UNLIKE[case]
     pieces = Pieces([one, other], None, 1, "sum")
     pieces.following({"it": one})
@@ -305,7 +305,7 @@ def test_values_of_other_shapes_and_labels_are_not_added(case):
     ids=["labels", "nan", "tuples", "numbers", "number of numpy"],
 )
 def test_values_of_one_shape_are_added(one, other, total):
-    """Issue 4, larger than memory: with +, as they come."""
+    """Larger than memory: with +, as they come."""
     pieces = Pieces([1, 2], None, 1, "sum")
     for value in (one, other):
         pieces.following({"it": value})
@@ -315,7 +315,7 @@ def test_values_of_one_shape_are_added(one, other, total):
 
 
 def test_record_batches_become_a_table():
-    """Issue 4, larger than memory: also where there is one only."""
+    """Larger than memory: also where there is one only."""
     batch = pa.record_batch({"a": [1]})
 
     assert concatenated("it", [batch]) == pa.table({"a": [1]})

@@ -154,7 +154,7 @@ TOLD = {
 
 @pytest.mark.parametrize("case", TOLD.values(), ids=TOLD)
 def test_what_an_object_is_said_to_be(case):
-    """Line 9: type, shape, dtype, bytes, where they lie and whether they can be changed; hostile objects by type."""
+    """Type, shape, dtype, bytes, where they lie and whether they can be changed; hostile objects by type."""
     make, *expected = case
 
     info = inspect_object(make())
@@ -182,12 +182,12 @@ def test_what_an_object_is_said_to_be(case):
     ids=["pandas", "labels of two parts", "labels that are objects", "polars", "arrow", "numpy"],
 )
 def test_tables_name_their_first_columns_with_types(value, schema):
-    """Line 9: dtype or schema."""
+    """Dtype or schema."""
     assert inspect_object(value).schema == schema
 
 
 def test_a_wide_table_names_a_few_columns_and_the_shape_tells_how_many_there_are():
-    """Line 9: what is told is bounded as the time is."""
+    """What is told is bounded as the time is."""
     for frame in (pd.DataFrame(np.zeros((2, 500))), pl.DataFrame(np.zeros((2, 500))), WIDE["arrow"]()):
         info = inspect_object(frame)
 
@@ -197,7 +197,7 @@ def test_a_wide_table_names_a_few_columns_and_the_shape_tells_how_many_there_are
 
 
 def test_a_memory_map_lies_in_a_file(tmp_path):
-    """Line 9: an array over a file, and a view of it."""
+    """An array over a file, and a view of it."""
     mapped = memmap(tmp_path)
 
     for value in (mapped, np.asarray(mapped), mapped[1:], np.asarray(mapped)[::2]):
@@ -205,7 +205,7 @@ def test_a_memory_map_lies_in_a_file(tmp_path):
 
 
 def test_a_mapped_file_is_one_and_can_be_read_only(tmp_path):
-    """Line 9: what is mapped without numpy as well."""
+    """What is mapped without numpy as well."""
     path = tmp_path / "file"
     path.write_bytes(bytes(10_000))
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -219,7 +219,7 @@ def test_a_mapped_file_is_one_and_can_be_read_only(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whose memory is mapped")
 def test_shared_memory_is_told_from_a_mapped_file():
-    """Line 9: a segment, a view of it, and an array over it."""
+    """A segment, a view of it, and an array over it."""
     segment = shared_memory.SharedMemory(create=True, size=100_000)
     try:
         found = [inspect_object(one).backing for one in (segment, segment.buf, segment.buf[8:])]
@@ -233,7 +233,7 @@ def test_shared_memory_is_told_from_a_mapped_file():
 
 
 def test_a_lazy_frame_is_not_collected():
-    """Line 9: no value of it is made."""
+    """No value of it is made."""
     collected = []
     lazy = pl.LazyFrame({"a": [1]}).map_batches(lambda frame: collected.append(1) or frame)
 
@@ -243,7 +243,7 @@ def test_a_lazy_frame_is_not_collected():
 
 
 def test_an_array_of_a_class_of_the_user_is_read_by_the_methods_of_numpy():
-    """Line 9: nothing of the user runs."""
+    """Nothing of the user runs."""
     value = np.ndarray.__new__(Quiet, (4, 5), np.float32)
     Quiet.armed = True
     try:
@@ -294,7 +294,7 @@ WIDE = {
 
 @pytest.mark.parametrize("make", WIDE.values(), ids=WIDE)
 def test_looking_takes_less_than_20_microseconds_whatever_the_size(make):
-    """Line 9: the time of one look, at its best, which a busy machine does not lengthen."""
+    """The time of one look, at its best, which a busy machine does not lengthen."""
     value = make()
     inspect_object(value)
 
@@ -304,7 +304,7 @@ def test_looking_takes_less_than_20_microseconds_whatever_the_size(make):
 
 
 def test_the_first_look_at_a_frame_builds_nothing():
-    """Line 9: an index of several levels has a table for look-ups, which is made when somebody looks something up."""
+    """An index of several levels has a table for look-ups, which is made when somebody looks something up."""
     frame = WIDE["frame under a million pairs"]()
 
     inspect_object(frame)
@@ -313,7 +313,7 @@ def test_the_first_look_at_a_frame_builds_nothing():
 
 
 def test_looking_imports_nothing():
-    """Line 9: what the program does not use stays where it is."""
+    """What the program does not use stays where it is."""
     before = set(sys.modules)
 
     for make in (*ARRAYS.values(), *FRAMES.values(), *TABLES.values(), *POLARS.values(), *TENSORS.values()):

@@ -124,7 +124,7 @@ def in_a_child(code: str, *args: object) -> dict[str, Any]:
 
 
 def test_a_mapped_input_and_a_mapped_output_go_through_a_flow_in_little_memory(tmp_path):
-    """Issue 4, line 7: right result, anonymous memory below 150 MB; the control that reads the whole fails."""
+    """Right result, anonymous memory below 150 MB; the control that reads the whole fails."""
     marks = range(SIZE >> 20)
     with (tmp_path / "input.bin").open("wb") as file:  # zeros that take no room, and a number in every MiB
         file.truncate(SIZE)
@@ -143,7 +143,7 @@ def test_a_mapped_input_and_a_mapped_output_go_through_a_flow_in_little_memory(t
 
 
 def test_a_store_spills_what_its_budget_does_not_hold(tmp_path):
-    """Issue 4, line 7: budget 200 MB, 10 x 100 MB, all equal, peak below 350 MB, spill folder empty afterwards."""
+    """Budget 200 MB, 10 x 100 MB, all equal, peak below 350 MB, spill folder empty afterwards."""
     found = in_a_child(SPILLING, tmp_path, MEGABYTE)
 
     assert found["equal"] == [True] * 10

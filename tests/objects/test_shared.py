@@ -29,19 +29,19 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Sh
 
 
 def test_it_is_a_store_of_objects_like_the_others() -> None:
-    """Issue 4: one protocol for all stores."""
+    """one protocol for all stores."""
     assert isinstance(SharedMemoryStore(), ObjectStore)
 
 
 def test_an_object_without_a_form_as_bytes_is_refused_by_name(store: SharedMemoryStore) -> None:
-    """Issue 4, line 6: refused, and nothing is held for it."""
+    """Refused, and nothing is held for it."""
     with pytest.raises(NoCodecError, match="object"):
         store.put(object())
     assert store.stats() == (0, 0, 0, 0)
 
 
 def test_a_reference_is_small_and_says_how_large_the_object_is(store: SharedMemoryStore) -> None:
-    """Issue 4: a descriptor of about 165 bytes for 8 MB."""
+    """a descriptor of about 165 bytes for 8 MB."""
     ref = store.put(np.zeros(1_000_000))
     assert len(pickle.dumps(ref)) < 200
     assert ref.nbytes == 8_000_000
@@ -49,7 +49,7 @@ def test_a_reference_is_small_and_says_how_large_the_object_is(store: SharedMemo
 
 
 def test_buffers_are_aligned_and_read_only(store: SharedMemoryStore) -> None:
-    """Issue 4: 64 bytes, for vector instructions; a change would be seen by everybody."""
+    """64 bytes, for vector instructions; a change would be seen by everybody."""
     found = store.get(store.put(np.arange(100)))
     assert found.ctypes.data % ALIGN == 0
     assert not found.flags.writeable
@@ -75,7 +75,7 @@ print(store.get(ref)[0], other.get(adopted)[0], found[0])
 
 
 def test_foreign_code_that_writes_by_address_neither_kills_the_program_nor_changes_what_others_see() -> None:
-    """Issue 4: PyTorch knows no read-only memory; what it writes stays with the mapping that it has."""
+    """PyTorch knows no read-only memory; what it writes stays with the mapping that it has."""
     done = subprocess.run(
         [sys.executable, "-c", FOREIGN], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=100
     )
@@ -83,7 +83,7 @@ def test_foreign_code_that_writes_by_address_neither_kills_the_program_nor_chang
 
 
 def test_a_store_is_closed_like_the_others(store: SharedMemoryStore) -> None:
-    """Issue 4: what was read from it stays readable."""
+    """what was read from it stays readable."""
     with store:
         ref = store.put(np.arange(3))
         found = store.get(ref)
@@ -91,7 +91,7 @@ def test_a_store_is_closed_like_the_others(store: SharedMemoryStore) -> None:
 
 
 def test_an_array_outlives_its_store(store: SharedMemoryStore) -> None:
-    """Issue 4: memory is tied to the last view, and no destructor complains of the views there are."""
+    """memory is tied to the last view, and no destructor complains of the views there are."""
     ref = store.put(np.arange(1000))
     whole = store.get(ref)
     part = whole[10:20]
@@ -103,7 +103,7 @@ def test_an_array_outlives_its_store(store: SharedMemoryStore) -> None:
 
 
 def test_an_object_is_held_until_everybody_has_released_it(store: SharedMemoryStore) -> None:
-    """Issue 4: `put` and `pin` hold once each."""
+    """`put` and `pin` hold once each."""
     ref = store.put(b"x" * 100)
     store.pin(ref)
     store.release(ref)
@@ -116,7 +116,7 @@ def test_an_object_is_held_until_everybody_has_released_it(store: SharedMemorySt
 
 
 def test_descriptors_and_memory_are_given_back(store: SharedMemoryStore) -> None:
-    """Issue 4: memory given back as soon as nobody needs it."""
+    """memory given back as soon as nobody needs it."""
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(50):
         ref = store.put(np.zeros(100_000))
@@ -128,7 +128,7 @@ def test_descriptors_and_memory_are_given_back(store: SharedMemoryStore) -> None
 
 
 def test_another_store_reads_it_by_descriptor(store: SharedMemoryStore) -> None:
-    """Issue 4: passed over a Unix socket, without a copy and without a name."""
+    """passed over a Unix socket, without a copy and without a name."""
     ref = store.put(np.arange(1000))
     one, other = socket.socketpair()
     with one, other:
@@ -142,7 +142,7 @@ def test_another_store_reads_it_by_descriptor(store: SharedMemoryStore) -> None:
 
 
 def test_a_key_that_is_taken_is_given_to_nobody_else(store: SharedMemoryStore) -> None:
-    """Issue 4: an object that is adopted does not take the place of another."""
+    """an object that is adopted does not take the place of another."""
     ref = store.put(b"first")
     other = SharedMemoryStore()
     lent = other.put(b"again")._replace(key=ref.key)
@@ -151,7 +151,7 @@ def test_a_key_that_is_taken_is_given_to_nobody_else(store: SharedMemoryStore) -
 
 
 def test_no_name_is_left_behind_while_objects_are_there(store: SharedMemoryStore) -> None:
-    """Issue 4, line 5: there is nothing that could be forgotten."""
+    """There is nothing that could be forgotten."""
     folder = Path("/dev/shm")
     before = set(folder.iterdir()) if folder.is_dir() else set()
     ref = store.put(np.zeros(1_000_000))
@@ -160,7 +160,7 @@ def test_no_name_is_left_behind_while_objects_are_there(store: SharedMemoryStore
 
 
 def test_a_full_store_refuses_and_says_how_much_there_was(store: SharedMemoryStore) -> None:
-    """Issue 4, line 8: `max_bytes`, with a typed error, and room again after a release."""
+    """`max_bytes`, with a typed error, and room again after a release."""
     store = SharedMemoryStore(max_bytes=10_000)
     ref = store.put(b"x" * 9_000)
     with pytest.raises(StoreFullError) as caught:
@@ -172,7 +172,7 @@ def test_a_full_store_refuses_and_says_how_much_there_was(store: SharedMemorySto
 
 
 def test_packing_copies_once_and_reading_not_at_all(store: SharedMemoryStore) -> None:
-    """Issue 4: no copy unless a border demands one."""
+    """no copy unless a border demands one."""
     data = np.zeros(4_000_000)
     tracemalloc.start()
     try:
@@ -186,7 +186,7 @@ def test_packing_copies_once_and_reading_not_at_all(store: SharedMemoryStore) ->
 
 
 def test_memory_of_others_cannot_be_made_shorter() -> None:
-    """Issue 4: whoever reads what was cut off would be killed for it."""
+    """whoever reads what was cut off would be killed for it."""
     if not hasattr(os, "memfd_create"):
         pytest.skip("the system has no memory files")
     segment = Segment.new(4096)
@@ -197,7 +197,7 @@ def test_memory_of_others_cannot_be_made_shorter() -> None:
 
 
 def test_a_damaged_reference_is_refused(store: SharedMemoryStore) -> None:
-    """Issue 4: no codec, no object."""
+    """no codec, no object."""
     ref = store.put(b"abc")
     with pytest.raises(UnpackError):
         store.get(ObjectRef(ref.store, ref.key, "nothing", ref.facts, ref.sizes))

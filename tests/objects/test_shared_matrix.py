@@ -30,14 +30,14 @@ def executor() -> Iterator[FlowExecutor]:
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_every_object_comes_back_equal(name: str) -> None:
-    """Issue 4, line 6: what has a codec goes through shared memory."""
+    """What has a codec goes through shared memory."""
     store, value = SharedMemoryStore(), OBJECTS[name]()
     assert same(store.get(store.put(value)), value)
 
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_every_object_goes_to_a_worker_and_comes_back_equal(name: str, executor: FlowExecutor) -> None:
-    """Issue 4, line 5: a copy that is made in the worker, on its way back."""
+    """A copy that is made in the worker, on its way back."""
     value = OBJECTS[name]()
     result = executor.execute_flow("flow", {"data": value})
     result.raise_for_failure()

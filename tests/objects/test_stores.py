@@ -62,7 +62,7 @@ class TestMmapStore(ObjectStoreConformance):
 
 @pytest.mark.parametrize("name", VALUES)
 def test_every_kind_of_object_comes_back_from_a_file_as_it_was(name, tmp_path):
-    """Issue 4, codec matrix: an equal object with type, dtype, shape, index and schema, also in the next process."""
+    """Codec matrix: an equal object with type, dtype, shape, index and schema, also in the next process."""
     value = VALUES[name]()
 
     ref = MmapStore(tmp_path).put(value)
@@ -71,7 +71,7 @@ def test_every_kind_of_object_comes_back_from_a_file_as_it_was(name, tmp_path):
 
 
 def test_a_memmap_comes_back_as_an_array(tmp_path):
-    """Issue 4, codec matrix: what a memmap is mapped from is of no interest to those who read the copy."""
+    """Codec matrix: what a memmap is mapped from is of no interest to those who read the copy."""
     value = memmap(tmp_path)
 
     store = MmapStore(tmp_path / "store")
@@ -91,7 +91,7 @@ def test_a_memmap_comes_back_as_an_array(tmp_path):
     ids=["objects", "frame of objects", "lazy", "dict", "gradients"],
 )
 def test_what_has_no_form_as_bytes_is_refused_by_name_and_leaves_no_file(value, tmp_path):
-    """Issue 4, codec matrix: or refuses by name."""
+    """Codec matrix: or refuses by name."""
     with pytest.raises(NoCodecError, match="an object of type"):
         MmapStore(tmp_path).put(value)
 
@@ -99,7 +99,7 @@ def test_what_has_no_form_as_bytes_is_refused_by_name_and_leaves_no_file(value, 
 
 
 def test_the_files_are_those_that_their_libraries_know(tmp_path):
-    """Issue 4, stores: .npy, Arrow IPC, safetensors."""
+    """Stores: .npy, Arrow IPC, safetensors."""
     from safetensors.torch import load_file
 
     store = MmapStore(tmp_path)
@@ -115,7 +115,7 @@ def test_the_files_are_those_that_their_libraries_know(tmp_path):
 
 
 def test_a_closed_store_leaves_its_files_to_the_next_one(tmp_path):
-    """Issue 4, stores: the files outlive the store; a `with` block ends with close()."""
+    """Stores: the files outlive the store; a `with` block ends with close()."""
     with MmapStore(tmp_path) as store:
         ref = store.put(np.arange(3))
         store.pin(ref)
@@ -130,7 +130,7 @@ def unreadable(path, facts):
 
 
 def test_what_cannot_be_read_again_is_kept_in_another_form_or_refused(tmp_path, monkeypatch):
-    """Issue 4, stores: that shows before the value in memory is let go, and not when somebody wants to have it back."""
+    """Stores: that shows before the value in memory is let go, and not when somebody wants to have it back."""
     value = pl.DataFrame({"a": range(1_000)})
     monkeypatch.setitem(mapped._BY_CODEC, "polars", mapped._BY_CODEC["polars"]._replace(read=unreadable))
     store = MmapStore(tmp_path)
@@ -153,7 +153,7 @@ def test_what_cannot_be_read_again_is_kept_in_another_form_or_refused(tmp_path, 
 
 
 def test_a_tensor_is_kept_without_safetensors_as_well(tmp_path, monkeypatch):
-    """Issue 4, stores: safetensors when the package is there."""
+    """Stores: safetensors when the package is there."""
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     store = MmapStore(tmp_path)
     value = torch.arange(6.0).reshape(2, 3)
@@ -181,7 +181,7 @@ BIG = {
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("name", BIG)
 def test_what_is_read_is_mapped_and_takes_no_memory_of_its_own(name, tmp_path):
-    """Issue 4, stores: mapped read-only; 32 MB read, less than 4 MB of anonymous memory."""
+    """Stores: mapped read-only; 32 MB read, less than 4 MB of anonymous memory."""
     store = MmapStore(tmp_path)
     store.get(store.put(BIG[name]()[:10]))  # whatever the library loads on its first read
     ref = store.put(BIG[name]())
@@ -195,7 +195,7 @@ def test_what_is_read_is_mapped_and_takes_no_memory_of_its_own(name, tmp_path):
 
 
 def test_a_mapped_array_cannot_be_changed_and_a_tensor_keeps_its_change_to_itself(tmp_path):
-    """Issue 4, stores: mapped read-only; PyTorch knows no read-only tensor."""
+    """Stores: mapped read-only; PyTorch knows no read-only tensor."""
     store = MmapStore(tmp_path)
     array, tensor = store.put(np.arange(3)), store.put(torch.arange(3))
 
@@ -209,7 +209,7 @@ def test_a_mapped_array_cannot_be_changed_and_a_tensor_keeps_its_change_to_itsel
 @pytest.mark.parametrize("name", ["array", "frame", "table", "polars", "tensor"])
 @pytest.mark.parametrize("damage", ["cut off", "emptied", "longer", "first byte", "middle byte", "last byte"])
 def test_a_damaged_file_is_told_by_its_path(name, damage, tmp_path):
-    """Issue 4, line 6: corrupt or truncated artifacts raise ArtifactCorruptError, also after a good read."""
+    """Corrupt or truncated artifacts raise ArtifactCorruptError, also after a good read."""
     store = MmapStore(tmp_path)
     ref = store.put(BIG[name]()[:1_000])
     store.get(ref)
@@ -226,7 +226,7 @@ def test_a_damaged_file_is_told_by_its_path(name, damage, tmp_path):
 
 
 def test_an_untouched_file_is_checked_once(tmp_path):
-    """Issue 4, stores: reading what was read before costs no look at all of its bytes."""
+    """Stores: reading what was read before costs no look at all of its bytes."""
     store = MmapStore(tmp_path)
     ref = store.put(np.zeros(8_000_000))
     os.utime(store.info(ref)["path"], (time.time() - 60,) * 2)
@@ -240,7 +240,7 @@ def test_an_untouched_file_is_checked_once(tmp_path):
 
 
 def test_a_file_that_vanished_is_not_found(tmp_path):
-    """Issue 4, stores: ObjectNotFoundError where there is nothing."""
+    """Stores: ObjectNotFoundError where there is nothing."""
     store = MmapStore(tmp_path)
     ref = store.put(b"abc")
     os.unlink(store.info(ref)["path"])
@@ -261,7 +261,7 @@ def test_a_key_cannot_lead_out_of_the_folder(tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    """Issue 4, stores: written to a temporary name, and that is gone when the disk is full."""
+    """Stores: written to a temporary name, and that is gone when the disk is full."""
     store = MmapStore(tmp_path)
 
     def full(handle: int) -> None:
@@ -289,7 +289,7 @@ while True:
 
 
 def test_a_writer_that_is_killed_leaves_nothing_that_can_be_read_in_part(tmp_path):
-    """Issue 4, line 6: torn writes (kill -9 in the middle) leave nothing readable. Fifty in `make proof`."""
+    """Torn writes (kill -9 in the middle) leave nothing readable. Fifty in `make proof`."""
     torn = 0
     for kill in range(50 if PROOF else 4):
         folder = tmp_path / str(kill)
@@ -320,7 +320,7 @@ def test_a_writer_that_is_killed_leaves_nothing_that_can_be_read_in_part(tmp_pat
 
 
 def test_an_object_is_kept_by_reference_whatever_it_is():
-    """Issue 4, stores: RefStore holds the object itself."""
+    """Stores: RefStore holds the object itself."""
     store = RefStore()
     values = [object(), {"rows": []}, np.arange(3), pl.LazyFrame({"a": [1]}), open, ObjectStoreConformance]
 
@@ -341,7 +341,7 @@ def test_a_released_object_is_gone_at_once():
 
 
 def test_a_full_store_says_what_to_do():
-    """Issue 4, stores: max_bytes errors are typed and say what to do."""
+    """Stores: max_bytes errors are typed and say what to do."""
     store = RefStore(max_bytes=100)
     store.put(np.zeros(8))
 
@@ -356,7 +356,7 @@ def test_a_full_store_says_what_to_do():
 
 
 def test_the_least_recently_used_value_leaves_first(tmp_path):
-    """Issue 4, stores: budget with spill of least recently used values."""
+    """Stores: budget with spill of least recently used values."""
     store = RefStore(max_bytes=200, spill=MmapStore(tmp_path))
     first, second = store.put(np.zeros(10)), store.put(np.ones(10))
     store.get(first)
@@ -369,7 +369,7 @@ def test_the_least_recently_used_value_leaves_first(tmp_path):
 
 
 def test_a_pinned_value_stays_and_a_store_full_of_them_refuses(tmp_path):
-    """Issue 4, stores: least recently used unpinned values go to disk."""
+    """Stores: least recently used unpinned values go to disk."""
     store = RefStore(max_bytes=100, spill=MmapStore(tmp_path))
     value = np.zeros(10)
     ref = store.put(value)
@@ -382,7 +382,7 @@ def test_a_pinned_value_stays_and_a_store_full_of_them_refuses(tmp_path):
 
 
 def test_what_has_no_form_as_bytes_stays_and_others_leave(tmp_path):
-    """Issue 4, stores: an object of Python has nowhere to go."""
+    """Stores: an object of Python has nowhere to go."""
     store = RefStore(max_bytes=1_000, spill=MmapStore(tmp_path))
     objects = np.array([object()] * 20)
     ref = store.put(objects)
@@ -395,7 +395,7 @@ def test_what_has_no_form_as_bytes_stays_and_others_leave(tmp_path):
 
 
 def test_a_value_beyond_the_whole_budget_goes_to_disk_at_once(tmp_path):
-    """Issue 4, stores: others need not leave for what can never stay."""
+    """Stores: others need not leave for what can never stay."""
     store = RefStore(max_bytes=100, spill=MmapStore(tmp_path))
     small = store.put(np.zeros(10))
 
@@ -406,7 +406,7 @@ def test_a_value_beyond_the_whole_budget_goes_to_disk_at_once(tmp_path):
 
 
 def test_the_folder_is_empty_when_everything_was_let_go(tmp_path):
-    """Issue 4, line 7: spill folder empty afterwards, whether released one by one or all at once."""
+    """Spill folder empty afterwards, whether released one by one or all at once."""
     with RefStore(max_bytes=100, spill=MmapStore(tmp_path)) as store:
         refs = [store.put(np.arange(10)) for _ in range(4)]
         assert len(list(tmp_path.iterdir())) == 3
@@ -417,7 +417,7 @@ def test_the_folder_is_empty_when_everything_was_let_go(tmp_path):
 
 
 def test_a_store_cannot_be_made_that_never_spills():
-    """Issue 4, stores: a misunderstanding is told when the store is made."""
+    """Stores: a misunderstanding is told when the store is made."""
     with pytest.raises(ValueError, match="spill needs max_bytes"):
         RefStore(spill=RefStore())
     with pytest.raises(ValueError, match="at least 0"):
@@ -426,7 +426,7 @@ def test_a_store_cannot_be_made_that_never_spills():
 
 @pytest.mark.parametrize("name", BIG)
 def test_sizes_are_those_of_the_buffers(name):
-    """Issue 4, stores: what counts for the budget."""
+    """Stores: what counts for the budget."""
     assert 32_000_000 <= size_in_memory(BIG[name]()) < 32_100_000
 
 
@@ -494,6 +494,6 @@ class Contract(ObjectStoreConformance):
     ],
 )
 def test_the_contract_catches_a_store_that_breaks_it(broken, clause):
-    """Issue 4, stores: conformance tests that can fail."""
+    """Stores: conformance tests that can fail."""
     with pytest.raises((AssertionError, ObjectNotFoundError)):
         getattr(Contract(broken), f"test_{clause}")()

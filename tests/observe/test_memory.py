@@ -46,7 +46,7 @@ def bytes_of(*values: object, where: str = MEMORY) -> int:
 
 
 def test_a_view_counts_as_its_base_and_both_count_once():
-    """Line 9: a view keeps all of its base in memory."""
+    """A view keeps all of its base in memory."""
     base = np.zeros(MB)
     view = base[10:20][::2]
 
@@ -68,7 +68,7 @@ ARROW = pa.table({"n": np.arange(MB), "x": np.ones(MB)})
     ids=["tables", "pandas", "polars", "numpy", "buffers"],
 )
 def test_frames_over_one_arrow_buffer_count_once(values):
-    """Line 9: whatever library shows it."""
+    """Whatever library shows it."""
     whole = bytes_of(ARROW)
 
     assert 16 * MB <= whole < 16.3 * MB
@@ -76,7 +76,7 @@ def test_frames_over_one_arrow_buffer_count_once(values):
 
 
 def test_a_tensor_over_an_array_counts_once():
-    """Line 9: torch and numpy share memory in both directions."""
+    """Torch and numpy share memory in both directions."""
     array = np.zeros(MB)
     tensor = torch.from_numpy(array)
 
@@ -84,7 +84,7 @@ def test_a_tensor_over_an_array_counts_once():
 
 
 def test_a_frame_and_the_array_under_it_count_once():
-    """Line 9: frames of pandas are views where nothing was copied."""
+    """Frames of pandas are views where nothing was copied."""
     array = np.zeros((MB, 2))
     frame = pd.DataFrame(array, copy=False)
 
@@ -114,7 +114,7 @@ def test_values_inside_containers_and_objects_of_the_user_count():
 
 
 def test_no_code_of_the_user_runs():
-    """Line 9: measuring asks nobody."""
+    """Measuring asks nobody."""
 
     class Hostile(list):
         def refuse(self, *args):
@@ -193,7 +193,7 @@ with FlowExecutor(tools=[value], flows=[flow], middleware=[MemoryTracker()]) as 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", KINDS if PROOF else ["array", "frame", "table", "tensor"])
 def test_memory_per_port_is_what_the_process_grew_by(kind):
-    """Line 9: within 20 % of measured RSS, in a process of its own."""
+    """Within 20 % of measured RSS, in a process of its own."""
     program = textwrap.dedent(MEASURE).replace("VALUE", KINDS[kind])
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
@@ -262,7 +262,7 @@ def dag(**settings) -> DAGFlow:
 
 
 def test_each_port_and_the_peak_of_a_run(run):
-    """Line 9: bytes per step and port, what is shared once; the peak and its step."""
+    """Bytes per step and port, what is shared once; the peak and its step."""
     memory = run(dag(), {"size": MB}).memory
 
     rounded = {
@@ -290,7 +290,7 @@ def test_what_was_let_go_of_counts_no_longer(run):
 
 
 def test_nested_runs_count_in_the_outermost_one(run):
-    """Line 9: steps of sub-flows and items of maps, by their way."""
+    """Steps of sub-flows and items of maps, by their way."""
     inner = Flow(name="inner", description="", steps=[FlowStep(tool_name="make"), FlowStep(tool_name="double")])
     outer = Flow(
         name="outer",
@@ -312,7 +312,7 @@ def test_nested_runs_count_in_the_outermost_one(run):
 
 
 def test_an_attempt_that_failed_is_not_counted_with_the_next_one(run):
-    """Line 9: nobody holds it."""
+    """Nobody holds it."""
     calls: list[int] = []
 
     @tool(output="late")
@@ -363,7 +363,7 @@ def test_without_a_tracker_nothing_is_measured(run):
 
 
 def test_what_is_taken_back_leaves_what_others_have():
-    """Line 9: blocks that overlap in every way, against counting them byte by byte."""
+    """Blocks that overlap in every way, against counting them byte by byte."""
     rng = np.random.default_rng(7)
     tally, held = Tally(), []
     for _ in range(600):
