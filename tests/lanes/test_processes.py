@@ -853,7 +853,7 @@ def test_a_forkserver_that_was_killed_is_started_again() -> None:
         os.kill(server._process.pid, signal.SIGKILL)
         assert final(executor.execute_flow("flow", {"n": 1}))["pid"] == first
         os.kill(first, signal.SIGKILL)
-        time.sleep(0.05)
+        wait_until_gone(first)
         assert final(executor.execute_flow("flow", {"n": 1}))["pid"] != first
 
 
