@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import statistics
 import threading
@@ -317,7 +318,8 @@ async def give_up_async(stream: Any, count: int, how: str) -> float:
         began = time.perf_counter()
         if how == "cancel":
             scope.cancel()
-            await stream.__anext__()
+            with contextlib.suppress(StopAsyncIteration):  # behind the last event there is nothing to cancel
+                await stream.__anext__()
     if how == "close":
         await stream.aclose()
     del stream
