@@ -110,7 +110,13 @@ def _step_rules() -> list[_Schema]:
         {"if": _given("flow_version"), "then": _given("flow_name")},
         {
             "if": {"not": _given("map_over")},
-            "then": {"properties": {"map_concurrency": {"type": "null"}, "on_item_error": {"const": "fail"}}},
+            "then": {
+                "properties": {
+                    "map_as": {"const": "item"},
+                    "map_concurrency": {"type": "null"},
+                    "on_item_error": {"const": "fail"},
+                }
+            },
         },
         {"if": _given("chunk"), "then": {"allOf": [_given("tool_name"), _absent("map_over")]}},
     ]

@@ -105,6 +105,8 @@ CAPABILITY = {"step_id": "a", "step_type": "capability", "capability_id": "c"}
         ("Flow", {**STEP, "map_concurrency": 0, "map_over": "rows"}, False),
         ("Flow", {**STEP, "on_item_error": "skip", "map_over": None}, False),
         ("Flow", {**STEP, "on_item_error": "fail"}, True),
+        ("Flow", {**STEP, "map_as": "one"}, False),
+        ("Flow", {**STEP, "map_as": "item"}, True),
         ("Flow", {**STEP, "chunk": {"input": "data", "rows": 3}}, True),
         ("Flow", {**STEP, "chunk": {"input": "data", "bytes": 64, "rows": None, "combine": "total"}}, True),
         ("Flow", {**STEP, "chunk": {"input": "data"}}, False),
