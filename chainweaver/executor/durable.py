@@ -106,10 +106,10 @@ def finish(store: RunStore, run: Run, *, keep: bool, handed_back: bool, out_of_r
     """
     cancelled = run.cancelled
     # A run whose claim was lost is told of as well: that is when the store forgets the claim.
-    is_open = run.status == "cancelled" and (
-        cancelled is None or cancelled.reason in ("interrupt", "claim") or handed_back
-    )
-    is_open = is_open or (run.status == "failed" and out_of_reach)
+    if run.status == "cancelled":
+        is_open = cancelled is None or cancelled.reason in ("interrupt", "claim") or handed_back
+    else:
+        is_open = run.status == "failed" and out_of_reach
     status: RunStatus = "running" if is_open else _STATUSES[run.status]
     store.finish(run.trace_id(), status, error=_told(run), keep=keep or status != "ok")
 
